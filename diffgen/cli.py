@@ -1,0 +1,202 @@
+"""The command line: one thin function a command. Heavy imports are late, so that help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from diffgen.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    rich_markup_mode="markdown",
+    help="""Large, seamless synthetic H&E images **with** their label maps, from a few annotated slides.
+
+Three steps: `diffgen prepare` cuts slides into training shards, `diffgen train` learns a generator
+(a *bundle*) from them, `diffgen synthesize` writes WebDataset shards of images and label maps.
+
+Example: `diffgen prepare slide.svs --labels stain -c demo && diffgen train && diffgen synthesize`
+""",
+)
+
+Config = Annotated[
+    str | None,
+    typer.Option("--config", "-c", help="Preset (demo, small, paper) or a YAML file.", show_default=False),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as `sampling.steps=50`. Repeatable."),
+]
+
+
+@app.command()
+def prepare(
+    sources: Annotated[
+        list[str], typer.Argument(help="Slides, images, or folders of them.", show_default=False)
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder for the training shards. [default: data]")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="`masks` (`<stem>_mask.png`), `stain` (weak labels), `none`.")
+    ] = None,
+    mpp: Annotated[
+        float | None,
+        typer.Option(help="µm per pixel of files that do not say their own.", show_default=False),
+    ] = None,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Cut slides and images into training shards.
+
+    Reads OpenSlide formats, TIFF, PNG and JPEG, finds the tissue, and writes patches with label
+    maps, a train/test split, statistics and a contact sheet.
+
+    Example: `diffgen prepare slides/ --labels stain --out data`
+    """
+    from diffgen import places
+    from diffgen.config import load
+
+    options = {"prepare.labels": labels, "prepare.assume_mpp": mpp, "places.data": out}
+    settings = load(config, overrides or (), options=options)
+    from diffgen.data.prepare import prepare as run
+
+    folder = Path(settings.places.data)
+    run(sources, folder, settings, _console())
+    places.remember("data", folder)
+    _next(f"diffgen train --data {folder}")
+
+
+@app.command()
+def train(
+    which: Annotated[str, typer.Argument(help="`both`, `image` or `mask`.")] = "both",
+    data: Annotated[Path | None, typer.Option(help="Prepared data. [default: the last prepared]")] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run; the same name goes on.")] = None,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train the image and the mask model, and write a bundle.
+
+    Runs on Ray Train with as many workers as the settings say. A run that was stopped goes on
+    from its last checkpoint when it is started again. Settings begin with those of the data.
+
+    Example: `diffgen train --data data --run lung --set training.workers=4`
+    """
+    from diffgen import places
+    from diffgen.config import load
+
+    if which not in {"both", "image", "mask"}:
+        raise UserError(f"train {which!r}: expected both, image or mask")
+    console = _console()
+    data = data or _last("data", console) or Path("data")
+    under = _saved(
+        data / "settings.yaml", f"{data} holds no prepared data: diffgen prepare SOURCE… --out {data}"
+    )
+    settings = load(config, overrides or (), under, {"places.run": run, "places.data": data})
+    from diffgen.training.launch import launch
+
+    folder = Path(settings.places.runs) / settings.places.run
+    bundle = launch(["mask", "image"] if which == "both" else [which], data, folder, settings, console)  # type: ignore[list-item]
+    places.remember("bundle", bundle)
+    console.print(f"bundle: {bundle}   curves: tensorboard --logdir {folder / 'tensorboard'}")
+    _next(f"diffgen synthesize --bundle {bundle} --n 10 --size {settings.synthesis.size}")
+
+
+@app.command()
+def synthesize(
+    bundle: Annotated[
+        Path | None, typer.Option(help="Trained generator. [default: the last trained]")
+    ] = None,
+    n: Annotated[int | None, typer.Option(help="Number of images.", show_default=False)] = None,
+    size: Annotated[str | None, typer.Option(help="Pixels, `S` or `WxH`.", show_default=False)] = None,
+    out: Annotated[str | None, typer.Option(help="Folder or filesystem URL. [default: out]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all images.", show_default=False)] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Context of all images. [default: by its share in the data]")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of label maps (*.png) to fill instead of sampled ones.")
+    ] = None,
+    samplers: Annotated[
+        str | None, typer.Option(help="Sampler actors, or `auto`.", show_default=False)
+    ] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="One process, without Ray.")] = False,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write WebDataset shards of synthetic images with their label maps.
+
+    The same command goes on where it was stopped; a larger --n adds images. Any size from one
+    patch up, square or not. Sampling settings begin with those of the bundle.
+
+    Example: `diffgen synthesize --n 10000 --size 2048 --out s3://bucket/tissue`
+    """
+    from diffgen.config import load
+
+    console = _console()
+    bundle = bundle or _last("bundle", console) or Path("runs/default/bundle")
+    under = _saved(bundle / "settings.yaml", f"{bundle} is not a bundle: diffgen train")
+    options = {"n": n, "size": size, "seed": seed, "context": context, "samplers": samplers}
+    values: dict[str, Any] = {f"synthesis.{key}": value for key, value in options.items()}
+    settings = load(config, overrides or (), under, values | {"places.out": out})
+    out = settings.places.out
+    if masks and size:
+        raise UserError("--masks gives each image its size; leave --size out")
+    from diffgen.synthesis.driver import synthesize as run
+
+    try:
+        done = run(bundle, out, settings, masks, inline, console)
+    except KeyboardInterrupt:
+        console.print(f"[yellow]stopped[/]: whole shards are in {out}; the same command goes on from there")
+        sys.exit(130)
+    size_text = "given label maps" if masks else f"{settings.synthesis.size} px"
+    console.print(
+        f"{done.made} images ({size_text}) in {done.seconds:.0f} s, {done.forwards} forwards; "
+        f"{settings.synthesis.n} images in {done.shards} shard(s): {done.out}"
+    )
+    _next(f"look at {out}/preview.png, then read {out}/README.md for five lines of loading code")
+
+
+def _saved(path: Path, otherwise: str) -> dict[str, Any]:
+    from diffgen.config import read_yaml
+
+    if not path.exists():
+        raise UserError(otherwise)
+    return read_yaml(path)
+
+
+def _last(thing: Any, console: Any) -> Path | None:
+    from diffgen import places
+
+    path = places.recall(thing)
+    if path is not None:
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        console.print(f"{thing}: {shown} (the last one made here)")
+        return shown
+    return None
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _next(command: str) -> None:
+    _console().print(f"next: [bold]{command}[/]")
+
+
+def main() -> NoReturn:
+    """Entry point: a user's mistake is one line and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

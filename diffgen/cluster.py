@@ -1,0 +1,33 @@
+"""The one place that starts or joins Ray, quietly and in the same way for every command."""
+
+import logging
+import os
+from typing import Any
+
+from diffgen.errors import UserError
+
+
+def connect(address: str | None = None, **options: Any) -> None:
+    """Join the cluster at `address` or `RAY_ADDRESS`; where there is none, start one on this machine.
+
+    Does nothing when the process has joined one already.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not (address := address or os.environ.get("RAY_ADDRESS")):
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a local cluster of one user writes no token file
+    import ray
+
+    if ray.is_initialized():
+        return
+    options = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR} | options
+    try:
+        ray.init(address=address or "local", **({} if address else options))
+    except ConnectionError as error:
+        raise UserError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from error
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # the commands draw their own
+    context.execution_options.preserve_order = True  # the same input gives the same shards
+    context.print_on_execution_start = False
+    logging.getLogger("ray").setLevel(logging.ERROR)

@@ -1,0 +1,80 @@
+"""The plan of a run: what is cut from which source, for which side; what that leaves out, and why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from diffgen.config import Settings
+from diffgen.data.patches import Extent, Layout, Patch, Rectangle, Split, lay, split
+from diffgen.data.report import LeftOuts, counted, listed
+from diffgen.data.scan import Scan
+from diffgen.errors import UserError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is cut from one source."""
+
+    scan: Scan
+    parts: Mapping[Split, Rectangle]
+    patches: Sequence[Patch]
+
+
+def plan_patches(
+    scans: Sequence[Scan], settings: Settings, stained: bool, left: LeftOuts, notes: list[str]
+) -> list[Plan]:
+    """Plans of all sources that have an image patch; the others go to `left`. `UserError` if none has."""
+    layout = layout_of(settings)
+    extents = [Extent(item.source.name, item.width, item.height, item.tissue) for item in scans]
+    plans, small = [], []
+    parts = split(extents, settings.prepare.test_share, layout.least)
+    for item, extent, sides in zip(scans, extents, parts, strict=True):
+        laid = lay(extent, sides, layout, "image")
+        if not laid:
+            left.add(f"no patch with {settings.prepare.min_tissue:.0%} tissue", item.source.name)
+            continue
+        if item.source.mask or stained:
+            if min(item.width, item.height) < layout.mask_side:
+                small.append(item.source.name)
+            laid += lay(extent, sides, layout, "mask")
+        plans.append(Plan(item, sides, laid))
+    if not plans:
+        raise UserError(f"nothing could be prepared ({left.first()})")
+    notes += _plan_notes(plans, small, settings)
+    return plans
+
+
+def _plan_notes(plans: Sequence[Plan], small: Sequence[str], settings: Settings) -> list[str]:
+    notes = []
+    assumed = [plan.scan.source.name for plan in plans if plan.scan.assumed]
+    if assumed:
+        mpp = settings.prepare.assume_mpp
+        notes.append(
+            f"{counted(len(assumed), 'file')} without µm per pixel of their own: {mpp:g} is assumed, "
+            f"as you said ({listed(assumed)})"
+        )
+    if small:
+        side = layout_of(settings).mask_side
+        notes.append(
+            f"too small for a mask patch ({side} px): {counted(len(small), 'file')} ({listed(small)})"
+        )
+    kinds = {(patch.kind, patch.split) for plan in plans for patch in plan.patches}
+    if settings.prepare.test_share and ("image", "test") not in kinds:
+        notes.append("no test patches: the sources are too small, or too few, for a test part")
+    elif settings.prepare.test_share and ("mask", "train") in kinds and ("mask", "test") not in kinds:
+        notes.append("no mask patches for testing: the test parts are smaller than a mask patch")
+    return notes
+
+
+def layout_of(settings: Settings) -> Layout:
+    """Sides and steps of the patches, in pixels of the training images."""
+    stored, factor = 2 * settings.image_patch_px, settings.mask_pixel_px
+    pixels = settings.mask_model.patch
+    return Layout(
+        stored=stored,
+        least=settings.image_patch_px,
+        multiple=settings.autoencoder.factor,
+        step=max(1, round(settings.prepare.stride * stored)),
+        mask_side=pixels * factor,
+        mask_step=max(1, round(settings.prepare.mask_stride * pixels)) * factor,
+        min_tissue=settings.prepare.min_tissue,
+    )

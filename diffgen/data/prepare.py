@@ -1,0 +1,290 @@
+"""`diffgen prepare`: slides and images → training shards, labels, statistics and a contact sheet.
+
+Two Ray Data pipelines: one looks at every source, one cuts the patches; between them the driver decides
+on classes, stains and the split, and it alone writes. Rows arrive in their order, so the same sources and
+settings give the same bytes. A source that fails is named in the report and stops nothing; the folder is
+complete when it holds `statistics.json`.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from diffgen.cluster import connect
+from diffgen.config import Settings
+from diffgen.data import contact_sheet, showcase, stain
+from diffgen.data.cut import Recipe, Sample, Work, cut, works
+from diffgen.data.plan import Plan, layout_of, plan_patches
+from diffgen.data.report import LeftOuts, Report, class_shares
+from diffgen.data.scan import Classes, Scan, decide_classes, scan
+from diffgen.data.shards import ShardWriter, atomic, write_text
+from diffgen.data.slides import LeftOut
+from diffgen.data.sources import Source, find_sources
+from diffgen.errors import UserError
+from diffgen.labels import Labels
+
+BLOCKS = 64
+"""Ray tasks a pipeline at most: some for every worker, each with neighbouring works of few sources."""
+
+
+def prepare(sources: Sequence[str], out: Path, settings: Settings, console: Console) -> Report:
+    """Cut all sources into the folder `out` (see the module), and say at the end what was done.
+
+    Raises `UserError` before any work for a path that does not exist, an `out` that is prepared already
+    and masks whose classes have no names; and when nothing at all could be prepared.
+    """
+    started = time.monotonic()
+    if (out / "statistics.json").exists():
+        raise UserError(f"{out} already holds prepared data; choose another folder or delete it")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out wants a folder")
+    found, twice = find_sources(sources, out)
+    classes, found, notes = decide_classes(found, settings)
+    left = LeftOuts()
+    for name in twice:
+        left.add("the same file as another", name)
+    connect()
+    scans = _scan_all(found, settings, left, console)
+    _name_unnamed(scans, classes, settings, left)
+    model = _fit(scans, notes)
+    plans = plan_patches(scans, settings, bool(model), left, notes)
+    out.mkdir(parents=True, exist_ok=True)
+    recipe = _recipe(settings, classes, model)
+    labels = _contexts(classes.labels, plans, settings)
+    with ShardWriter(out, settings.prepare.patches_per_shard) as writer:
+        pictures = _cut_all(plans, replace(recipe, labels=labels), settings, writer, left, console)
+        if not any(row["kind"] == "image" for row in writer.rows):
+            raise UserError(f"nothing could be prepared ({left.first()})")
+    report = _report(out, _with_shares(labels, writer.rows), plans, writer.rows, left, notes, model)
+    report = replace(report, seconds=time.monotonic() - started)
+    _write(report, writer, settings)
+    pairs = {kind: showcase.pairs(plans, pictures[kind], settings) for kind in ("image", "mask")}
+    with atomic(out / "contact_sheet.png") as file:
+        overviews = showcase.overviews(plans, settings)
+        contact_sheet.draw(file, report.labels, overviews, pairs["image"], pairs["mask"])
+    write_text(out / "statistics.json", json.dumps(report.to_json(), indent=2) + "\n")
+    report.print(console)
+    return report
+
+
+# --- the first pipeline ---------------------------------------------------------------------------------
+
+
+def _scan_all(sources: Sequence[Source], settings: Settings, left: LeftOuts, console: Console) -> list[Scan]:
+    rows = [{"source": json.dumps(vars(source))} for source in sources]
+    scans = []
+    with _progress(console) as progress:
+        bar = progress.add_task("looking at sources", total=len(rows))
+        for row, source in zip(_pipeline(rows, _scan_row, {"settings": settings}), sources, strict=True):
+            progress.advance(bar)
+            if row["reason"]:
+                left.add(row["reason"], source.name)
+            else:
+                scans.append(_scan_from(row, source))
+    if not scans:
+        raise UserError(f"nothing could be prepared ({left.first()})")
+    return scans
+
+
+def _scan_row(row: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
+    empty = {"reason": "", "json": "", "tissue": b"", "stains": b""}
+    try:
+        found = scan(Source(**json.loads(row["source"])), settings)
+    except LeftOut as reason:
+        return [empty | {"reason": str(reason)}]
+    facts = [
+        *found.mpp,
+        found.assumed,
+        found.width,
+        found.height,
+        list(found.tissue.shape),
+        found.mask_values,
+    ]
+    stains = b"" if found.stains is None else found.stains.astype("<f4").tobytes()
+    return [
+        empty | {"json": json.dumps(facts), "tissue": np.packbits(found.tissue).tobytes(), "stains": stains}
+    ]
+
+
+def _scan_from(row: Mapping[str, Any], source: Source) -> Scan:
+    x, y, assumed, width, height, shape, values = json.loads(row["json"])
+    bits = np.unpackbits(np.frombuffer(row["tissue"], np.uint8), count=shape[0] * shape[1])
+    stains = np.frombuffer(row["stains"], "<f4").reshape(-1, 2) if row["stains"] else None
+    return Scan(
+        source, (x, y), assumed, width, height, bits.reshape(shape).astype(bool), tuple(values), stains
+    )
+
+
+# --- decisions of the driver ----------------------------------------------------------------------------
+
+
+def _name_unnamed(scans: Sequence[Scan], classes: Classes, settings: Settings, left: LeftOuts) -> None:
+    for item in scans:
+        for i in classes.unnamed(item, settings.prepare.mask_values):
+            left.add(f"class id {i} has no name, its pixels are taken as unknown", item.source.name)
+
+
+def _fit(scans: Sequence[Scan], notes: list[str]) -> stain.StainModel | None:
+    stains = [item.stains for item in scans if item.stains is not None]
+    if not stains:
+        return None
+    model = stain.fit(np.concatenate(stains))
+    if model is None:
+        notes.append("too little tissue to tell stains apart: nothing is labelled by them")
+    return model
+
+
+def _recipe(settings: Settings, classes: Classes, model: stain.StainModel | None) -> Recipe:
+    table = classes.table(settings.prepare.mask_values)
+    return Recipe(
+        settings.prepare.mpp, settings.mask_pixel_px, classes.labels, table, model, classes.stain_ids
+    )
+
+
+def _contexts(labels: Labels, plans: Sequence[Plan], settings: Settings) -> Labels:
+    names: tuple[str, ...] = ("tissue",)
+    if settings.prepare.contexts == "folder":
+        names = tuple(sorted({plan.scan.source.folder for plan in plans}))
+    return replace(labels, contexts=names, context_shares=(1 / len(names),) * len(names))
+
+
+def _with_shares(labels: Labels, rows: Sequence[Mapping[str, Any]]) -> Labels:
+    """The labels with each context's share of the training images (of all, where none is for training)."""
+    images = [row for row in rows if row["kind"] == "image"]
+    counted = [row["context"] for row in images if row["split"] == "train"] or [
+        row["context"] for row in images
+    ]
+    shares = np.bincount(counted, minlength=len(labels.contexts)) / len(counted)
+    return replace(labels, context_shares=tuple(float(share) for share in shares))
+
+
+# --- the second pipeline --------------------------------------------------------------------------------
+
+
+def _cut_all(
+    plans: Sequence[Plan],
+    recipe: Recipe,
+    settings: Settings,
+    writer: ShardWriter,
+    left: LeftOuts,
+    console: Console,
+) -> dict[str, list[Sample]]:
+    """Cut and write everything; gives back some samples of each kind for the contact sheet."""
+    todo = _works(plans, recipe, settings)
+    every = [patch for work in todo for patch in work.patches]
+    wanted = showcase.choose(every)
+    pictures: dict[str, list[Sample]] = {"image": [], "mask": []}
+    seen = 0
+    rows = [{"work": work.to_json()} for work in todo]
+    with _progress(console) as progress:
+        bar = progress.add_task("cutting patches", total=len(every))
+        for row in _pipeline(rows, _cut_row, {"recipe": recipe}):
+            if row["kind"] == "end":
+                seen += row["place"]
+                progress.update(bar, completed=seen)
+                if row["meta"]:
+                    reason, name = json.loads(row["meta"])
+                    left.add(reason, name)
+                continue
+            meta = json.loads(row["meta"])
+            sample = Sample(row["kind"], meta["split"], meta, row["png"] or None, row["mask"] or None)
+            writer.write(sample)
+            if seen + row["place"] in wanted:
+                pictures[sample.kind].append(sample)
+    return pictures
+
+
+def _works(plans: Sequence[Plan], recipe: Recipe, settings: Settings) -> list[Work]:
+    layout, contexts = layout_of(settings), recipe.labels.contexts
+    todo = []
+    for plan in plans:
+        source = plan.scan.source
+        context = contexts.index(source.folder) if settings.prepare.contexts == "folder" else 0
+        labelled = bool(source.mask or recipe.stain)
+        todo += works(plan.scan, plan.patches, layout, context, labelled)
+    return todo
+
+
+def _cut_row(row: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]:
+    """The samples of a work, and an end row: how many patches it had and, if it failed, why."""
+    work = Work.from_json(row["work"])
+    end = {"kind": "end", "place": len(work.patches), "meta": "", "png": b"", "mask": b""}
+    try:
+        samples = cut(work, recipe)
+    except LeftOut as reason:
+        return [end | {"meta": json.dumps([str(reason), work.source.name])}]
+    places = {(str(p.kind), p.x, p.y): i for i, p in enumerate(work.patches)}
+    rows = [
+        {
+            "kind": s.kind,
+            "place": places[s.kind, s.meta["x"], s.meta["y"]],
+            "meta": json.dumps(s.meta),
+            "png": s.png or b"",
+            "mask": s.mask or b"",
+        }
+        for s in samples
+    ]
+    return [*rows, end]
+
+
+def _pipeline(
+    rows: list[dict[str, Any]], function: Any, constants: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Rows through `function` (row, constants → rows) as a Ray Data pipeline, in order."""
+    import ray
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # importing ray.data turns its reports on
+    data = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS))
+    yield from data.flat_map(function, fn_kwargs=constants).iter_rows()
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+# --- the end --------------------------------------------------------------------------------------------
+
+
+def _report(
+    out: Path,
+    labels: Labels,
+    plans: Sequence[Plan],
+    rows: Sequence[Mapping[str, Any]],
+    left: LeftOuts,
+    notes: Sequence[str],
+    model: stain.StainModel | None,
+) -> Report:
+    counts = {kind: dict.fromkeys(("train", "test"), 0) for kind in ("image", "mask")}
+    by_source: dict[str, int] = {}
+    for row in rows:
+        counts[row["kind"]][row["split"]] += 1
+        by_source[row["source"]] = by_source.get(row["source"], 0) + 1
+    used = {
+        plan.scan.source.name: {
+            "mpp": list(plan.scan.mpp),
+            "assumed": plan.scan.assumed,
+            "parts": plan.parts,
+            "patches": by_source[plan.scan.source.name],
+        }
+        for plan in plans
+        if plan.scan.source.name in by_source
+    }
+    shares = class_shares(rows, len(labels))
+    stains = model.to_json() if model else None
+    return Report(out, labels, used, counts, shares, left.by_reason, tuple(notes), stains)
+
+
+def _write(report: Report, writer: ShardWriter, settings: Settings) -> None:
+    writer.write_index(report.out / "patches.parquet")
+    write_text(report.out / "labels.json", json.dumps(report.labels.to_json(), indent=2) + "\n")
+    write_text(report.out / "settings.yaml", settings.dump())

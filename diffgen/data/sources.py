@@ -1,0 +1,77 @@
+"""Finding the source files: a fixed order, a name of its own for each, and no file twice."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from diffgen.errors import UserError
+
+PLAIN = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+TIFF = {".tif", ".tiff"}
+SLIDES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif"}
+MASK = "_mask.png"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to be cut: its name in the data set (unique), where it lies, its folder's name, its mask."""
+
+    name: str
+    path: str
+    folder: str
+    root: str
+    mask: str | None = None
+
+
+def find_sources(paths: Sequence[str], out: Path | None = None) -> tuple[list[Source], list[str]]:
+    """Sources in the order of their names, and the names of files that are there twice.
+
+    A path is a file, or a folder that is searched recursively. A file reached by two ways (a symlink,
+    a folder and the file in it) counts once, so that it cannot be on both sides of the split.
+    Raises `UserError` if a path does not exist, is no image, or a folder holds none.
+    """
+    found: list[Source] = []
+    for text in paths:
+        root = Path(text)
+        if not root.exists():
+            raise UserError(f"source {text}: no such file or folder")
+        files = sorted(_images(root, out)) if root.is_dir() else [root]
+        if not files:
+            raise UserError(f"source {text}: no slide and no image in this folder")
+        if files == [root] and root.suffix.lower() not in PLAIN | TIFF | SLIDES | {".dcm"}:
+            raise UserError(f"source {text}: neither a slide nor an image, by its suffix {root.suffix!r}")
+        found += [_source(file, root if root.is_dir() else root.parent) for file in files]
+    seen: dict[Path, Source] = {}
+    twice = []
+    for source in found:
+        real = Path(source.path).resolve()
+        if real in seen:
+            twice.append(source.name)
+        seen.setdefault(real, source)
+    return sorted(_unique(list(seen.values())), key=lambda source: source.name), twice
+
+
+def _images(root: Path, out: Path | None) -> Iterator[Path]:
+    for path in root.rglob("*"):
+        inside_out = out is not None and out.resolve() in path.resolve().parents
+        if path.suffix.lower() in PLAIN | TIFF | SLIDES and path.is_file() and not inside_out:
+            if path.name.endswith(MASK) or path.name.startswith("."):
+                continue
+            yield path
+
+
+def _source(path: Path, root: Path) -> Source:
+    mask = path.with_name(path.stem + MASK)
+    name = path.relative_to(root).as_posix()
+    folder = path.absolute().parent.name
+    return Source(
+        name, str(path.absolute()), folder, str(root), str(mask.absolute()) if mask.exists() else None
+    )
+
+
+def _unique(sources: list[Source]) -> list[Source]:
+    """Names that two roots share get the root's name before them, then the whole path."""
+    for rename in (lambda s: f"{Path(s.root).absolute().name}/{s.name}", lambda s: s.path):
+        names = [source.name for source in sources]
+        sources = [replace(s, name=rename(s)) if names.count(s.name) > 1 else s for s in sources]
+    return sources

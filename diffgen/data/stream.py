@@ -1,0 +1,147 @@
+"""Prepared patches, read at random: what training draws from.
+
+A shard is a plain tar, so a patch is read by its offset: the data may be larger than memory, lie on
+any filesystem pyarrow takes, and is read in whatever order (seed, step) asks for.
+"""
+
+import io
+import json
+import tarfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.fs
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffgen.errors import UserError
+from diffgen.labels import LabelMap, Labels, Picture
+
+Kind = str
+"""`image`: picture at twice the patch side, label map if labelled; `mask`: label map at the mask's scale."""
+
+
+@dataclass(frozen=True)
+class Member:
+    shard: str
+    offset: int
+    size: int
+
+
+class Patches:
+    """The patches of one kind and split of a prepared folder, by number in the order of the shards."""
+
+    def __init__(self, folder: Path, kind: Kind, split: str = "train", cache_mb: int = 512) -> None:
+        """Raises `UserError` where the folder holds no such prepared data."""
+        self.folder = folder
+        self.filesystem, self.root = pyarrow.fs.FileSystem.from_uri(str(folder.absolute()))
+        try:
+            table = pq.read_table(f"{self.root}/patches.parquet", filesystem=self.filesystem)
+        except (OSError, pyarrow.ArrowInvalid) as error:
+            raise UserError(
+                f"{folder} holds no prepared data (diffgen prepare SOURCE… --out {folder})"
+            ) from error
+        rows = [row for row in table.to_pylist() if row["kind"] == kind and row["split"] == split]
+        self.rows: list[dict[str, Any]] = rows
+        self.labels = Labels.load(folder / "labels.json")
+        self._cache: OrderedDict[tuple[str, str], NDArray[np.uint8]] = OrderedDict()
+        self._cache_left = cache_mb * 2**20
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": OrderedDict()}
+
+    @cached_property
+    def members(self) -> dict[tuple[str, str], Member]:
+        """(shard, file name) → where its bytes lie."""
+        found = {}
+        for shard in sorted({row["shard"] for row in self.rows}):
+            with (
+                self.filesystem.open_input_file(f"{self.root}/{shard}") as stream,
+                tarfile.open(fileobj=stream, mode="r:") as tar,
+            ):
+                for info in tar:
+                    found[shard, info.name] = Member(shard, info.offset_data, info.size)
+        return found
+
+    @cached_property
+    def labelled(self) -> NDArray[np.intp]:
+        """Numbers of the patches that have a label map: q₁ of eq. (9)."""
+        return np.flatnonzero([row["labelled"] for row in self.rows])
+
+    @cached_property
+    def unlabelled(self) -> NDArray[np.intp]:
+        """Numbers of the patches that have none: q₀ of eq. (9)."""
+        return np.flatnonzero([not row["labelled"] for row in self.rows])
+
+    @cached_property
+    def by_class(self) -> dict[int, NDArray[np.intp]]:
+        """Class id (0 aside) → numbers of the labelled patches that hold it."""
+        shares = np.array([self.rows[i]["shares"] for i in self.labelled]).reshape(len(self.labelled), -1)
+        return {c: self.labelled[shares[:, c] > 0] for c in range(1, shares.shape[1]) if shares[:, c].any()}
+
+    def context(self, number: int) -> int:
+        return int(self.rows[number]["context"])
+
+    def picture(self, number: int) -> Picture:
+        """(H, W, 3) RGB."""
+        return self._read(number, "png")
+
+    def label_map(self, number: int) -> LabelMap:
+        """(H, W) class ids."""
+        return self._read(number, "mask.png")
+
+    def _read(self, number: int, extension: str) -> NDArray[np.uint8]:
+        row = self.rows[number]
+        key = row["shard"], f"{row['key']}.{extension}"
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        member = self.members[key]
+        with self.filesystem.open_input_file(f"{self.root}/{member.shard}") as stream:
+            array = np.asarray(Image.open(io.BytesIO(stream.read_at(member.size, member.offset))))
+        self._keep(key, array)
+        return array
+
+    def _keep(self, key: tuple[str, str], array: NDArray[np.uint8]) -> None:
+        self._cache[key] = array
+        self._cache_left -= array.nbytes
+        while self._cache_left < 0 and self._cache:
+            _, dropped = self._cache.popitem(last=False)
+            self._cache_left += dropped.nbytes
+
+
+def statistics(folder: Path) -> dict[str, Any]:
+    """`statistics.json` of prepared data; `UserError` where it is not there, that is: not complete."""
+    try:
+        found: dict[str, Any] = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{folder} holds no prepared data (diffgen prepare SOURCE… --out {folder})"
+        ) from error
+    return found
+
+
+def crop(
+    picture: Picture, label_map: LabelMap | None, side: int, rng: np.random.Generator
+) -> tuple[Picture, LabelMap]:
+    """A random square crop and one of its eight flips and turns; without a label map all is unknown."""
+    height, width = picture.shape[:2]
+    y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+    turn = int(rng.integers(8))
+    labels = np.zeros((height, width), np.uint8) if label_map is None else label_map
+    box = slice(y, y + side), slice(x, x + side)
+    return dihedral(picture[box], turn), dihedral(labels[box], turn)
+
+
+def dihedral(array: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    """One of the eight flips and quarter turns of (H, W, …)."""
+    turned = np.rot90(array, turn % 4)
+    return np.ascontiguousarray(turned[::-1] if turn >= 4 else turned)

@@ -1,0 +1,9 @@
+"""The one error a user is meant to see."""
+
+
+class UserError(ValueError):
+    """A mistake in a setting, a file or a label that the user can mend.
+
+    The message is one line that names the thing; the command line prints it without a traceback
+    and exits with status 2 (promise 9 of the design).
+    """

@@ -1,0 +1,175 @@
+"""Autoencoders: image (B, 3, H, W) in [−1, 1] ↔ latents (B, C, H/f, W/f).
+
+One interface, `LatentCodec`, over three makes: any diffusers `AutoencoderKL` at its own scaling,
+`AutoencoderTiny`, and the linear autoencoder of this file, which needs no download and no training.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffgen import config
+from diffgen.errors import UserError
+
+
+class LinearAutoencoder(ModelMixin, ConfigMixin):
+    """The Karhunen–Loève basis of image blocks, as a strided and a transposed convolution.
+
+    A block of factor² RGB pixels becomes its first `channels` principal components, each divided by
+    its deviation: the linear autoencoder of least squared error (Eckart and Young, 1936).
+    """
+
+    @register_to_config
+    def __init__(self, factor: int = 4, channels: int = 12) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(3, factor, factor), requires_grad=False)
+        self.analysis = nn.Parameter(torch.zeros(channels, 3, factor, factor), requires_grad=False)
+        self.synthesis = nn.Parameter(torch.zeros(channels, 3, factor, factor), requires_grad=False)
+
+    def encode(self, images: Tensor) -> Tensor:
+        offset = torch.einsum("czij,zij->c", self.analysis, self.mean)
+        return F.conv2d(images, self.analysis, -offset, stride=self.config.factor)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        height, width = latents.shape[-2:]
+        return F.conv_transpose2d(latents, self.synthesis, stride=self.config.factor) + self.mean.repeat(
+            1, height, width
+        )
+
+    @classmethod
+    def fit(cls, images: Tensor, factor: int, channels: int) -> Self:
+        """Closed form from images (B, 3, H, W) in [−1, 1]; the blocks are taken at four offsets."""
+        half = factor // 2
+        crops = [images[..., y:, x:] for y in {0, half} for x in {0, half}]
+        blocks = torch.cat([_blocks(crop, factor) for crop in crops]).double()
+        mean = blocks.mean(0)
+        variances, basis = torch.linalg.eigh(torch.cov(blocks.T))  # ascending
+        basis, deviations = basis.flip(1)[:, :channels], variances.flip(0)[:channels].clamp_min(1e-12).sqrt()
+        largest = basis.abs().argmax(0)
+        basis = basis * basis[largest, torch.arange(channels)].sign()  # eigenvectors come with any sign
+        model = cls(factor=factor, channels=channels)
+        shape = (channels, 3, factor, factor)
+        model.mean.data = mean.reshape(shape[1:]).float()
+        model.analysis.data = (basis / deviations).T.reshape(shape).float().contiguous()
+        model.synthesis.data = (basis * deviations).T.reshape(shape).float().contiguous()
+        return model
+
+
+def _blocks(images: Tensor, factor: int) -> Tensor:
+    height, width = (side // factor * factor for side in images.shape[-2:])
+    cut = images[..., :height, :width]
+    return rearrange(cut, "b z (h i) (w j) -> (b h w) (z i j)", i=factor, j=factor)
+
+
+class LatentCodec:
+    """An autoencoder at its own scaling, then standardised a channel by what was measured on the data.
+
+    `mean` and `deviation` are (C,); with zeros and ones the latents are the autoencoder's own.
+    """
+
+    def __init__(
+        self,
+        model: AutoencoderKL | AutoencoderTiny | LinearAutoencoder,
+        mean: Sequence[float] | None = None,
+        deviation: Sequence[float] | None = None,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        if isinstance(model, LinearAutoencoder):
+            self.factor, self.channels = int(model.config.factor), int(model.config.channels)
+        else:
+            levels = model.config.get("block_out_channels") or model.config["encoder_block_out_channels"]
+            self.factor, self.channels = 2 ** (len(levels) - 1), int(model.config["latent_channels"])
+        self.scale = float(model.config.get("scaling_factor") or 1.0)
+        self.shift = float(model.config.get("shift_factor") or 0.0)
+        self.mean = list(mean or [0.0] * self.channels)
+        self.deviation = list(deviation or [1.0] * self.channels)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> Self:
+        self.model.to(device)
+        return self
+
+    def _channel(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.device).view(-1, 1, 1)
+
+    def _own(self, images: Tensor) -> Tensor:
+        """Latents at the autoencoder's own scaling; of a distribution its mode, so that encoding repeats."""
+        images = images.to(self.device)
+        if isinstance(self.model, LinearAutoencoder):
+            return self.model.encode(images)
+        encoded = self.model.encode(images)
+        raw: Tensor = (
+            encoded.latents if isinstance(self.model, AutoencoderTiny) else encoded.latent_dist.mode()
+        )
+        return (raw - self.shift) * self.scale
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [−1, 1] → latents (B, C, H/f, W/f)."""
+        return (self._own(images) - self._channel(self.mean)) / self._channel(self.deviation)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) → images (B, 3, h·f, w·f), not clipped to [−1, 1]."""
+        own = latents.to(self.device) * self._channel(self.deviation) + self._channel(self.mean)
+        if isinstance(self.model, LinearAutoencoder):
+            return self.model.decode(own)
+        decoded: Tensor = self.model.decode(own / self.scale + self.shift).sample
+        return decoded
+
+    @torch.no_grad()
+    def measured(self, images: Sequence[Tensor], apply: bool) -> "LatentCodec":
+        """This autoencoder with the latents' mean and deviation over `images` (each (B, 3, H, W)).
+
+        With `apply` false they are left at the autoencoder's own scaling (mean 0, deviation 1).
+        """
+        flat = torch.cat(
+            [rearrange(self._own(batch).double(), "b c h w -> c (b h w)") for batch in images], 1
+        )
+        deviation = flat.std(dim=1)
+        if not bool(torch.isfinite(deviation).all()) or float(deviation.min()) < 1e-6:
+            raise UserError("autoencoder: a latent channel does not vary on this data; is the tissue blank?")
+        if not apply:
+            return LatentCodec(self.model)
+        return LatentCodec(self.model, flat.mean(dim=1).tolist(), deviation.tolist())
+
+
+def build(settings: config.Autoencoder, images: Sequence[Tensor]) -> LatentCodec:
+    """The autoencoder that the settings name, fitted (linear) or loaded, and measured on `images`.
+
+    Raises `UserError` where it cannot be loaded or has another factor or number of channels.
+    """
+    if settings.kind == "linear":
+        fitted = LinearAutoencoder.fit(torch.cat(list(images)), settings.factor, settings.channels)
+        return LatentCodec(fitted).measured(images, settings.standardize)
+    make: Any = AutoencoderKL if settings.kind == "kl" else AutoencoderTiny
+    try:
+        loaded = make.from_pretrained(
+            settings.source, subfolder=settings.subfolder, use_safetensors=True, low_cpu_mem_usage=False
+        )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"autoencoder.source {settings.source!r} cannot be loaded: {reason}") from error
+    codec = LatentCodec(loaded)
+    if (codec.factor, codec.channels) != (settings.factor, settings.channels):
+        raise UserError(
+            f"autoencoder.source {settings.source!r} has factor {codec.factor}, {codec.channels} channels; "
+            f"the settings say autoencoder.factor {settings.factor}, channels {settings.channels}"
+        )
+    return codec.measured(images, settings.standardize)
+
+
+def psnr(images: Tensor, restored: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of images in [−1, 1]."""
+    return 10 * math.log10(4 / float((images - restored.to(images)).square().mean()))

@@ -1,0 +1,199 @@
+"""The bundle: a trained generator on disk, in diffusers layout.
+
+    model_index.json   components, and the facts below in `Facts`
+    image_unet/ mask_unet/ autoencoder/   config.json + safetensors each
+    scheduler/         the forward process
+    labels.json        classes and contexts
+    settings.yaml      everything it was trained with; its sampling section is the default for sampling
+    README.md          the model card
+
+Weights are read from safetensors only; nothing is unpickled (promise 8).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler
+
+from diffgen import config
+from diffgen.errors import UserError
+from diffgen.labels import Labels
+from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
+from diffgen.models.unet import ImageUNet, MaskUNet
+
+INDEX = "model_index.json"
+CARD = "README.md"
+AUTOENCODERS: dict[str, Any] = {
+    model.__name__: model for model in (AutoencoderKL, AutoencoderTiny, LinearAutoencoder)
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What sampling must know of a bundle beside its weights."""
+
+    mpp: float
+    """µm per image pixel."""
+    mask_pixel_um: float
+    """µm per mask pixel; a whole multiple of `mpp`."""
+    factor: int
+    """Image pixels per latent pixel."""
+    image_channels: int
+    image_patch: int
+    """Patch side of the image U-Net in latent pixels."""
+    mask_patch: int
+    """Patch side of the mask U-Net in mask pixels."""
+    patch_by_log_snr: tuple[tuple[float | None, int], ...]
+    """Patch sides the image U-Net was trained for: (below this log-SNR, side); the last has no bound."""
+    conditioning: str
+    latents_mean: tuple[float, ...]
+    latents_deviation: tuple[float, ...]
+
+    @property
+    def mask_pixel_px(self) -> int:
+        return round(self.mask_pixel_um / self.mpp)
+
+
+@dataclass
+class Bundle:
+    """A bundle in memory; a model that was not trained (yet) is absent."""
+
+    facts: Facts
+    labels: Labels
+    schedule: dict[str, Any]
+    codec: LatentCodec
+    image_unet: ImageUNet | None = None
+    mask_unet: MaskUNet | None = None
+
+    def to(self, device: torch.device | str) -> "Bundle":
+        self.codec.to(device)
+        for unet in (self.image_unet, self.mask_unet):
+            if unet is not None:
+                unet.to(device).eval().requires_grad_(False)
+        return self
+
+
+def new_image_unet(settings: config.Settings, labels: Labels) -> ImageUNet:
+    """The image U-Net of the settings, with fresh weights."""
+    return ImageUNet(
+        channels=settings.autoencoder.channels, num_labels=len(labels), **_shape(settings.image_model)
+    )
+
+
+def new_mask_unet(settings: config.Settings, labels: Labels, bits: int) -> MaskUNet:
+    """The mask U-Net of the settings, with fresh weights, on `bits` bit planes."""
+    return MaskUNet(channels=bits, num_contexts=len(labels.contexts), **_shape(settings.mask_model))
+
+
+def _shape(unet: config.UNet) -> dict[str, Any]:
+    return unet.model_dump(include=set(config.UNet.model_fields))
+
+
+def facts_of(settings: config.Settings, codec: LatentCodec) -> Facts:
+    """The facts of a bundle trained with these settings: one patch side at all noise levels."""
+    return Facts(
+        mpp=settings.prepare.mpp,
+        mask_pixel_um=settings.mask_model.pixel_um,
+        factor=codec.factor,
+        image_channels=codec.channels,
+        image_patch=settings.image_model.patch,
+        mask_patch=settings.mask_model.patch,
+        patch_by_log_snr=((None, settings.image_model.patch),),
+        conditioning=settings.image_model.conditioning,
+        latents_mean=tuple(codec.mean),
+        latents_deviation=tuple(codec.deviation),
+    )
+
+
+def save(bundle: Bundle, folder: Path, settings: config.Settings, card: str) -> None:
+    """Write a bundle; the index goes last, so that a folder with an index is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: dict[str, Any] = {"autoencoder": bundle.codec.model, "image_unet": bundle.image_unet}
+    parts |= {"mask_unet": bundle.mask_unet, "scheduler": DDPMScheduler.from_config(bundle.schedule)}
+    index: dict[str, Any] = {"_class_name": "DiffInfinite", "_diffusers_version": diffusers.__version__}
+    for name, part in parts.items():
+        if part is not None:
+            part.save_pretrained(folder / name)
+            index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
+    bundle.labels.save(folder / "labels.json")
+    (folder / "settings.yaml").write_text(settings.dump(), encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
+    (folder / INDEX).write_text(json.dumps(index | asdict(bundle.facts), indent=2) + "\n", encoding="utf-8")
+
+
+def load(folder: Path, weights: bool = True) -> Bundle:
+    """Read a bundle. With `weights` false only its facts, labels and schedule are those of the folder.
+
+    Raises `UserError` where the folder is no bundle.
+    """
+    index = read_index(folder)
+    facts = Facts(**{name: _tuples(index[name]) for name in Facts.__dataclass_fields__})
+    labels = Labels.load(folder / "labels.json")
+    schedule = dict(DDPMScheduler.load_config(folder / "scheduler"))
+    if not weights:
+        blank = LinearAutoencoder(facts.factor, facts.image_channels)
+        return Bundle(facts, labels, schedule, LatentCodec(blank))
+    make = AUTOENCODERS[index["autoencoder"][1]]
+    codec = LatentCodec(_read(make, folder / "autoencoder"), facts.latents_mean, facts.latents_deviation)
+    image_unet = _read(ImageUNet, folder / "image_unet") if "image_unet" in index else None
+    mask_unet = _read(MaskUNet, folder / "mask_unet") if "mask_unet" in index else None
+    return Bundle(facts, labels, schedule, codec, image_unet, mask_unet)
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """`model_index.json` of a bundle; `UserError` where there is none or it is of another make."""
+    try:
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{folder} is not a bundle: no readable {INDEX}") from error
+    absent = [name for name in (*Facts.__dataclass_fields__, "autoencoder") if name not in index]
+    if absent:
+        raise UserError(f"{folder} is not a bundle of diffgen: {INDEX} lacks {absent[0]!r}")
+    return index
+
+
+def _read(make: Any, folder: Path) -> Any:
+    try:
+        return make.from_pretrained(
+            folder, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder}: weights cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """The files of a bundle, sorted by their path in it."""
+    return iter(sorted(path for path in folder.rglob("*") if path.is_file()))
+
+
+def pack(folder: Path) -> dict[str, bytes]:
+    """A bundle's files by their path in it: how it travels to other nodes."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files(folder)}
+
+
+def unpack(packed: dict[str, bytes], folder: Path) -> Path:
+    """Write packed files to a folder, and give the folder."""
+    for name, data in packed.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def digest(packed: dict[str, bytes]) -> str:
+    """SHA-256 of a bundle's content, the card aside: its identity in every sample's provenance."""
+    total = hashlib.sha256()
+    for name in sorted(packed):
+        if name != CARD:
+            total.update(f"{name} {hashlib.sha256(packed[name]).hexdigest()}\n".encode())
+    return total.hexdigest()

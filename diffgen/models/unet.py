@@ -1,0 +1,194 @@
+"""The two U-Nets of the paper (Appendix E, Table 6): one trunk, two ways to be conditioned.
+
+`ImageUNet` fills a label map: label embedding in the ResNet blocks, masked cross-attention.
+`MaskUNet` draws a label map: context embedding, linear self-attention.
+Both are diffusers models: `save_pretrained` writes config.json and safetensors.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffgen.models.attention import LinearAttention, MaskedCrossAttention
+
+
+class Trunk(nn.Module):
+    """U-Net body: ResNet blocks with time and condition as scale and shift, attention where asked.
+
+    `attention(channels, middle)` makes a layer; `attend(layer, x)` calls it in the forward pass.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        patch: int,
+        width: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        attention_sides: Sequence[int],
+        attention: Callable[[int, bool], nn.Module],
+    ) -> None:
+        super().__init__()
+        groups, embedding = groups_of(width), 4 * width
+        widths = [width * m for m in multipliers]
+        self.time = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.embed = TimestepEmbedding(width, embedding)
+
+        def resnet(inputs: int, outputs: int) -> ResnetBlock2D:
+            return ResnetBlock2D(
+                in_channels=inputs,
+                out_channels=outputs,
+                temb_channels=embedding,
+                groups=groups,
+                time_embedding_norm="scale_shift",
+            )
+
+        def at(level: int) -> nn.Module | None:
+            return attention(widths[level], False) if patch >> level in attention_sides else None
+
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.down, skips, last = nn.ModuleList(), [width], width
+        for level, now in enumerate(widths):
+            for _ in range(blocks):
+                self.down.append(nn.ModuleList([resnet(last, now), at(level) or nn.Identity()]))
+                skips.append(now)
+                last = now
+            if level < len(widths) - 1:
+                self.down.append(nn.ModuleList([Downsample2D(last, use_conv=True)]))
+                skips.append(last)
+        self.middle = nn.ModuleList([resnet(last, last), attention(last, True), resnet(last, last)])
+        self.up = nn.ModuleList()
+        for level, now in reversed(list(enumerate(widths))):
+            for _ in range(blocks + 1):
+                self.up.append(nn.ModuleList([resnet(last + skips.pop(), now), at(level) or nn.Identity()]))
+                last = now
+            if level:
+                self.up.append(nn.ModuleList([Upsample2D(last, use_conv=True)]))
+        self.norm = nn.GroupNorm(groups, width)
+        self.last = nn.Conv2d(width, channels, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        condition: Tensor,
+        attend: Callable[[nn.Module, Tensor], Tensor],
+    ) -> Tensor:
+        """Noisy patches (B, C, h, w), steps (B,), condition embedding (B, 4·width) → (B, C, h, w)."""
+        embedding = self.embed(self.time(timestep).to(sample.dtype)) + condition
+        x = self.first(sample)
+        skips = [x]
+        for stage in self.down:
+            x = self._stage(stage, x, embedding, attend)
+            skips.append(x)
+        resnet, attention, resnet2 = self.middle
+        x = resnet2(attend(attention, resnet(x, embedding)), embedding)
+        for stage in self.up:
+            inputs = torch.cat([x, skips.pop()], dim=1) if len(list(stage.children())) > 1 else x
+            x = self._stage(stage, inputs, embedding, attend)
+        out: Tensor = self.last(F.silu(self.norm(x)))
+        return out
+
+    @staticmethod
+    def _stage(
+        stage: nn.Module, x: Tensor, embedding: Tensor, attend: Callable[[nn.Module, Tensor], Tensor]
+    ) -> Tensor:
+        layers = list(stage.children())
+        if len(layers) == 1:  # down- or upsampling
+            return layers[0](x)
+        x = layers[0](x, embedding)
+        return x if isinstance(layers[1], nn.Identity) else attend(layers[1], x)
+
+
+def groups_of(width: int) -> int:
+    """Groups of a normalisation: 32 as usual, fewer in a narrow network."""
+    return 32 if width % 32 == 0 and width >= 128 else max(1, width // 4)
+
+
+class ImageUNet(ModelMixin, ConfigMixin):
+    """ε_θ(z_t, t, c) of the image model, for a whole label map at once.
+
+    Each pixel of the label map asks with its own label (`joint` conditioning); a map that holds
+    one label c and elsewhere 0 is the paper's conditioning on c, a map of zeros is ∅.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: int = 12,
+        num_labels: int = 5,
+        patch: int = 32,
+        width: int = 32,
+        multipliers: Sequence[int] = (1, 2, 4),
+        blocks: int = 2,
+        attention: Sequence[int] = (16, 8),
+        heads: int = 4,
+        head_channels: int = 32,
+    ) -> None:
+        super().__init__()
+
+        def layer(at: int, middle: bool) -> nn.Module:  # noqa: ARG001
+            return MaskedCrossAttention(at, num_labels, heads, head_channels, groups_of(width))
+
+        self.trunk = Trunk(channels, patch, width, multipliers, blocks, attention, layer)
+        self.label = nn.Embedding(num_labels, 4 * width)
+
+    def forward(self, sample: Tensor, timestep: Tensor, label_map: Tensor) -> Tensor:
+        """Noisy latents (B, C, h, w), steps (B,), label map at the latent grid (B, h, w) → (B, C, h, w)."""
+        ids = label_map.long()
+        return self.trunk(sample, timestep, self._embed(ids), lambda layer, x: layer(x, ids))
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        """Mean embedding (B, E) of the labels present in each map (B, h, w); ∅ where there is none."""
+        count = self.label.num_embeddings
+        present = F.one_hot(ids.flatten(1), count).amax(dim=1).to(self.label.weight.dtype)
+        present[:, 0] = (present[:, 1:].sum(dim=1) == 0).to(present)
+        return present @ self.label.weight / present.sum(dim=1, keepdim=True)
+
+
+class MaskUNet(ModelMixin, ConfigMixin):
+    """ε_θ(z_t, t, context) of the mask model on label bits, at the mask's own scale.
+
+    Contexts count from 1; 0 is the learned null ∅.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: int = 3,
+        num_contexts: int = 1,
+        patch: int = 32,
+        width: int = 32,
+        multipliers: Sequence[int] = (1, 2, 4),
+        blocks: int = 2,
+        attention: Sequence[int] = (16, 8),
+        heads: int = 4,
+        head_channels: int = 32,
+    ) -> None:
+        super().__init__()
+        groups = groups_of(width)
+
+        def layer(at: int, middle: bool) -> nn.Module:
+            if middle:  # few pixels: full attention costs nothing there
+                return Attention(
+                    at, heads=heads, dim_head=head_channels, norm_num_groups=groups, residual_connection=True
+                )
+            return LinearAttention(at, heads, head_channels, groups)
+
+        self.trunk = Trunk(channels, patch, width, multipliers, blocks, attention, layer)
+        self.context = nn.Embedding(num_contexts + 1, 4 * width)
+
+    def forward(self, sample: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
+        """Noisy bits (B, C, h, w), steps (B,), contexts (B,) → (B, C, h, w)."""
+        return self.trunk(sample, timestep, self.context(context.long()), lambda layer, x: layer(x))

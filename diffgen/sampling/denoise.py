@@ -1,0 +1,130 @@
+"""Guided noise estimates of patches: a pure function of weights, patches and settings.
+
+Only labels that own a pixel of the patch are run, and the ∅ pass is shared: a patch costs
+(owning labels other than 0) + 1 forward if ω ≠ 0 or label 0 owns a pixel.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffgen.labels import UNKNOWN, LabelMap
+from diffgen.sampling.canvas import Canvas, Patch
+
+Conditioning = Literal["per_label", "joint"]
+JOINT = -1  # the one conditional forward of a patch under joint conditioning
+
+
+class Denoiser(Protocol):
+    """ε_θ: noisy patches (B, C, h, w), time steps (B,), label maps (B, h, w) → estimates (B, C, h, w)."""
+
+    def __call__(self, latents: Tensor, timesteps: Tensor, label_maps: Tensor, /) -> Tensor: ...
+
+
+def conditions(patch: Patch, guidance: float, conditioning: Conditioning) -> list[int]:
+    """The forwards that a patch needs: label ids, `JOINT`, and last `UNKNOWN` for the ∅ pass."""
+    owning = [int(label) for label in np.unique(patch.labels[patch.owned])]
+    labels = [label for label in owning if label != UNKNOWN]
+    if conditioning == "joint":
+        labels = [JOINT] if patch.labels.any() else []
+        null = guidance != 0 or not labels
+    else:
+        null = guidance != 0 or UNKNOWN in owning
+    return labels + [UNKNOWN] * null
+
+
+def condition_map(labels: LabelMap, condition: int) -> LabelMap:
+    """The label map a forward sees: all labels (joint), one label and elsewhere 0, or only 0 (∅)."""
+    return labels if condition == JOINT else np.where(labels == condition, labels, UNKNOWN)
+
+
+def estimate(
+    denoiser: Denoiser,
+    patches: Sequence[Patch],
+    guidance: float,
+    conditioning: Conditioning,
+    micro_batch: int,
+) -> list[NDArray[np.float32]]:
+    """Guided estimates (C, owned pixels) of each patch, every pixel under its own label M_i.
+
+    All (patch, label) pairs go through the network in batches of one fixed size, the last one
+    padded, so that a result does not depend on what else was asked for.
+    """
+    pairs = [(i, c) for i, patch in enumerate(patches) for c in conditions(patch, guidance, conditioning)]
+    outputs: dict[tuple[int, int], NDArray[np.float32]] = {}
+    for batch in _batched(pairs, micro_batch):
+        padded = [*batch, *[batch[-1]] * (micro_batch - len(batch))]
+        latents = torch.from_numpy(np.stack([patches[i].latents for i, _ in padded]))
+        timesteps = torch.tensor([patches[i].timestep for i, _ in padded])
+        maps = torch.from_numpy(np.stack([condition_map(patches[i].labels, c) for i, c in padded]))
+        result = denoiser(latents, timesteps, maps).float().cpu().numpy()
+        outputs.update({pair: result[row] for row, pair in enumerate(batch)})
+    return [
+        _combine(patch, {c: outputs[i, c] for c in conditions(patch, guidance, conditioning)}, guidance)
+        for i, patch in enumerate(patches)
+    ]
+
+
+def _combine(patch: Patch, outputs: dict[int, NDArray[np.float32]], guidance: float) -> NDArray[np.float32]:
+    """(1 + ω)·ε(z, M_i) − ω·ε(z, ∅) a pixel, eq. (2) and Alg. 2, line 12; owned pixels only."""
+    labels = patch.labels[patch.owned]
+    null = outputs[UNKNOWN][:, patch.owned] if UNKNOWN in outputs else None
+    combined = np.empty((patch.latents.shape[0], labels.size), dtype=np.float32)
+    for condition, output in outputs.items():
+        if condition == JOINT:
+            where = np.ones(labels.shape, dtype=np.bool_)
+        elif condition == UNKNOWN and JOINT in outputs:
+            continue
+        else:
+            where = labels == condition
+        given = output[:, patch.owned][:, where]
+        if condition != UNKNOWN and guidance and null is not None:
+            given = (1 + guidance) * given - guidance * null[:, where]
+        combined[:, where] = given
+    return combined
+
+
+def _batched(pairs: Iterable[tuple[int, int]], size: int) -> Iterable[list[tuple[int, int]]]:
+    iterator = iter(pairs)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def run(
+    canvas: Canvas, denoiser: Denoiser, guidance: float, conditioning: Conditioning, micro_batch: int
+) -> NDArray[np.float32]:
+    """Algorithm 2 in one process: the canvas from y_T to y_0, (C, H, W)."""
+    while not canvas.finished:
+        patches = [canvas.patch_of(j) for j in range(len(canvas.cover))]
+        estimates = estimate(denoiser, patches, guidance, conditioning, micro_batch)
+        for j, noise in enumerate(estimates):
+            canvas.write(j, noise)
+        canvas.advance()
+    return canvas.latents
+
+
+def image_denoiser(unet: Any) -> Denoiser:
+    """ε_θ of the image U-Net on the device that it is on."""
+
+    @torch.inference_mode()
+    def denoise(latents: Tensor, timesteps: Tensor, label_maps: Tensor) -> Tensor:
+        device = next(unet.parameters()).device
+        return unet(latents.to(device), timesteps.to(device), label_maps.to(device))
+
+    return denoise
+
+
+def mask_denoiser(unet: Any) -> Denoiser:
+    """ε_θ of the mask U-Net: a mask canvas lies under a constant label map, its context's id + 1."""
+
+    @torch.inference_mode()
+    def denoise(latents: Tensor, timesteps: Tensor, label_maps: Tensor) -> Tensor:
+        device = next(unet.parameters()).device
+        return unet(latents.to(device), timesteps.to(device), label_maps[:, 0, 0].to(device))
+
+    return denoise

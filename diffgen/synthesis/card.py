@@ -1,0 +1,214 @@
+"""How a synthesised data set presents itself: `README.md` for people and the Hub, `preview.png` for the eye.
+
+Kept true: both depend on the samples and on the run's settings alone, so a second run gives the same
+bytes; and every number in the card is counted from the manifest, none is promised by the settings.
+"""
+
+import io
+import itertools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import yaml
+from PIL import Image, ImageDraw, ImageFont
+
+from diffgen.labels import LabelMap, Labels, Picture
+
+PREVIEW_SAMPLES = 6
+BOX = 320  # longest side of a picture in the preview, in pixels
+GAP = 6
+MARGIN = 28
+INK = (38, 38, 46)
+FAINT = (120, 120, 132)
+PAPER = (245, 245, 248)  # not white: glass is, and an image should end where it ends
+
+CARD = """\
+---
+license: other
+pretty_name: Synthetic histopathology by diffgen
+task_categories:
+- image-segmentation
+tags:
+- histopathology
+- synthetic
+- webdataset
+size_categories:
+- {category}
+configs:
+- config_name: default
+  data_files: "shard-*.tar"
+---
+
+# Synthetic histopathology images with label maps
+
+**{num} synthetic {images}** of {sizes} with a label map each, in {shards}. No image shows tissue of a
+patient: all were sampled by [diffgen](#how-it-was-made) from a trained generator (bundle `{bundle}`).
+The licence is left to whoever publishes it.
+
+![The first samples and their label maps](preview.png)
+
+## Files
+
+| file | what it is |
+|---|---|
+| `shard-000000.tar`, … | WebDataset shards; a sample is `KEY.png`, `KEY.mask.png`, `KEY.json` |
+| `KEY.mask.png` | label map: 8-bit, one channel, the class id as value, no palette |
+| `KEY.json` | where the sample comes from: seed, index, context, settings, bundle, class shares |
+| `manifest.parquet` | a row a sample: shard, key, size, sha256, context, class shares, forwards, seconds |
+| `labels.json` | names and colours of the classes, names of the contexts |
+| `run.json` | the settings of the run |
+
+## Classes
+
+Share: of all pixels of the data set.
+
+| id | name | colour | share |
+|---:|---|---|---:|
+{classes}
+
+Contexts: {contexts}.
+
+## How to read it
+
+```python
+import glob, io, numpy as np, webdataset
+from PIL import Image
+
+for sample in webdataset.WebDataset(sorted(glob.glob("shard-*.tar")), shardshuffle=False):
+    image = np.asarray(Image.open(io.BytesIO(sample["png"])))  # (H, W, 3)
+    mask = np.asarray(Image.open(io.BytesIO(sample["mask.png"])))  # (H, W), class ids
+```
+
+Decode the masks by hand, as here: `decode("rgb")` would turn them into three channels of colour,
+and the class ids would be lost.
+
+## How it was made
+
+Random patch diffusion ([Aversa et al., 2023](https://arxiv.org/abs/2306.13384)): a label map is sampled for
+a context, then an image for the label map, patch by patch on one canvas. Image k depends on these settings,
+on the seed and on k alone:
+
+```yaml
+{run}```
+
+## Limitations
+
+The images look like their training data, with its stains, scanners, organs and gaps; what was rare there is
+rarer or wrong here. A label map was sampled before its image and is a condition of it, not an annotation:
+where the generator did not follow it, the two disagree. Structure much larger than a patch is not
+guaranteed to be plausible. A generator may reproduce images it was trained on, so check for that before
+sharing. Not for diagnosis; a model that learned from these images has to be tested on real ones.
+"""
+
+
+def dataset_card(run: Mapping[str, Any], manifest: Any, labels: Labels) -> str:
+    """The card in the form of the Hugging Face Hub; `manifest` is the merged table, at least one row."""
+    columns = manifest.to_pydict()
+    num = manifest.num_rows
+    num_shards = len(set(columns["shard"]))
+    sides = sorted(set(zip(columns["width"], columns["height"], strict=True)))
+    sizes = [f"{width} × {height}" for width, height in sides[:4]] + ["…"] * (len(sides) > 4)
+    pixels = np.multiply(columns["width"], columns["height"], dtype=np.float64)
+    shares = np.average(np.asarray(columns["class_shares"]), axis=0, weights=pixels)
+    names = sorted(set(columns["context"]))
+    return CARD.format(
+        category=_size_category(num),
+        num=f"{num:,}",
+        images="image" if num == 1 else "images",
+        sizes=" and ".join(sizes) + " pixels",
+        shards="1 shard" if num_shards == 1 else f"{num_shards} shards",
+        bundle=_bundle(run),
+        classes="\n".join(
+            f"| {i} | {_cell(name)} | `#{bytes(labels.colours[i]).hex()}` | {share:.1%} |"
+            for i, (name, share) in enumerate(zip(labels.classes, shares, strict=True))
+        ),
+        contexts=", ".join(f"{_cell(name)} ({columns['context'].count(name)})" for name in names),
+        run=yaml.safe_dump(dict(run), sort_keys=True, allow_unicode=True),
+    )
+
+
+def _size_category(num: int) -> str:
+    bounds = [(10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M")]
+    return next((name for bound, name in bounds if num < bound), "1M<n<10M")
+
+
+def _bundle(run: Mapping[str, Any]) -> str:
+    """The bundle's hash: `run["bundle"]`, or `hash` in it, or `run["bundle_hash"]`."""
+    bundle = run.get("bundle", run.get("bundle_hash", "unknown"))
+    return str(bundle.get("hash", "unknown") if isinstance(bundle, Mapping) else bundle)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def preview(samples: Iterable[tuple[Picture, LabelMap, str]], labels: Labels) -> bytes:
+    """Up to six (image, label map, key) side by side, with a legend → PNG; same samples, same bytes.
+
+    Taken one after the other, so that an iterator keeps only one large image in memory.
+    """
+    pairs, present = list[tuple[Image.Image, Image.Image, str]](), set[int]()
+    for image, label_map, key in itertools.islice(samples, PREVIEW_SAMPLES):
+        height, width = label_map.shape
+        fitted = _fit(width, height)
+        picture = Image.fromarray(image).resize(fitted, Image.Resampling.LANCZOS, reducing_gap=3)
+        # By nearest, and before painting: a blend of two classes' colours would be a third class.
+        ids = Image.fromarray(label_map).resize(fitted, Image.Resampling.NEAREST)
+        painted = Image.fromarray(labels.paint(np.asarray(ids)))
+        pairs.append((picture, painted, f"{key}   {width} × {height}"))
+        present.update(int(i) for i in np.unique(label_map))
+    return _sheet(pairs, [(labels.classes[i], labels.colours[i]) for i in sorted(present)])
+
+
+def _fit(width: int, height: int) -> tuple[int, int]:
+    scale = BOX / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _sheet(
+    pairs: list[tuple[Image.Image, Image.Image, str]], legend: list[tuple[str, tuple[int, int, int]]]
+) -> bytes:
+    """Pictures with their painted label maps in rows of two pairs, the legend under them."""
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # the same letters on every machine
+    small = ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), 13)
+    in_row = min(2, max(1, len(pairs)))
+    pair_width, caption = 2 * BOX + GAP, 26
+    width = in_row * pair_width + (in_row + 1) * MARGIN
+    rows = [pairs[i : i + in_row] for i in range(0, len(pairs), in_row)]
+    row_heights = [max(picture.height for picture, _, _ in row) + caption for row in rows]
+    entries, legend_height = _flow(legend, small, width - 2 * MARGIN)
+    height = MARGIN + sum(h + MARGIN // 2 for h in row_heights) + legend_height + MARGIN
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    top = MARGIN
+    for row, row_height in zip(rows, row_heights, strict=True):
+        for column, (picture, painted, title) in enumerate(row):
+            left = MARGIN + column * (pair_width + MARGIN)
+            sheet.paste(picture, (left, top))
+            sheet.paste(painted, (left + picture.width + GAP, top))
+            draw.text((left, top + picture.height + 6), title, font=small, fill=FAINT)
+        top += row_height + MARGIN // 2
+    for x, y, name, colour in entries:
+        box = (MARGIN + x, top + y + 2, MARGIN + x + 13, top + y + 15)
+        draw.rectangle(box, fill=colour, outline=FAINT)
+        draw.text((MARGIN + x + 20, top + y + 1), name, font=small, fill=INK)
+    sink = io.BytesIO()
+    sheet.save(sink, "PNG", optimize=False, compress_level=6)
+    return sink.getvalue()
+
+
+def _flow(
+    legend: list[tuple[str, tuple[int, int, int]]], font: ImageFont.FreeTypeFont, width: int
+) -> tuple[list[tuple[int, int, str, tuple[int, int, int]]], int]:
+    """Legend entries broken into lines: (x, y, name, colour) each, and the height of all."""
+    entries, x, y, line = [], 0, 0, 24
+    for name, colour in legend:
+        needed = 20 + round(font.getlength(name)) + 24
+        if x and x + needed > width:
+            x, y = 0, y + line
+        entries.append((x, y, name, colour))
+        x += needed
+    return entries, y + line

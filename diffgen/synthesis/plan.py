@@ -1,0 +1,138 @@
+"""The plan of a synthesis: everything that shapes the samples, checked before any work starts.
+
+A plan is plain data: it goes to the coordinator whole, and its `run` into every sample's provenance.
+Image k is a function of the plan and k alone (promises 2 and 3).
+"""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from diffgen import __version__, config
+from diffgen.errors import UserError
+from diffgen.labels import LabelMap, Labels
+from diffgen.models import bundle
+from diffgen.sampling.seeds import Purpose, generator
+from diffgen.sampling.solvers import even_log_snr, noise_schedule
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What shapes the samples."""
+
+    facts: bundle.Facts
+    labels: Labels
+    schedule: dict[str, Any]
+    sampling: config.Sampling
+    seed: int
+    size: Size
+    """Of all images, unless label maps are given."""
+    context: int | None
+    """Of all images; drawn by its share in the data where there is none."""
+    masks: tuple[bytes, ...]
+    """Given label maps as PNG, taken by turns; none: they are sampled."""
+    run: dict[str, Any]
+    """All of this in names and numbers: a sample's provenance, and what a folder of shards belongs to."""
+
+    def context_of(self, index: int) -> int:
+        if self.context is not None:
+            return self.context
+        shares = np.array(self.labels.context_shares)
+        rng = generator(self.seed, index, Purpose.CONTEXT)
+        return int(rng.choice(len(shares), p=shares / shares.sum()))
+
+    def given(self, index: int) -> LabelMap | None:
+        """The label map given for an image (H, W), or `None` if it is to be sampled."""
+        return read_mask(self.masks[index % len(self.masks)]) if self.masks else None
+
+
+def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings, masks: Path | None) -> Plan:
+    """The plan for a bundle (its files, and the folder they are from); `UserError` says what cannot work."""
+    index = bundle.read_index(folder)
+    base = bundle.load(folder, weights=False)
+    if "image_unet" not in index:
+        raise UserError(f"{folder} has no image model: diffgen train image")
+    if masks is None and "mask_unet" not in index:
+        raise UserError(f"{folder} has no mask model: diffgen train mask, or give label maps with --masks")
+    synthesis, sampling, facts = settings.synthesis, settings.sampling, base.facts
+    _check_steps(sampling, base.schedule)
+    given = read_masks(masks, facts, base.labels) if masks else ()
+    size = config.parse_size(synthesis.size)
+    if not given:
+        check_size(size, facts, f"--size {synthesis.size}")
+    context = None if synthesis.context is None else base.labels.context_id(synthesis.context)
+    run = {
+        "version": __version__,
+        "bundle": bundle.digest(packed),
+        "seed": synthesis.seed,
+        "size": None if given else {"height": size[0], "width": size[1]},
+        "masks": hashlib.sha256(b"".join(given)).hexdigest() if given else None,
+        "context": synthesis.context,
+        "mpp": facts.mpp,
+        "conditioning": facts.conditioning,
+        "sampling": sampling.model_dump(mode="json"),
+    }
+    return Plan(facts, base.labels, base.schedule, sampling, synthesis.seed, size, context, given, run)
+
+
+def _check_steps(sampling: config.Sampling, schedule: dict[str, Any]) -> None:
+    trained = int(schedule["num_train_timesteps"])
+    for key in ("steps", "mask_steps"):
+        steps = getattr(sampling, key)
+        if steps > trained:
+            raise UserError(
+                f"sampling.{key} {steps} is more than the {trained} steps of the bundle's schedule"
+            )
+        if sampling.solver == "dpmsolver++":
+            forward = noise_schedule(trained, schedule["beta_schedule"], schedule["prediction_type"])
+            distinct = len(even_log_snr(forward.alphas_cumprod.numpy(), steps))
+            if distinct < steps:
+                raise UserError(
+                    f"sampling.{key} {steps}: an even grid in log-SNR of this schedule has only {distinct} "
+                    "different steps; take fewer, or sampling.solver=ddim"
+                )
+
+
+def check_size(size: Size, facts: bundle.Facts, what: str) -> None:
+    """A multiple of the autoencoder's factor, from one patch up; else `UserError`."""
+    least = facts.image_patch * facts.factor
+    for side in size:
+        if side % facts.factor or side < least:
+            raise UserError(
+                f"{what}: sides must be multiples of {facts.factor} from {least} pixels up, not {side}"
+            )
+
+
+def read_masks(folder: Path, facts: bundle.Facts, labels: Labels) -> tuple[bytes, ...]:
+    """The label maps of a folder (*.png, sorted), each checked; `UserError` names the first bad one."""
+    paths = sorted(folder.glob("*.png")) if folder.is_dir() else []
+    if not paths:
+        raise UserError(f"--masks {folder}: no label maps (*.png) there")
+    for path in paths:
+        label_map = read_mask(path.read_bytes(), path)
+        check_size(label_map.shape, facts, str(path))
+        if label_map.max() >= len(labels):
+            raise UserError(
+                f"{path}: class id {label_map.max()} is unknown; the bundle has 0 to {len(labels) - 1}"
+            )
+    return tuple(path.read_bytes() for path in paths)
+
+
+def read_mask(data: bytes, path: Path | None = None) -> LabelMap:
+    """PNG → label map (H, W): one channel (or a palette's indices), ids up to 255; else `UserError`."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        values = np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{path}: not a readable PNG ({error})") from error
+    if values.ndim != 2 or values.max(initial=0) > 255:
+        raise UserError(f"{path}: a label map has one channel and class ids up to 255, not {image.mode}")
+    return values.astype(np.uint8)

@@ -1,0 +1,300 @@
+"""Finished samples → shards: WebDataset tars, their manifest, and everything that makes them a data set.
+
+Kept true, whoever dies when (promises 2–7 of the design):
+
+- A shard is committed when `manifest/shard-000000.parquet` stands, and that is written after its tar.
+- The same samples give the same tar, byte for byte: nothing of the run is in it.
+- A sample that is whole in some tar of this folder is never asked for again: a committed shard that
+  has become too short (larger n), an uncommitted tar and a damaged one are read back.
+- A folder holds the samples of one run (`run.json`), and never less than before.
+
+No state beside the folder: a writer that died is replaced by a new one, and every call may be repeated.
+One writer a folder at a time.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from diffgen.errors import UserError
+from diffgen.labels import LabelMap, Labels, Picture
+from diffgen.synthesis.card import dataset_card, preview
+from diffgen.synthesis.store import Store, canonical_json, one_line, open_png, pack, warn
+
+MEMBERS = ("png", "mask.png", "json")
+EIGHT_BIT_GREY = b"\x08\x00"  # bit depth and colour type in a PNG's header
+PART = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("index", pa.int64()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("sha256", pa.string()),  # of the image
+        ("mask_sha256", pa.string()),
+        ("record_sha256", pa.string()),
+        ("context", pa.string()),
+        ("class_shares", pa.list_(pa.float32())),  # by class id
+        ("forwards", pa.int64()),
+        ("seconds", pa.float64()),  # null for a sample that was read back from a tar
+        ("shard_sha256", pa.string()),
+        ("shard_bytes", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A finished image with its label map, both as PNG (the mask 8-bit grey, a class id a pixel).
+
+    `record` is its provenance, at least: index, context, class_shares (by class id), forwards, run.
+    `seconds` goes into the manifest only.
+    """
+
+    index: int
+    image: bytes
+    mask: bytes
+    record: Mapping[str, Any]
+    seconds: float | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.index:09d}"
+
+    @property
+    def members(self) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of its files in a tar."""
+        contents = self.image, self.mask, canonical_json(self.record)
+        return zip((f"{self.key}.{extension}" for extension in MEMBERS), contents, strict=True)
+
+
+def shard_name(k: int) -> str:
+    return f"shard-{k:06d}"
+
+
+def shard_of(index: int, per_shard: int) -> int:
+    return index // per_shard
+
+
+def num_shards(n: int, per_shard: int) -> int:
+    return -(-n // per_shard)
+
+
+def shard_indices(k: int, n: int, per_shard: int) -> range:
+    """Indices of the samples of shard k where there are n in all."""
+    return range(min(n, k * per_shard), min(n, (k + 1) * per_shard))
+
+
+class ShardWriter:
+    """Writes shards of `per_shard` samples under `url`; `run` is what shapes the samples (JSON-able).
+
+    Call `begin` first. `verify`: check the sha256 of every committed tar at start, not only its size.
+    """
+
+    def __init__(self, url: str, run: Mapping[str, Any], per_shard: int, verify: bool = False) -> None:
+        self.store = Store(url)
+        self.run: dict[str, Any] = json.loads(canonical_json(run))
+        self.per_shard = per_shard
+        self.verify = verify
+        self._parts: dict[int, Any] | None = None  # tables of the committed shards; None: not looked yet
+        self._dropped: dict[int, Any] = {}  # tables of parts whose tar turned out to be damaged
+
+    def begin(self, n: int) -> set[int]:
+        """Claim the folder, clean up after a killed writer, adopt whole tars; the shards complete for n.
+
+        Raises `UserError` if the folder holds other things or another run, or cannot be used.
+        """
+        try:
+            self.store.claim({**self.run, "images_per_shard": self.per_shard})
+            self.store.clean()
+            self._parts = None
+            committed = self._committed()
+            for name in self.store.files("", ".tar"):
+                k = _number(name)
+                samples = {} if k is None or k in committed else self._read(k)
+                if k is not None and samples and samples.keys() >= set(shard_indices(k, n, self.per_shard)):
+                    self.write(k, list(samples.values()))
+        except OSError as error:
+            raise UserError(f"{self.store.url}: cannot be read or written ({one_line(error)})") from error
+        return self.committed(n)
+
+    def committed(self, n: int) -> set[int]:
+        """Shards that hold all of their samples with an index below n."""
+        return {k for k in range(num_shards(n, self.per_shard)) if self._complete(k, n)}
+
+    def salvage(self, k: int, n: int) -> dict[int, Sample]:
+        """Whole samples of a shard not complete for n, by index; all of them belong into its next `write`."""
+        if self._complete(k, n) or not self.store.exists(_tar_name(k)):
+            return {}
+        return self._read(k)
+
+    def complete(self, k: int, n: int, samples: Sequence[Sample]) -> str:
+        """`write` with what `salvage` gives beside `samples`, so that it need not leave the writer."""
+        return self.write(k, list((self.salvage(k, n) | {s.index: s for s in samples}).values()))
+
+    def write(self, k: int, samples: Sequence[Sample]) -> str:
+        """Write and commit shard k, unless it holds these samples already; the sha256 of its tar.
+
+        Raises `ValueError` if a sample is not of this shard and run, or its mask is not 8-bit grey.
+        """
+        samples = sorted(samples, key=lambda sample: sample.index)
+        indices = {sample.index for sample in samples}
+        assert 0 < len(indices) == len(samples), "no sample, or an index twice"
+        old = self._committed().get(k)
+        if old is not None:
+            held = set(old["index"].to_pylist())
+            if indices <= held:
+                return str(old["shard_sha256"][0])
+            assert indices >= held, f"{shard_name(k)}: committed samples would be lost"
+        sizes = [self._check(k, sample, decode=False) for sample in samples]
+        with self.store.scratch() as scratch:
+            path = scratch / "shard.tar"
+            num_bytes, sha256 = pack(path, (member for sample in samples for member in sample.members))
+            # A part must never stand beside a tar that it does not describe.
+            self._committed().pop(k, None)
+            self.store.delete(_part_name(k))
+            if not self.store.holds(_tar_name(k), num_bytes, sha256):
+                self.store.upload(path, _tar_name(k))
+        shard = {"shard_sha256": sha256, "shard_bytes": num_bytes}
+        rows = [_row(k, sample, *size) | shard for sample, size in zip(samples, sizes, strict=True)]
+        part = pa.Table.from_pylist(rows, schema=PART)
+        self.store.write_table(_part_name(k), part)
+        self._committed()[k] = part
+        self._dropped.pop(k, None)
+        return sha256
+
+    def finish(self, n: int, labels: Labels) -> None:
+        """Merge the manifest, and write `labels.json`, the card and the preview. May be repeated."""
+        parts = self._committed()
+        missing = set(range(num_shards(n, self.per_shard))) - self.committed(n)
+        assert not missing, f"shards {sorted(missing)} are not complete"
+        manifest = pa.concat_tables([parts[k] for k in sorted(parts)])
+        self.store.write_table("manifest.parquet", manifest)
+        self.store.write("labels.json", (json.dumps(labels.to_json(), indent=2) + "\n").encode())
+        self.store.write("README.md", dataset_card(self.run, manifest, labels).encode())
+        self.store.write("preview.png", preview(self._pictures(), labels))
+
+    def _complete(self, k: int, n: int) -> bool:
+        part = self._committed().get(k)
+        wanted = shard_indices(k, n, self.per_shard)
+        return part is not None and set(part["index"].to_pylist()).issuperset(wanted)
+
+    def _committed(self) -> dict[int, Any]:
+        """Parts by shard. One that is unreadable, or whose tar is not the one it describes, is dropped."""
+        if self._parts is None:
+            self._parts = {}
+            tars = self.store.files("", ".tar")
+            for name in self.store.files("manifest", ".parquet"):
+                k = _number(name)
+                if k is None:
+                    continue
+                part = self.store.read_table(_part_name(k), PART)
+                fault = self._fault(k, part, tars.get(_tar_name(k)))
+                if not fault:
+                    self._parts[k] = part
+                    continue
+                warn(f"{_part_name(k)} {fault}; the shard is checked sample by sample")
+                self._dropped[k] = part
+                self.store.delete(_part_name(k))
+        return self._parts
+
+    def _fault(self, k: int, part: Any, num_bytes: int | None) -> str:
+        """What is wrong with a part or its tar; empty if nothing."""
+        if part is None:
+            return "is not readable"
+        if num_bytes is None:
+            return "has no tar"
+        if num_bytes != part["shard_bytes"][0].as_py():
+            return f"does not fit its tar of {num_bytes} bytes"
+        if self.verify and not self.store.holds(_tar_name(k), num_bytes, str(part["shard_sha256"][0])):
+            return "gives another sha256 than its tar has"
+        return ""
+
+    def _read(self, k: int) -> dict[int, Sample]:
+        """Samples of a tar that are whole, of this run, and as their part says, where there is one."""
+        part = self._committed().get(k, self._dropped.get(k))
+        rows = {} if part is None else {row["index"]: row for row in part.to_pylist()}
+        found = {}
+        for key, files in self.store.samples(_tar_name(k)):
+            try:
+                sample = _sample(files)
+                height, width = self._check(k, sample, decode=True)
+                row = rows.get(sample.index, {})
+                fresh = _row(k, sample, height, width)
+                if sample.key != key or any(row.get(c, fresh[c]) != fresh[c] for c in fresh if "sha256" in c):
+                    raise ValueError("is not what its name or the manifest says")
+            except ValueError as error:
+                warn(f"{_tar_name(k)}: sample {key} is made again: it {one_line(error)}")
+                continue
+            found[sample.index] = replace(sample, seconds=row.get("seconds"))
+        return found
+
+    def _check(self, k: int, sample: Sample, decode: bool) -> tuple[int, int]:
+        """(height, width) of a sample that may stand in shard k; `ValueError` says why it may not."""
+        record = sample.record
+        if record.get("index") != sample.index or shard_of(sample.index, self.per_shard) != k:
+            raise ValueError(f"does not belong to {shard_name(k)}")
+        if json.loads(canonical_json(record.get("run"))) != self.run:
+            raise ValueError("is of another run")
+        absent = {"context", "class_shares", "forwards"} - record.keys()
+        if absent:
+            raise ValueError(f"has no {', '.join(sorted(absent))} in its record")
+        image, mask = open_png(sample.image, decode), open_png(sample.mask, decode)
+        if sample.mask[24:26] != EIGHT_BIT_GREY or mask.size != image.size:
+            raise ValueError("has a mask that is not 8-bit grey of the image's size")
+        if decode and np.asarray(mask).max() >= len(record["class_shares"]):
+            raise ValueError("has a class in its mask that its record does not know")
+        return image.height, image.width
+
+    def _pictures(self) -> Iterator[tuple[Picture, LabelMap, str]]:
+        """Image, label map and key of every sample, one after the other."""
+        for k in sorted(self._committed()):
+            for key, files in self.store.samples(_tar_name(k)):
+                image = np.asarray(open_png(files["png"], decode=True).convert("RGB"))
+                yield image, np.asarray(open_png(files["mask.png"], decode=True)), key
+
+
+def _sample(files: Mapping[str, bytes]) -> Sample:
+    if set(files) != set(MEMBERS):
+        raise ValueError(f"has {', '.join(sorted(files))} instead of {', '.join(MEMBERS)}")
+    record = json.loads(files["json"])
+    if not isinstance(record, dict) or not isinstance(record.get("index"), int):
+        raise ValueError("has a record without an index")
+    return Sample(record["index"], files["png"], files["mask.png"], record)
+
+
+def _row(k: int, sample: Sample, height: int, width: int) -> dict[str, Any]:
+    return {
+        "shard": shard_name(k),
+        "key": sample.key,
+        "index": sample.index,
+        "height": height,
+        "width": width,
+        "sha256": hashlib.sha256(sample.image).hexdigest(),
+        "mask_sha256": hashlib.sha256(sample.mask).hexdigest(),
+        "record_sha256": hashlib.sha256(canonical_json(sample.record)).hexdigest(),
+        "context": sample.record["context"],
+        "class_shares": sample.record["class_shares"],
+        "forwards": sample.record["forwards"],
+        "seconds": sample.seconds,
+    }
+
+
+def _tar_name(k: int) -> str:
+    return f"{shard_name(k)}.tar"
+
+
+def _part_name(k: int) -> str:
+    return f"manifest/{shard_name(k)}.parquet"
+
+
+def _number(name: str) -> int | None:
+    """Number of the shard that a tar or a part is of; `None` for another file."""
+    found = re.fullmatch(r"shard-(\d{6,})\.(tar|parquet)", name)
+    return int(found[1]) if found else None

@@ -1,0 +1,61 @@
+"""What a run of `synthesize` has to do: a plan, a folder that is claimed for it, and what it lacks."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+from diffgen import config
+from diffgen.synthesis.coordinator import Coordinator, Status
+from diffgen.synthesis.plan import Plan
+from diffgen.synthesis.shards import ShardWriter, num_shards, shard_indices
+
+Report = Callable[[Status], None]
+"""Shows how far a run is."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images 0 … n − 1 of a plan, and which of them each shard lacks."""
+
+    plan: Plan
+    packed: dict[str, bytes]
+    """The bundle's files."""
+    out: str
+    n: int
+    settings: config.Synthesis
+    lacking: dict[int, tuple[int, ...]]
+    """Shard → indices of the samples to paint; a shard that is complete is not here."""
+
+    @property
+    def indices(self) -> list[int]:
+        return [index for indices in self.lacking.values() for index in indices]
+
+    def writer(self) -> ShardWriter:
+        return ShardWriter(self.out, self.plan.run, self.settings.images_per_shard)
+
+    def coordinator(self) -> Coordinator:
+        return Coordinator(self.plan, self.indices, self.settings.in_flight, self.settings.lease_timeout_s)
+
+    def ripe(self, status: Status, begun: Collection[int]) -> list[int]:
+        """Shards whose last lacking sample is painted, and that are not begun."""
+        ready = set(status.ready)
+        return [k for k, lacking in self.lacking.items() if k not in begun and ready.issuperset(lacking)]
+
+
+def claim(plan: Plan, packed: dict[str, bytes], out: str, settings: config.Synthesis) -> Task:
+    """Make the folder ours and look what it lacks; whole tars without their mark are adopted.
+
+    Raises `UserError` where the folder belongs to something else.
+    """
+    return look_again(Task(plan, packed, out, settings.n, settings, {}))
+
+
+def look_again(task: Task) -> Task:
+    """The task with what its folder lacks now."""
+    writer, per_shard = task.writer(), task.settings.images_per_shard
+    committed = writer.begin(task.n)
+    lacking = {}
+    for k in range(num_shards(task.n, per_shard)):
+        if k not in committed:
+            there = writer.salvage(k, task.n)
+            lacking[k] = tuple(i for i in shard_indices(k, task.n, per_shard) if i not in there)
+    return replace(task, out=writer.store.url, lacking=lacking)

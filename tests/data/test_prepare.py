@@ -1,0 +1,152 @@
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pictures import GLASS, save_image, save_slide, tissue
+from PIL import Image
+from rich.console import Console
+
+from diffgen.config import Settings, load
+from diffgen.data.prepare import prepare
+from diffgen.data.report import Report
+from diffgen.errors import UserError
+from diffgen.labels import Labels
+
+REAL = Path(__file__).parents[2] / "../shared/data/slides/cmu_small_region.svs"
+SMALL = ["image_model.patch=16", "mask_model.patch=8", "prepare.assume_mpp=0.5"]  # 64 px stored 128; 128 px
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray(ray_cluster: None) -> Iterator[None]:
+    yield
+
+
+def run(sources: list[Path], out: Path, *overrides: str) -> tuple[Report, str]:
+    console = Console(record=True, width=160, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    report = prepare([str(source) for source in sources], out, settings(*overrides), console)
+    return report, console.export_text()
+
+
+def settings(*overrides: str) -> Settings:
+    return load(None, [*SMALL, *overrides])
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
+
+
+def checksums(out: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(out.iterdir())}
+
+
+def a_folder_with_everything(folder: Path) -> None:
+    mask = np.zeros((256, 256), np.uint16)
+    mask[:, 64:], mask[:, 128:] = 1000, 7
+    save_image(folder / "good.png", tissue(256, 256), mask)
+    save_image(folder / "bare.png", tissue(224, 100, 1))
+    save_image(folder / "white.png", np.full((256, 256, 3), GLASS, np.uint8))
+    save_image(folder / "other_mask_size.png", tissue(256, 256), mask[:100])
+    save_image(folder / "tiny.png", tissue(40, 40))
+    rgba = np.dstack([tissue(256, 256, 2), np.full((256, 256), 255, np.uint8)])
+    save_image(folder / "rgba.png", rgba)
+    (folder / "broken.svs").write_bytes(b"broken")
+    save_slide(folder / "slide.tiff", tissue(700, 400, 3), 0.25)
+
+
+def test_masks_and_what_is_left_out(tmp_path: Path) -> None:
+    a_folder_with_everything(tmp_path / "in")
+    report, text = run(
+        [tmp_path / "in"],
+        tmp_path / "out",
+        "prepare.mask_values={1000: 1}",
+        "prepare.classes={1: nuclei}",
+        "prepare.patches_per_shard=4",
+        "prepare.contexts=folder",
+    )
+    reasons = {name: reason for reason, names in report.left_out.items() for name in names}
+    assert reasons["broken.svs"].startswith("cannot be read")
+    assert reasons["white.png"] == "no tissue"
+    assert reasons["other_mask_size.png"] == "mask is 256x100, image is 256x256"
+    assert reasons["tiny.png"].startswith("smaller than an image patch")
+    assert reasons["good.png"] == "class id 7 has no name, its pixels are taken as unknown"
+    assert all(reason in text for reason in reasons.values())
+    assert "3 files without µm per pixel of their own: 0.5 is assumed" in text
+    assert set(report.sources) == {"good.png", "bare.png", "rgba.png", "slide.tiff"}
+    assert report.sources["slide.tiff"]["mpp"] == pytest.approx([0.25, 0.25])
+
+    out = tmp_path / "out"
+    labels = Labels.load(out / "labels.json")
+    assert labels.classes == ("unknown", "nuclei")
+    assert labels.contexts == ("in",)
+    rows = pq.read_table(out / "patches.parquet").to_pylist()
+    assert len(rows) == sum(n for counts in report.patches.values() for n in counts.values())
+    for row in rows:
+        sample = members(out / row["shard"])
+        meta = json.loads(sample[row["key"] + ".json"])
+        assert {key: meta[key] for key in ("source", "x", "y", "split", "labelled", "shares")} == {
+            key: row[key] for key in ("source", "x", "y", "split", "labelled", "shares")
+        }
+        assert (f"{row['key']}.mask.png" in sample) == row["labelled"] == (row["source"] == "good.png")
+        assert (f"{row['key']}.png" in sample) == (row["kind"] == "image")
+    assert json.loads((out / "statistics.json").read_text())["patches"] == report.patches
+    with pytest.raises(UserError, match="already holds prepared data"):
+        run([tmp_path / "in"], out)
+
+
+def test_masks_travel_losslessly_and_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    mask = (np.random.default_rng(0).random((256, 256)) * 3).astype(np.uint8)
+    picture = tissue(256, 256)
+    save_image(tmp_path / "in" / "a.png", picture, mask)
+    arguments = ("prepare.classes={1: a, 2: b}", "prepare.test_share=0")
+    run([tmp_path / "in"], tmp_path / "one", *arguments)
+    run([tmp_path / "in"], tmp_path / "two", *arguments)
+    assert checksums(tmp_path / "one") == checksums(tmp_path / "two")
+
+    rows = pq.read_table(tmp_path / "one" / "patches.parquet").to_pylist()
+    shard = members(tmp_path / "one" / "image-train-000000.tar")
+    images = [row for row in rows if row["kind"] == "image"]
+    assert images
+    for row in images:
+        place = np.s_[row["y"] : row["y"] + 128, row["x"] : row["x"] + 128]
+        read = {n: np.asarray(Image.open(BytesIO(shard[f"{row['key']}.{n}"]))) for n in ("png", "mask.png")}
+        np.testing.assert_array_equal(read["png"], picture[place])
+        np.testing.assert_array_equal(read["mask.png"], mask[place])
+
+
+def test_stains_label_what_has_no_mask(tmp_path: Path) -> None:
+    save_slide(tmp_path / "a.tiff", tissue(640, 512), 0.5)
+    report, _ = run([tmp_path / "a.tiff"], tmp_path / "out", "prepare.labels=stain", "prepare.test_share=0.4")
+    assert report.labels.classes == ("unknown", "background", "stroma-like", "epithelium-like", "nuclei-rich")
+    assert all(counts["train"] and counts["test"] for counts in report.patches.values())
+    assert report.class_shares["train"][0] == 0
+    assert report.stain_model
+
+
+def test_user_errors_come_before_any_work(tmp_path: Path) -> None:
+    save_image(tmp_path / "in" / "a.png", tissue(256, 256), np.ones((256, 256), np.uint8))
+    with pytest.raises(UserError, match="prepare.classes="):
+        run([tmp_path / "in"], tmp_path / "out")
+    with pytest.raises(UserError, match="no such file"):
+        run([tmp_path / "nothing"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_prepare_names_the_reason(tmp_path: Path) -> None:
+    save_image(tmp_path / "white.png", np.full((256, 256, 3), 255, np.uint8))
+    with pytest.raises(UserError, match=r"nothing could be prepared \(no tissue: white.png\)"):
+        run([tmp_path / "white.png"], tmp_path / "out")
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the shared slides are not on this machine")
+def test_a_real_slide(tmp_path: Path) -> None:
+    report, _ = run([REAL], tmp_path / "out", "prepare.labels=stain", "prepare.stride=1")
+    assert not report.left_out
+    assert report.patches["image"]["train"] > 50
+    assert all(share > 0.05 for share in report.class_shares["train"][1:])

@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from pictures import save_image, save_slide, tissue
+from PIL import Image
+
+from diffgen.data.slides import NO_MPP, LeftOut, load_mask, mask_values, open_slide, plausible
+
+
+def test_a_slide_says_its_scale_and_is_read_at_another(tmp_path: Path) -> None:
+    picture = tissue(512, 384)
+    slide, assumed = open_slide(str(save_slide(tmp_path / "s.tiff", picture, 0.25)))
+    assert not assumed
+    assert slide.mpp == pytest.approx((0.25, 0.25))
+    assert slide.size(0.5) == (256, 192)
+    half = np.asarray(Image.fromarray(picture).reduce(2)).astype(int)
+    assert np.abs(slide.read(64, 32, 128, 96, 0.5) - half[32:128, 64:192]).mean() < 3
+    np.testing.assert_array_equal(slide.read(10, 20, 50, 40, 0.25), picture[20:60, 10:60])
+
+
+def test_a_pixel_does_not_depend_on_the_region(tmp_path: Path) -> None:
+    slide, _ = open_slide(str(save_slide(tmp_path / "s.tiff", tissue(700, 500), 0.3)))
+    whole = slide.read(0, 0, *slide.size(0.5), 0.5).astype(int)
+    part = slide.read(101, 57, 120, 90, 0.5)
+    assert np.abs(part - whole[57:147, 101:221]).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
+def test_a_file_without_scale_needs_one_said(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if path.suffix == ".png":
+        save_image(path, tissue(200, 200))
+    else:
+        save_slide(path, tissue(200, 200), None)
+    with pytest.raises(LeftOut, match=NO_MPP):
+        open_slide(str(path))
+    slide, assumed = open_slide(str(path), 0.5)
+    assert assumed
+    assert slide.size(1.0) == (100, 100)
+
+
+def test_resolutions_for_printing_are_none() -> None:
+    assert plausible(352.8, 352.8) is None  # 72 dpi
+    assert plausible(0.25, 0.25) == (0.25, 0.25)
+
+
+def test_a_tiff_in_strips_is_read_without_openslide(tmp_path: Path) -> None:
+    picture = tissue(200, 150)
+    tifffile.imwrite(
+        tmp_path / "s.tif", picture, photometric="rgb", resolution=(2e4, 2e4), resolutionunit="CENTIMETER"
+    )
+    slide, _ = open_slide(str(tmp_path / "s.tif"))
+    assert slide.mpp == pytest.approx((0.5, 0.5))
+    np.testing.assert_array_equal(slide.read(3, 5, 50, 40, 0.5), picture[5:45, 3:53])
+
+
+def test_transparent_is_white(tmp_path: Path) -> None:
+    rgba = np.zeros((64, 64, 4), np.uint8)
+    rgba[:, 32:] = (200, 20, 90, 255)
+    slide, _ = open_slide(str(save_image(tmp_path / "a.png", rgba)), 0.5)
+    picture = slide.read(0, 0, 64, 64, 0.5)
+    assert (picture[:, :30] == 255).all()
+    assert (picture[:, 34:] == (200, 20, 90)).all()
+
+
+@pytest.mark.parametrize("name", ["a.svs", "a.png", "a.tif", "cut.png", "cut.jpg"])
+def test_a_corrupt_file_is_left_out(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.startswith("cut"):
+        save_image(path, tissue(200, 200))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        path.write_bytes(b"not a picture at all" * 30)
+    with pytest.raises(LeftOut, match="cannot be read"):
+        open_slide(str(path), 0.5)[0].read(0, 0, 200, 200, 0.5)
+
+
+def test_masks_of_8_bits_16_bits_and_palettes(tmp_path: Path) -> None:
+    ids = np.zeros((40, 60), np.uint8)
+    ids[:, 30:] = 3
+    palette = Image.fromarray(ids, mode="P")
+    palette.putpalette([i for n in range(256) for i in (255 - n, n, 128)])
+    palette.save(tmp_path / "p.png")
+    Image.fromarray(ids).save(tmp_path / "l.png")
+    for name in ("p.png", "l.png"):
+        np.testing.assert_array_equal(load_mask(str(tmp_path / name)), ids)
+    Image.fromarray(ids.astype(np.uint16) * 1000).save(tmp_path / "i.png")
+    assert mask_values(str(tmp_path / "i.png")) == [0, 3000]
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "rgb.png")
+    with pytest.raises(LeftOut, match="RGB"):
+        load_mask(str(tmp_path / "rgb.png"))
+
+
+def test_masks_are_read_by_nearest(tmp_path: Path) -> None:
+    slide, _ = open_slide(str(save_image(tmp_path / "a.png", tissue(80, 80))), 0.25)
+    mask = np.kron(np.arange(1, 5, dtype=np.uint8).reshape(2, 2), np.ones((40, 40), np.uint8))
+    np.testing.assert_array_equal(slide.read_mask(mask, 0, 0, 40, 40, 0.5), mask[::2, ::2])
+    np.testing.assert_array_equal(slide.read_mask(mask, 10, 5, 20, 30, 0.5), mask[::2, ::2][5:35, 10:30])

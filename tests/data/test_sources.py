@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+from pictures import save_image, tissue
+
+from diffgen.data.sources import find_sources
+from diffgen.errors import UserError
+
+PICTURE = tissue(16, 16)
+
+
+def test_folders_are_searched_in_order_and_masks_are_no_sources(tmp_path: Path) -> None:
+    for name in ("b/two.png", "a/one.jpg", "three.png"):
+        save_image(tmp_path / name, PICTURE, PICTURE[..., 0] if "two" in name else None)
+    (tmp_path / "notes.txt").write_text("no image")
+    found, twice = find_sources([str(tmp_path)])
+    assert [source.name for source in found] == ["a/one.jpg", "b/two.png", "three.png"]
+    assert [source.folder for source in found] == ["a", "b", tmp_path.name]
+    assert [Path(source.mask).name if source.mask else None for source in found] == [
+        None,
+        "two_mask.png",
+        None,
+    ]
+    assert not twice
+
+
+def test_a_file_reached_twice_counts_once(tmp_path: Path) -> None:
+    path = save_image(tmp_path / "one.png", PICTURE)
+    (tmp_path / "other.png").symlink_to(path)
+    found, twice = find_sources([str(tmp_path), str(path)])
+    assert len(found) == 1
+    assert len(twice) == 2
+
+
+def test_names_are_unique_over_roots(tmp_path: Path) -> None:
+    for root in ("x", "y"):
+        save_image(tmp_path / root / "one.png", PICTURE)
+    found, _ = find_sources([str(tmp_path / "x"), str(tmp_path / "y")])
+    assert [source.name for source in found] == ["x/one.png", "y/one.png"]
+
+
+def test_what_lies_in_the_output_folder_is_no_source(tmp_path: Path) -> None:
+    save_image(tmp_path / "one.png", PICTURE)
+    save_image(tmp_path / "out" / "contact_sheet.png", PICTURE)
+    found, _ = find_sources([str(tmp_path)], tmp_path / "out")
+    assert [source.name for source in found] == ["one.png"]
+
+
+@pytest.mark.parametrize("name", ["missing.svs", "empty", "text.txt"])
+def test_wrong_paths_are_one_clear_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("no image")
+    with pytest.raises(UserError, match=name):
+        find_sources([str(tmp_path / name)])
