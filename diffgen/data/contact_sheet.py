@@ -53,17 +53,19 @@ def draw(
         ("Mask patches: picture and label map", masks),
     ]
     blocks = [(title, pairs) for title, pairs in blocks if pairs]
-    top = max((o.size[1] / o.size[0] for o in overviews), default=0.0)
-    overview_height = min(4.5, max(1.5, 14.0 / max(1, len(overviews)) * top)) if overviews else 0.0
-    heights = [overview_height, *(1.95 * -(-len(pairs) // COLUMNS) + 0.35 for _, pairs in blocks)]
+    heights = [1.95 * -(-len(pairs) // COLUMNS) + 0.35 for _, pairs in blocks]
+    if overviews:
+        tallest = max(item.size[1] / item.size[0] for item in overviews)
+        heights.insert(0, min(4.5, max(1.5, 14.0 / len(overviews) * tallest)))
     figure = Figure(figsize=(14, sum(heights) + 1.1), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    parts = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
     if overviews:
-        parts[0].suptitle("Sources: tissue outlined, training and test parts", fontsize=11, x=0.01, ha="left")
-        for axes, item in zip(parts[0].subplots(1, len(overviews), squeeze=False)[0], overviews, strict=True):
+        part = parts.pop(0)
+        part.suptitle("Sources: tissue outlined, training and test parts", fontsize=11, x=0.01, ha="left")
+        for axes, item in zip(part.subplots(1, len(overviews), squeeze=False)[0], overviews, strict=True):
             _draw_overview(axes, item)
-    for part, (title, pairs) in zip(parts[1:], blocks, strict=True):
+    for part, (title, pairs) in zip(parts, blocks, strict=True):
         part.suptitle(title, fontsize=11, x=0.01, ha="left")
         grid = part.subplots(-(-len(pairs) // COLUMNS), 2 * COLUMNS, squeeze=False).reshape(-1, 2)
         for axes, pair in zip(grid, [*pairs, *[None] * (len(grid) - len(pairs))], strict=True):

@@ -66,6 +66,8 @@ def reading() -> Iterator[None]:
         OSError,
         ValueError,
         SyntaxError,  # PIL on a broken PNG
+        LookupError,  # tifffile on tags that are missing
+        ArithmeticError,
         EOFError,
         struct.error,
         zlib.error,

@@ -84,8 +84,8 @@ class Patches:
     @cached_property
     def by_class(self) -> dict[int, NDArray[np.intp]]:
         """Class id (0 aside) → numbers of the labelled patches that hold it."""
-        shares = np.array([self.rows[i]["shares"] for i in self.labelled]).reshape(len(self.labelled), -1)
-        return {c: self.labelled[shares[:, c] > 0] for c in range(1, shares.shape[1]) if shares[:, c].any()}
+        shares = np.array([self.rows[i]["shares"] for i in self.labelled]).reshape(-1, len(self.labels))
+        return {c: self.labelled[shares[:, c] > 0] for c in range(1, len(self.labels)) if shares[:, c].any()}
 
     def context(self, number: int) -> int:
         return int(self.rows[number]["context"])

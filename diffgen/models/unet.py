@@ -63,7 +63,7 @@ class Trunk(nn.Module):
                 skips.append(now)
                 last = now
             if level < len(widths) - 1:
-                self.down.append(nn.ModuleList([Downsample2D(last, use_conv=True)]))
+                self.down.append(nn.ModuleList([Downsample2D(last, use_conv=True, name="op")]))
                 skips.append(last)
         self.middle = nn.ModuleList([resnet(last, last), attention(last, True), resnet(last, last)])
         self.up = nn.ModuleList()

@@ -65,13 +65,16 @@ def even_log_snr(alphas_cumprod: NDArray[np.floating[Any]], steps: int) -> list[
     """The time steps nearest to an even grid of log-SNR on [−9, 9], from noisy to clean.
 
     The spacing matters more than the number of steps. Where the schedule does not reach so far,
-    the grid ends where it ends; grid points that share a time step are merged.
+    the grid ends where it ends; where it is coarser than the grid, neighbouring steps are taken.
     """
     values = log_snr(alphas_cumprod)
     low, high = max(LOG_SNR_RANGE[0], values.min()), min(LOG_SNR_RANGE[1], values.max())
     grid = np.linspace(low, high, steps)
-    nearest = np.abs(values[None, :] - grid[:, None]).argmin(axis=1)
-    return [int(t) for t in sorted(set(nearest.tolist()), reverse=True)]
+    nearest = np.sort(np.abs(values[None, :] - grid[:, None]).argmin(axis=1))
+    rank = np.arange(steps)
+    distinct = np.maximum.accumulate(nearest - rank) + rank
+    distinct = np.minimum(distinct, len(values) - steps + rank)
+    return [int(t) for t in distinct[::-1]]
 
 
 def as_tensor(array: NDArray[np.float32]) -> Tensor:

@@ -126,7 +126,7 @@ class Coordinator:
         return self._revoke([id for id, held in self.held.items() if held.worker == worker])
 
     def expire(self) -> int:
-        """Hand out anew what is held for longer than the timeout (the driver calls: an actor has no timer)."""
+        """Hand out anew what is held for longer than the timeout; the driver calls, an actor has no timer."""
         limit = time.monotonic() - self.timeout_s
         return self._revoke([id for id, held in self.held.items() if held.since < limit])
 

@@ -1,4 +1,4 @@
-"""The same coordinator, sampler and writer in one process, without Ray: for a notebook, a debugger, a test."""
+"""The same coordinator, sampler and writer in one process, without Ray: for a notebook or a debugger."""
 
 import tempfile
 from pathlib import Path

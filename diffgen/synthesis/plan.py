@@ -18,7 +18,6 @@ from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.sampling.seeds import Purpose, generator
-from diffgen.sampling.solvers import even_log_snr, noise_schedule
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -86,19 +85,10 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
 def _check_steps(sampling: config.Sampling, schedule: dict[str, Any]) -> None:
     trained = int(schedule["num_train_timesteps"])
     for key in ("steps", "mask_steps"):
-        steps = getattr(sampling, key)
-        if steps > trained:
+        if getattr(sampling, key) > trained:
             raise UserError(
-                f"sampling.{key} {steps} is more than the {trained} steps of the bundle's schedule"
+                f"sampling.{key} {getattr(sampling, key)} is more than the {trained} steps of the bundle"
             )
-        if sampling.solver == "dpmsolver++":
-            forward = noise_schedule(trained, schedule["beta_schedule"], schedule["prediction_type"])
-            distinct = len(even_log_snr(forward.alphas_cumprod.numpy(), steps))
-            if distinct < steps:
-                raise UserError(
-                    f"sampling.{key} {steps}: an even grid in log-SNR of this schedule has only {distinct} "
-                    "different steps; take fewer, or sampling.solver=ddim"
-                )
 
 
 def check_size(size: Size, facts: bundle.Facts, what: str) -> None:

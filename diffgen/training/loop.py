@@ -79,15 +79,14 @@ class Trainee:
 
     def read(self, folder: Path) -> None:
         """Go on from a checkpoint."""
-        saved = type(self.unet).from_pretrained(
-            folder / "unet", use_safetensors=True, low_cpu_mem_usage=False
-        )
-        self.unet.load_state_dict(saved.state_dict())
+        read = partial(type(self.unet).from_pretrained, use_safetensors=True, low_cpu_mem_usage=False)
+        self.unet.load_state_dict(read(folder / WEIGHTS).state_dict())
         device = next(self.unet.parameters()).device
         state = torch.load(folder / STATE, map_location=device, weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.rate.load_state_dict(state["rate"])
-        self.ema.load_state_dict(state["ema"])
+        self.ema.shadow_params = [p.detach().to(device) for p in read(folder / AVERAGED).parameters()]
+        self.ema.optimization_step = state["averaged_steps"]
         self.step = json.loads((folder / PROGRESS).read_text())["step"]
 
     def averaged(self, run: Callable[[Any], None]) -> None:

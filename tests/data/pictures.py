@@ -32,11 +32,13 @@ def save_image(path: Path, picture: NDArray[np.uint8], mask: NDArray[np.integer]
     return path
 
 
-def save_slide(path: Path, picture: NDArray[np.uint8], mpp: float | None) -> Path:
+def save_slide(
+    path: Path, picture: NDArray[np.uint8], mpp: float | None, compression: str | None = None
+) -> Path:
     """A tiled pyramid of two levels, as OpenSlide reads it, with or without resolution tags."""
     tags = {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
     with tifffile.TiffWriter(path) as tiff:
-        tiff.write(picture, tile=(128, 128), photometric="rgb", compression=None, subifds=0, **tags)
+        tiff.write(picture, tile=(128, 128), photometric="rgb", compression=compression, subifds=0, **tags)
         half = np.asarray(Image.fromarray(picture).reduce(2))
         tiff.write(half, tile=(128, 128), photometric="rgb", subfiletype=1)
     return path

@@ -1,14 +1,13 @@
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pictures import GLASS, save_image, save_slide, tissue
+import tifffile
 from PIL import Image
 from rich.console import Console
 
@@ -17,18 +16,17 @@ from diffgen.data.prepare import prepare
 from diffgen.data.report import Report
 from diffgen.errors import UserError
 from diffgen.labels import Labels
+from tests.data.pictures import GLASS, save_image, save_slide, tissue
 
 REAL = Path(__file__).parents[2] / "../shared/data/slides/cmu_small_region.svs"
 SMALL = ["image_model.patch=16", "mask_model.patch=8", "prepare.assume_mpp=0.5"]  # 64 px stored 128; 128 px
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _ray(ray_cluster: None) -> Iterator[None]:
-    yield
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def run(sources: list[Path], out: Path, *overrides: str) -> tuple[Report, str]:
-    console = Console(record=True, width=160, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console = Console(record=True, width=160, file=StringIO())
     report = prepare([str(source) for source in sources], out, settings(*overrides), console)
     return report, console.export_text()
 
@@ -129,9 +127,21 @@ def test_stains_label_what_has_no_mask(tmp_path: Path) -> None:
     assert report.stain_model
 
 
+def test_a_slide_damaged_inside_costs_only_that_part(tmp_path: Path) -> None:
+    path = save_slide(tmp_path / "a.tiff", tissue(1024, 768), 0.5, "zlib")
+    raw = bytearray(path.read_bytes())
+    tiles = tifffile.TiffFile(path).pages.first.dataoffsets
+    raw[tiles[-1] : tiles[-1] + 64] = bytes(64)
+    path.write_bytes(raw)
+    report, _ = run([path], tmp_path / "out")
+    assert [names for reason, names in report.left_out.items() if "cannot be read" in reason] == [["a.tiff"]]
+    assert report.patches["image"]["train"]
+    assert (tmp_path / "out" / "contact_sheet.png").exists()
+
+
 def test_user_errors_come_before_any_work(tmp_path: Path) -> None:
     save_image(tmp_path / "in" / "a.png", tissue(256, 256), np.ones((256, 256), np.uint8))
-    with pytest.raises(UserError, match="prepare.classes="):
+    with pytest.raises(UserError, match=r"prepare\.classes="):
         run([tmp_path / "in"], tmp_path / "out")
     with pytest.raises(UserError, match="no such file"):
         run([tmp_path / "nothing"], tmp_path / "out")

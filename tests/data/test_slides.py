@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from pictures import save_image, save_slide, tissue
 from PIL import Image
 
 from diffgen.data.slides import NO_MPP, LeftOut, load_mask, mask_values, open_slide, plausible
+from tests.data.pictures import save_image, save_slide, tissue
 
 
 def test_a_slide_says_its_scale_and_is_read_at_another(tmp_path: Path) -> None:

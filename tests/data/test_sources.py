@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from pictures import save_image, tissue
 
 from diffgen.data.sources import find_sources
 from diffgen.errors import UserError
+from tests.data.pictures import save_image, tissue
 
 PICTURE = tissue(16, 16)
 

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import save_image, tissue
 
 from diffgen.data import stain
 from diffgen.data.slides import Slide, open_slide
 from diffgen.data.tissue import TISSUE_UM, tissue_mask
+from tests.data.pictures import save_image, tissue
 
 
 @pytest.fixture

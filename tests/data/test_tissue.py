@@ -1,7 +1,7 @@
 import numpy as np
-from pictures import tissue
 
 from diffgen.data.tissue import tissue_mask
+from tests.data.pictures import tissue
 
 
 def test_glass_is_none_and_stroma_is_tissue() -> None:

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffgen.models.unet import ImageUNet, MaskUNet
+
+SHAPE = {"patch": 8, "width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (8, 4), "heads": 2}
+
+
+def awake(model: torch.nn.Module) -> torch.nn.Module:
+    """Fresh U-Nets give zeros: wake all weights."""
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def image_unet() -> ImageUNet:
+    return awake(ImageUNet(channels=3, num_labels=4, **SHAPE))  # type: ignore[return-value]
+
+
+def test_label_map_steers_and_null_is_zeros(image_unet: ImageUNet) -> None:
+    x, t = torch.randn(1, 3, 8, 8), torch.tensor([500])
+    null = image_unet(x, t, torch.zeros(1, 8, 8, dtype=torch.uint8))
+    one = image_unet(x, t, torch.ones(1, 8, 8, dtype=torch.uint8))
+    assert null.shape == x.shape
+    assert (null - one).abs().max() > 1e-4
+
+
+def test_embedding_is_that_of_the_one_label(image_unet: ImageUNet) -> None:
+    half = torch.zeros(1, 8, 8, dtype=torch.long)
+    half[:, :4] = 3
+    torch.testing.assert_close(image_unet._embed(half)[0], image_unet.label.weight[3])
+    torch.testing.assert_close(image_unet._embed(0 * half)[0], image_unet.label.weight[0])
+    half[:, 4:] = 1
+    torch.testing.assert_close(image_unet._embed(half)[0], image_unet.label.weight[[1, 3]].mean(0))
+
+
+def test_patches_twice_as_wide_pass(image_unet: ImageUNet) -> None:
+    maps = torch.zeros(1, 16, 16, dtype=torch.long)
+    assert image_unet(torch.randn(1, 3, 16, 16), torch.tensor([1]), maps).shape == (1, 3, 16, 16)
+
+
+def test_context_steers_the_mask_model() -> None:
+    unet = awake(MaskUNet(channels=2, num_contexts=2, **SHAPE))
+    x, t = torch.randn(1, 2, 8, 8).expand(3, -1, -1, -1), torch.tensor([500] * 3)
+    null, first, second = unet(x, t, torch.tensor([0, 1, 2]))
+    assert (null - first).abs().max() > 1e-4
+    assert (first - second).abs().max() > 1e-4
+
+
+def test_diffusers_layout_round_trip(image_unet: ImageUNet, tmp_path: Path) -> None:
+    image_unet.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    ]
+    again = ImageUNet.from_pretrained(tmp_path, low_cpu_mem_usage=False)
+    for name, tensor in image_unet.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+
+
+def test_a_row_does_not_depend_on_its_companions(image_unet: ImageUNet) -> None:
+    """What equal bytes rest on: same batch size, other companions, other place (promise 2)."""
+    torch.manual_seed(5)
+    x, t = torch.randn(4, 3, 8, 8), torch.tensor([10, 200, 500, 900])
+    maps = torch.randint(0, 4, (4, 8, 8))
+    other = torch.randn(4, 3, 8, 8)
+    other[3], t2, maps2 = x[1], torch.tensor([1, 2, 3, 200]), torch.randint(0, 4, (4, 8, 8))
+    maps2[3] = maps[1]
+    with torch.inference_mode():
+        assert torch.equal(image_unet(x, t, maps)[1], image_unet(other, t2, maps2)[3])

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+
+from diffgen.sampling import covers
+from diffgen.sampling.canvas import Canvas, Patch
+from diffgen.sampling.denoise import JOINT, condition_map, conditions, estimate, run
+from diffgen.sampling.seeds import Purpose
+from diffgen.sampling.solvers import Solver, noise_schedule
+
+SCHEDULE = noise_schedule(1000, "squaredcos_cap_v2", "epsilon")
+PURPOSES = (Purpose.IMAGE_NOISE, Purpose.IMAGE_COVER, Purpose.IMAGE_STEP_NOISE)
+
+
+def patch(labels: list[list[int]], owned: list[list[int]] | None = None) -> Patch:
+    ids = np.array(labels, np.uint8)
+    own = np.ones(ids.shape, bool) if owned is None else np.array(owned, bool)
+    return Patch(np.zeros((1, *ids.shape), np.float32), 10, ids, own)
+
+
+@pytest.mark.parametrize(
+    ("labels", "owned", "guidance", "expected"),
+    [
+        ([[1, 2]], None, 0.0, [1, 2]),
+        ([[1, 2]], None, 3.0, [1, 2, 0]),
+        ([[0, 2]], None, 0.0, [2, 0]),
+        ([[0, 2]], None, 3.0, [2, 0]),
+        ([[0, 0]], None, 3.0, [0]),
+        ([[1, 2]], [[1, 0]], 0.0, [1]),
+        ([[0, 2]], [[0, 1]], 0.0, [2]),
+    ],
+)
+def test_only_owning_labels_are_run(
+    labels: list[list[int]], owned: list[list[int]] | None, guidance: float, expected: list[int]
+) -> None:
+    assert conditions(patch(labels, owned), guidance, "per_label") == expected
+
+
+def test_joint_conditioning_is_one_forward() -> None:
+    assert conditions(patch([[1, 2]]), 0.0, "joint") == [JOINT]
+    assert conditions(patch([[1, 2]]), 2.0, "joint") == [JOINT, 0]
+    assert conditions(patch([[0, 0]]), 2.0, "joint") == [0]
+
+
+def test_condition_maps() -> None:
+    labels = np.array([[0, 1], [2, 1]], np.uint8)
+    assert condition_map(labels, 1).tolist() == [[0, 1], [0, 1]]
+    assert condition_map(labels, 0).tolist() == [[0, 0], [0, 0]]
+    assert condition_map(labels, JOINT).tolist() == labels.tolist()
+
+
+def constant(latents: torch.Tensor, timesteps: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """A "network" whose estimate is the largest id of its map: which condition ran, and where it went."""
+    del timesteps
+    return maps.amax(dim=(1, 2)).view(-1, 1, 1, 1).expand_as(latents).float()
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 16])
+def test_each_pixel_takes_its_own_label_guided(micro_batch: int) -> None:
+    """Eq. (2): (1 + ω)·ε_c − ω·ε_∅, here ε_c = c and ε_∅ = 0; label 0 is the ∅ pass itself."""
+    patches = [patch([[0, 1], [4, 4]]), patch([[3, 3], [3, 2]], [[0, 1], [1, 1]])]
+    first, second = estimate(constant, patches, 0.5, "per_label", micro_batch)
+    assert first.tolist() == [[0, 1.5, 6, 6]]
+    assert second.tolist() == [[4.5, 4.5, 3]]
+
+
+def test_micro_batches_have_one_size() -> None:
+    sizes = []
+
+    def spy(latents: torch.Tensor, timesteps: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(latents))
+        return constant(latents, timesteps, maps)
+
+    estimate(spy, [patch([[1, 2]])] * 5, 0.0, "per_label", 4)
+    assert sizes == [4, 4, 4]
+
+
+def by_label(latents: torch.Tensor, timesteps: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Exact denoiser of data that is the constant c wherever the condition is c."""
+    alphas = SCHEDULE.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    clean = maps.amax(dim=(1, 2)).view(-1, 1, 1, 1).float()
+    return (latents - alphas.sqrt() * clean) / (1 - alphas).sqrt()
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmsolver++"])
+@pytest.mark.parametrize("rule", ["jittered", "random"])
+@pytest.mark.parametrize("shape", [(8, 8), (19, 30)])
+def test_algorithm_2_fills_each_label_with_its_own(solver: str, rule: str, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    label_map = rng.integers(0, 4, shape).astype(np.uint8)
+    made = Solver(solver, dict(SCHEDULE.config), 6)
+    canvas = Canvas((2, *shape), label_map, 8, covers.rule(rule, 0.2), made, (1, 2), PURPOSES)
+    filled = run(canvas, by_label, 0.0, "per_label", 4)
+    assert np.abs(filled - label_map).max() < 0.05

@@ -1,0 +1,151 @@
+"""The plain coordinator, with the real sampler: leases, faults, and the bytes that come of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffgen.models import bundle
+from diffgen.sampling.canvas import Patch
+from diffgen.synthesis.coordinator import Coordinator, Lease
+from diffgen.synthesis.plan import Plan, make_plan
+from diffgen.synthesis.sampler import Sampler
+from diffgen.synthesis.shards import Sample
+from tests.synthesis.helpers import settings
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_bundle: Path) -> Plan:
+    return make_plan(bundle.pack(tiny_bundle), tiny_bundle, settings(), None)
+
+
+@pytest.fixture(scope="module")
+def sampler(tiny_bundle: Path) -> Sampler:
+    return Sampler(tiny_bundle, settings().sampling)
+
+
+def paint(coordinator: Coordinator, sampler: Sampler, budget: int = 5) -> dict[int, Sample]:
+    while not coordinator.over:
+        lease = coordinator.lease("w", budget)
+        assert coordinator.commit(lease.id, sampler.work(lease))
+    return {sample.index: sample for sample in coordinator.take(coordinator.status().ready)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan: Plan, sampler: Sampler) -> dict[int, Sample]:
+    return paint(Coordinator(plan, range(3), 3, 60), sampler)
+
+
+def same(left: dict[int, Sample], right: dict[int, Sample]) -> bool:
+    return {k: (s.image, s.mask, s.record) for k, s in left.items()} == {
+        k: (s.image, s.mask, s.record) for k, s in right.items()
+    }
+
+
+@pytest.mark.parametrize(("in_flight", "budget"), [(1, 1), (2, 3), (3, 100)])
+def test_bytes_do_not_depend_on_leases(
+    plan: Plan, sampler: Sampler, undisturbed: dict[int, Sample], in_flight: int, budget: int
+) -> None:
+    assert same(paint(Coordinator(plan, range(3), in_flight, 60), sampler, budget), undisturbed)
+
+
+def test_an_image_does_not_depend_on_the_others(
+    plan: Plan, sampler: Sampler, undisturbed: dict[int, Sample]
+) -> None:
+    """Promises 3 and 4: image 2 alone is image 2 of many."""
+    alone = paint(Coordinator(plan, [2], 1, 60), sampler)
+    assert same(alone, {2: undisturbed[2]})
+    assert len({sample.image for sample in undisturbed.values()}) == 3
+
+
+def test_lost_workers_and_late_duplicates(
+    plan: Plan, sampler: Sampler, undisturbed: dict[int, Sample]
+) -> None:
+    """Every third lease is lost with its worker; its answer comes twice, late."""
+    coordinator, late, turn = Coordinator(plan, range(3), 3, 60), list[tuple[Lease, list[Any]]](), 0
+    while not coordinator.over:
+        turn += 1
+        lease = coordinator.lease(f"worker-{turn % 3}", 4)
+        if lease.kind == "wait":
+            assert coordinator.release("worker-0") >= 0
+            continue
+        results = sampler.work(lease)
+        if turn % 3 == 0:
+            late.append((lease, results))
+            assert coordinator.release("worker-0") == 1
+        else:
+            assert coordinator.commit(lease.id, results)
+            assert not coordinator.commit(lease.id, results), "a second answer is dropped"
+        for old, answers in late:
+            assert not coordinator.commit(old.id, answers), "a late answer is dropped"
+    assert late
+    assert same({s.index: s for s in coordinator.take(range(3))}, undisturbed)
+
+
+def test_a_hanging_worker_s_lease_expires(plan: Plan) -> None:
+    coordinator = Coordinator(plan, [0], 1, timeout_s=0.0)
+    lost = coordinator.lease("hangs", 100)
+    assert coordinator.lease("other", 100).kind == "wait"
+    assert coordinator.expire() == 1
+    again = coordinator.lease("other", 100)
+    assert again.id != lost.id
+    assert len(again.items) == len(lost.items)
+
+
+def test_leases_fill_across_images_and_hold_one_model(plan: Plan) -> None:
+    coordinator = Coordinator(plan, range(3), 3, 60)
+    lease = coordinator.lease("w", 100)
+    assert lease.kind == "mask"
+    assert all(isinstance(item, Patch) for item in lease.items)
+    assert len({index for index, _ in coordinator.held[lease.id].pieces}) == 3
+
+
+def test_forwards_are_counted_exactly(plan: Plan, tiny_bundle: Path) -> None:
+    """Rows that went through the U-Nets, padding aside, are the forwards of the records."""
+    sampler = Sampler(tiny_bundle, settings(sampling={"micro_batch": 1}).sampling)
+    calls = 0
+    for unet in (sampler.bundle.image_unet, sampler.bundle.mask_unet):
+        assert unet is not None
+
+        def count(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+
+        unet.register_forward_pre_hook(count)
+    coordinator = Coordinator(plan, range(2), 2, 60)
+    samples = paint(coordinator, sampler)
+    assert sum(sample.record["forwards"] for sample in samples.values()) == calls
+    assert coordinator.status().forwards == calls
+
+
+def test_not_a_number_stops_that_image_only(plan: Plan, sampler: Sampler) -> None:
+    """Promise 10: the error names image, step and patch, and nothing of it becomes a sample."""
+    coordinator = Coordinator(plan, range(2), 2, 60)
+    while not coordinator.over:
+        lease = coordinator.lease("w", 1)
+        results = sampler.work(lease)
+        index, number = coordinator.held[lease.id].pieces[0]
+        painting = coordinator.paintings[index]
+        if (
+            index == 1
+            and painting.stage == "image"
+            and painting.canvas is not None
+            and painting.canvas.step == 1
+        ):
+            results[0] = np.full_like(results[0], np.nan)
+            broken = number
+        coordinator.commit(lease.id, results)
+    status = coordinator.status()
+    assert status.ready == (0,)
+    assert status.failed == {1: f"image 1, image model, step 2 of 3, patch {broken}: not a finite estimate"}
+
+
+def test_samples_stay_until_they_are_dropped(plan: Plan, sampler: Sampler) -> None:
+    coordinator = Coordinator(plan, [0], 1, 60)
+    paint(coordinator, sampler)
+    assert coordinator.take([0]) == coordinator.take([0])
+    coordinator.drop([0])
+    assert coordinator.status().ready == ()
+    with pytest.raises(KeyError):
+        coordinator.take([0])

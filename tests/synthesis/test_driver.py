@@ -1,0 +1,175 @@
+"""Whole runs into folders and stores, in one process; the same under Ray is in test_pool."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from diffgen.errors import UserError
+from diffgen.synthesis import inline
+from diffgen.synthesis.sampler import Sampler
+from tests.synthesis.helpers import run, shard_hashes
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    run(tiny_bundle, out, n=5)
+    return out
+
+
+def members(out: Path) -> dict[str, bytes]:
+    found = {}
+    for path in sorted(out.glob("shard-*.tar")):
+        with tarfile.open(path) as tar:
+            for info in tar:
+                stream = tar.extractfile(info)
+                assert stream is not None
+                found[info.name] = stream.read()
+    return found
+
+
+def test_what_a_run_leaves(whole: Path) -> None:
+    names = {path.name for path in whole.iterdir()}
+    assert names == {
+        "shard-000000.tar", "shard-000001.tar", "shard-000002.tar", "manifest", "manifest.parquet",
+        "labels.json", "README.md", "preview.png", "run.json",
+    }  # fmt: skip
+    table = pq.read_table(whole / "manifest.parquet")
+    assert table["key"].to_pylist() == [f"{k:09d}" for k in range(5)]
+    files = members(whole)
+    for row in table.to_pylist():
+        record = json.loads(files[f"{row['key']}.json"])
+        mask = np.asarray(Image.open(io.BytesIO(files[f"{row['key']}.mask.png"])))
+        image = Image.open(io.BytesIO(files[f"{row['key']}.png"]))
+        assert image.size == (64, 48)
+        assert mask.shape == (48, 64)
+        shares = np.bincount(mask.reshape(-1), minlength=5) / mask.size
+        assert np.allclose(record["class_shares"], shares, atol=1e-6)
+        assert row["forwards"] == record["forwards"] > 0
+        assert row["seconds"] > 0
+        assert not {"seconds", "host", "samplers"} & set(json.dumps(record).split('"'))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_fewer_images_are_a_prefix_and_more_go_on(
+    tiny_bundle: Path, whole: Path, tmp_path: Path, n: int
+) -> None:
+    """Promise 3, and the same bytes whether all was made at once or in two runs."""
+    run(tiny_bundle, tmp_path, n=n)
+    few = members(tmp_path)
+    assert few.items() <= members(whole).items()
+    assert run(tiny_bundle, tmp_path, n=5).made == 5 - n
+    assert shard_hashes(tmp_path) == shard_hashes(whole)
+
+
+def test_the_same_command_again_makes_nothing(tiny_bundle: Path, whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.glob("shard-*")}
+    assert run(tiny_bundle, whole, n=5).made == 0
+    assert {path: path.stat().st_mtime_ns for path in whole.glob("shard-*")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed 0 → 1"),
+        ({"sampling": {"steps": 4}}, "sampling.steps 3 → 4"),
+        ({"images_per_shard": 9}, "images_per_shard 2 → 9"),
+    ],
+)
+def test_another_command_into_the_folder_is_refused(
+    tiny_bundle: Path, whole: Path, change: dict[str, object], named: str
+) -> None:
+    before = shard_hashes(whole)
+    with pytest.raises(UserError, match=named):
+        run(tiny_bundle, whole, **{"n": 5, **change})
+    assert shard_hashes(whole) == before
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 7, 20, 33])
+def test_stopped_anywhere_and_started_again(
+    tiny_bundle: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """A driver that dies between two leases: the same command gives the same shards."""
+    calls = 0
+    work = Sampler.work
+
+    def dying(self: Sampler, lease):  # type: ignore[no-untyped-def]
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise StopError
+        return work(self, lease)
+
+    monkeypatch.setattr(inline.Sampler, "work", dying)
+    with pytest.raises(StopError):
+        run(tiny_bundle, tmp_path, n=5)
+    monkeypatch.undo()
+    run(tiny_bundle, tmp_path, n=5)
+    assert shard_hashes(tmp_path) == shard_hashes(whole)
+
+
+def test_into_a_store_without_rename(tiny_bundle: Path, whole: Path) -> None:
+    import fsspec
+
+    run(tiny_bundle, "memory://runs/one", n=5)
+    memory = fsspec.filesystem("memory")
+    assert memory.cat("/runs/one/shard-000001.tar") == (whole / "shard-000001.tar").read_bytes()
+    assert memory.exists("/runs/one/manifest.parquet")
+
+
+def test_given_label_maps_come_back_as_they_were(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    label_map = np.random.default_rng(0).integers(0, 5, (40, 56)).astype(np.uint8)
+    Image.fromarray(label_map).save(folder / "a.png")
+    run(tiny_bundle, tmp_path / "out", folder, n=2)
+    files = members(tmp_path / "out")
+    for key in ("000000000", "000000001"):
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(files[f"{key}.mask.png"]))), label_map)
+    assert files["000000000.png"] != files["000000001.png"]
+
+
+@pytest.mark.parametrize("size", ["32", "36x100", "200x32"])
+def test_sizes_from_one_patch_up(tiny_bundle: Path, tmp_path: Path, size: str) -> None:
+    """Smaller than a mask patch (128 px): cut from one; larger: random patch diffusion of the mask too."""
+    run(tiny_bundle, tmp_path, n=1, size=size)
+    width, _, height = size.partition("x")
+    image = Image.open(io.BytesIO(members(tmp_path)["000000000.png"]))
+    assert image.size == (int(width), int(height or width))
+
+
+@pytest.mark.parametrize(
+    "sampling", [{"solver": "ddim", "eta": 1.0}, {"cover": "random"}, {"guidance": 2.0, "mask_guidance": 1.0}]
+)
+def test_other_solvers_rules_and_guidance_repeat(
+    tiny_bundle: Path, whole: Path, tmp_path: Path, sampling: dict[str, object]
+) -> None:
+    run(tiny_bundle, tmp_path / "a", n=1, sampling=sampling)
+    run(tiny_bundle, tmp_path / "b", n=1, sampling=sampling)
+    assert shard_hashes(tmp_path / "a") == shard_hashes(tmp_path / "b")
+    assert members(tmp_path / "a")["000000000.png"] != members(whole)["000000000.png"]
+
+
+def test_a_failed_image_is_named_and_its_shard_is_not_written(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Sampler.work
+
+    def poisoned(self: Sampler, lease):  # type: ignore[no-untyped-def]
+        results = work(self, lease)
+        return [r * np.nan for r in results] if lease.kind == "image" else results
+
+    monkeypatch.setattr(inline.Sampler, "work", poisoned)
+    with pytest.raises(UserError, match=r"2 of 2 images failed.*image 0, image model, step 1 of 3, patch"):
+        run(tiny_bundle, tmp_path, n=2)
+    assert not list(tmp_path.glob("shard-*"))

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffgen.errors import UserError
+from diffgen.models import bundle
+from diffgen.synthesis.plan import Plan, make_plan
+from tests.synthesis.helpers import settings
+
+
+def plan(folder: Path, masks: Path | None = None, **synthesis: object) -> Plan:
+    return make_plan(bundle.pack(folder), folder, settings(**synthesis), masks)
+
+
+def test_contexts_follow_their_shares(tiny_bundle: Path) -> None:
+    made = plan(tiny_bundle)
+    drawn = [made.context_of(k) for k in range(800)]
+    assert np.mean(drawn) == pytest.approx(0.25, abs=0.05)
+    assert drawn == [plan(tiny_bundle, n=7).context_of(k) for k in range(800)]
+
+
+def test_context_by_name(tiny_bundle: Path) -> None:
+    assert {plan(tiny_bundle, context="skin").context_of(k) for k in range(20)} == {1}
+    with pytest.raises(UserError, match=r"'liver' is unknown.*lung, skin"):
+        plan(tiny_bundle, context="liver")
+
+
+@pytest.mark.parametrize("size", ["30", "34", "28x64", "64x30"])
+def test_impossible_sizes(tiny_bundle: Path, size: str) -> None:
+    with pytest.raises(UserError, match="multiples of 4 from 32 pixels up"):
+        plan(tiny_bundle, size=size)
+
+
+def test_more_steps_than_the_bundle_has(tiny_bundle: Path) -> None:
+    with pytest.raises(UserError, match=r"sampling\.mask_steps 1001"):
+        plan(tiny_bundle, sampling={"mask_steps": 1001})
+
+
+def test_a_bundle_without_models_says_which_command_is_missing(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    half = bundle.load(tiny_bundle)
+    half.mask_unet = None
+    bundle.save(half, folder, settings(), "")
+    with pytest.raises(UserError, match="no mask model: diffgen train mask"):
+        plan(folder)
+    half.image_unet = None
+    bundle.save(half, tmp_path / "none", settings(), "")
+    with pytest.raises(UserError, match="no image model"):
+        plan(tmp_path / "none")
+
+
+def test_run_names_what_shapes_a_sample_and_nothing_else(tiny_bundle: Path) -> None:
+    base = plan(tiny_bundle).run
+    assert plan(tiny_bundle, n=50, samplers=2, in_flight=1, lease=1).run == base
+    for change in ({"seed": 1}, {"size": "64"}, {"context": "lung"}, {"sampling": {"guidance": 1.0}}):
+        assert plan(tiny_bundle, **change).run != base
+
+
+@pytest.fixture
+def given_masks(tmp_path: Path) -> Path:
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k, shape in enumerate([(32, 40), (64, 36)]):
+        Image.fromarray(rng.integers(0, 5, shape).astype(np.uint8)).save(folder / f"{k}.png")
+    return folder
+
+
+def test_given_masks_are_taken_by_turns(tiny_bundle: Path, given_masks: Path) -> None:
+    made = plan(tiny_bundle, given_masks)
+    shapes = [label_map.shape for k in range(4) if (label_map := made.given(k)) is not None]
+    assert shapes == [(32, 40), (64, 36)] * 2
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((32, 32), 9, np.uint8), "class id 9 is unknown; the bundle has 0 to 4"),
+        (np.zeros((32, 32, 3), np.uint8), "one channel"),
+        (np.zeros((30, 32), np.uint8), "multiples of 4"),
+        (np.full((32, 32), 300, np.uint16), "class ids up to 255"),
+    ],
+)
+def test_bad_masks_are_named(tiny_bundle: Path, given_masks: Path, array: np.ndarray, message: str) -> None:
+    Image.fromarray(array).save(given_masks / "bad.png")
+    with pytest.raises(UserError, match=rf"bad\.png.*{message}"):
+        plan(tiny_bundle, given_masks)
+
+
+def test_unreadable_and_absent_masks(tiny_bundle: Path, given_masks: Path, tmp_path: Path) -> None:
+    (given_masks / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"broken\.png: not a readable PNG"):
+        plan(tiny_bundle, given_masks)
+    with pytest.raises(UserError, match="no label maps"):
+        plan(tiny_bundle, tmp_path / "absent")

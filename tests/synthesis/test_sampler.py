@@ -1,0 +1,51 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffgen.sampling.masks import to_bits
+from diffgen.synthesis.coordinator import Lease
+from diffgen.synthesis.painting import Layout, Render
+from diffgen.synthesis.sampler import Sampler, png
+from tests.synthesis.helpers import settings
+
+
+@pytest.fixture(scope="module")
+def sampler(tiny_bundle: Path) -> Sampler:
+    return Sampler(tiny_bundle, settings().sampling)
+
+
+def test_masks_travel_losslessly() -> None:
+    """Promise 7: 8-bit, one channel, the id as value."""
+    label_map = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = Image.open(io.BytesIO(png(label_map)))
+    assert image.mode == "L"
+    assert np.array_equal(np.asarray(image), label_map)
+
+
+def test_threads_are_those_of_the_settings(tiny_bundle: Path) -> None:
+    for threads in (2, 1):
+        Sampler(tiny_bundle, settings(sampling={"threads": threads}).sampling)
+        assert torch.get_num_threads() == threads
+
+
+def test_layout_enlarges_and_cleans(sampler: Sampler) -> None:
+    label_map = np.full((8, 8), 2, np.uint8)
+    label_map[:, 4:] = 4
+    label_map[1, 1] = 3  # 64 µm², less than the 100 of the settings
+    (large,) = sampler.work(Lease(1, "layout", (Layout(to_bits(label_map, 5), 64, 120),)))
+    assert large.shape == (64, 120)
+    assert set(np.unique(large)) == {2, 4}
+
+
+def test_render_gives_both_pictures_and_shares(sampler: Sampler) -> None:
+    label_map = np.zeros((32, 40), np.uint8)
+    label_map[:8] = 3
+    (done,) = sampler.work(Lease(1, "render", (Render(np.zeros((4, 8, 10), np.float32), label_map),)))
+    assert Image.open(io.BytesIO(done.image)).size == (40, 32)
+    assert Image.open(io.BytesIO(done.image)).mode == "RGB"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(done.mask))), label_map)
+    assert done.class_shares == [0.75, 0, 0, 0.25, 0]

