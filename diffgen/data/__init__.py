@@ -1,0 +1,1 @@
+"""Slides and image folders → training shards → training stream."""

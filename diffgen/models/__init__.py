@@ -1,0 +1,1 @@
+"""Autoencoders, attention, the two U-Nets, and the bundle that holds them."""

@@ -1,0 +1,102 @@
+"""The command line as a user meets it: help, one line for a mistake, status 2."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent / "diffgen"
+
+
+def diffgen(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN), *words], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["synthesize"]])
+def test_help_teaches_and_imports_nothing_heavy(command: list[str], tmp_path: Path) -> None:
+    done = diffgen(*command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Example:" in done.stdout
+    code = f"""
+import sys
+sys.argv = ["diffgen", *{command!r}, "--help"]
+from diffgen.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+heavy = {{"torch", "ray", "numpy", "diffusers", "pyarrow"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["prepare", "absent.svs"], "absent.svs"),
+        (["prepare", ".", "--set", "prepare.mp=1"], "prepare.mp: unknown key; allowed here: mpp"),
+        (["prepare", ".", "--labels", "magic"], "'magic'"),
+        (["prepare", ".", "-c", "huge"], "preset 'huge' is unknown"),
+        (["train"], "diffgen prepare"),
+        (["train", "masks"], "expected both, image or mask"),
+        (["train", "--data", "nowhere"], "nowhere holds no prepared data"),
+        (["synthesize"], "is not a bundle: diffgen train"),
+        (["synthesize", "--bundle", "nowhere"], "nowhere is not a bundle"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(words: list[str], named: str, tmp_path: Path) -> None:
+    """Promise 9."""
+    done = diffgen(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert named in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--size", "33"], "--size 33: sides must be multiples of 4 from 32"),
+        (["--size", "big"], "expected S or WxH"),
+        (["--n", "0"], "synthesis.n = 0"),
+        (["--samplers", "many"], "synthesis.samplers"),
+        (["--context", "liver"], "context 'liver' is unknown"),
+        (["--masks", "nowhere"], "no label maps"),
+        (["--out", "gopher://x/y"], "gopher"),
+        (["--set", "sampling.steps=2000"], "sampling.steps 2000"),
+    ],
+)
+def test_impossible_synthesis_is_said_before_any_work(
+    words: list[str], named: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    done = diffgen("synthesize", "--bundle", str(tiny_bundle), *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert named in done.stderr
+    assert not list(tmp_path.iterdir())
+    assert time.monotonic() - began < 60
+
+
+def test_a_folder_of_something_else_is_not_touched(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    done = diffgen("synthesize", "--bundle", str(tiny_bundle), "--inline", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "not empty" in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_inline_run_says_what_it_took_and_what_is_next(tiny_bundle: Path, tmp_path: Path) -> None:
+    words = ["synthesize", "--bundle", str(tiny_bundle), "--inline", "--n", "2", "--size", "32"]
+    done = diffgen(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 images (32 px)" in done.stdout
+    assert "next:" in done.stdout
+    assert (tmp_path / "out" / "shard-000000.tar").exists()
+    assert "2 of 2 images are there already" in diffgen(*words, cwd=tmp_path).stdout

@@ -1,0 +1,60 @@
+"""The real thing on Ray Train: two DDP workers, a bundle, a resume, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from diffgen import config
+from diffgen.errors import UserError
+from diffgen.labels import Labels
+from diffgen.models import bundle
+from diffgen.training.launch import launch
+from tests.conftest import TINY
+from tests.data import prepared
+
+
+def settings(**training: object) -> config.Settings:
+    return config.validate(config.merge(TINY, {"training": training}))
+
+
+@pytest.fixture(scope="module")
+def data(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared.make(tmp_path_factory.mktemp("data"), tiny, labels)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_two_workers_make_a_bundle_and_the_run_goes_on(data: Path, tmp_path: Path) -> None:
+    console = Console(record=True, width=200)
+    made = launch(["image"], data, tmp_path / "run", settings(workers=2), console)
+    loaded = bundle.load(made)
+    assert loaded.image_unet is not None
+    assert loaded.mask_unet is None
+    assert "new, 4 steps, 2 worker(s)" in console.export_text()
+    assert list((tmp_path / "run" / "tensorboard" / "image").iterdir())
+    assert (tmp_path / "run" / "samples" / "image-0000004.png").exists()
+    assert "not trained" in (made / "README.md").read_text()
+
+    before = {name: tensor.clone() for name, tensor in loaded.image_unet.state_dict().items()}
+    launch(["image"], data, tmp_path / "run", settings(workers=1), console)
+    assert "was trained already, 4 steps" in console.export_text()
+    again = bundle.load(made).image_unet
+    assert again is not None
+    assert all(torch.equal(before[name], tensor) for name, tensor in again.state_dict().items())
+
+    with pytest.raises(UserError, match=r"training\.image\.steps 4 → 9; choose another --run"):
+        launch(["image"], data, tmp_path / "run", settings(image={"steps": 9, "batch": 4}), console)
+
+
+def test_what_does_not_fit_is_said_before_any_work(data: Path, tmp_path: Path, labels: Labels) -> None:
+    console = Console(quiet=True)
+    with pytest.raises(UserError, match="holds no prepared data"):
+        launch(["image"], tmp_path / "absent", tmp_path / "run", settings(), console)
+    wide = config.validate(config.merge(TINY, {"image_model": {"patch": 64}}))
+    with pytest.raises(UserError, match=r"patches of 64×64 pixels.*needs 256"):
+        launch(["image"], data, tmp_path / "wide", wide, console)
+    empty = prepared.make(tmp_path / "empty", settings(), labels, images=0, unlabelled=0)
+    with pytest.raises(UserError, match="no image patches"):
+        launch(["image"], empty, tmp_path / "run2", settings(), console)
