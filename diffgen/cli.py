@@ -98,7 +98,9 @@ def train(
     from diffgen.training.launch import launch
 
     folder = Path(settings.places.runs) / settings.places.run
-    bundle = launch(["mask", "image"] if which == "both" else [which], data, folder, settings, console)  # type: ignore[list-item]
+    console.print(f"run: {folder}")
+    launch(("mask", "image") if which == "both" else (which,), data, folder, settings, console)
+    bundle = folder / "bundle"
     places.remember("bundle", bundle)
     console.print(f"bundle: {bundle}   curves: tensorboard --logdir {folder / 'tensorboard'}")
     _next(f"diffgen synthesize --bundle {bundle} --n 10 --size {settings.synthesis.size}")
@@ -142,6 +144,7 @@ def synthesize(
     values: dict[str, Any] = {f"synthesis.{key}": value for key, value in options.items()}
     settings = load(config, overrides or (), under, values | {"places.out": out})
     out = settings.places.out
+    console.print(f"out: {out}")
     if masks and size:
         raise UserError("--masks gives each image its size; leave --size out")
     from diffgen.synthesis.driver import synthesize as run

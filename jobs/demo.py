@@ -26,7 +26,9 @@ def main() -> None:
     DEMO.mkdir(exist_ok=True)
     parts = {
         "slide": fetch_slide,
-        "prepare": lambda: diffgen("prepare", SLIDE, "--labels", "stain", "--config", "demo"),
+        "prepare": lambda: diffgen(
+            "prepare", SLIDE.relative_to(DEMO), "--labels", "stain", "--config", "demo"
+        ),
         "train": lambda: diffgen("train", "--run", "demo"),
         "512 px": lambda: diffgen("synthesize", "--n", "4", "--size", "512", "--out", "out/512"),
         "1024x512 px": lambda: diffgen(
@@ -101,10 +103,11 @@ def picture() -> None:
 
     previews = [Image.open(DEMO / out / "preview.png") for out in ("out/512", "out/1024x512")]
     width = max(preview.width for preview in previews)
-    sheet = Image.new("RGB", (width, sum(preview.height for preview in previews)), "white")
+    background = previews[0].getpixel((0, 0))
+    sheet = Image.new("RGB", (width, sum(preview.height for preview in previews)), background)
     top = 0
     for preview in previews:
-        sheet.paste(preview, ((width - preview.width) // 2, top))
+        sheet.paste(preview, (0, top))
         top += preview.height
     sheet.save(DEMO / "preview.png")
 

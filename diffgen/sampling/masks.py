@@ -8,10 +8,13 @@ never becomes a band of some third class (the paper's Appendix F turns it into u
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.filters import gaussian
 from skimage.measure import label as connected_components
 from skimage.transform import resize
 
 from diffgen.labels import LabelMap
+
+BLUR = 0.5  # mask pixels: rounds the corners of mask pixels, keeps a line that is one of them wide
 
 
 def num_bits(num_classes: int) -> int:
@@ -49,16 +52,15 @@ def clean(label_map: LabelMap, min_pixels: int) -> LabelMap:
 def enlarge(label_map: LabelMap, factor: int, height: int, width: int) -> LabelMap:
     """Label map at `factor` times its scale, cut to (height, width), with smooth borders.
 
-    Each class's indicator is interpolated linearly and the largest wins: a border between two
-    classes stays a border between these two.
+    Each class's indicator, a little blurred, is interpolated by cubic splines and the largest wins: a
+    border between two classes stays a border between these two.
     """
-    classes = np.unique(label_map)
     full = (label_map.shape[0] * factor, label_map.shape[1] * factor)
-    best = np.full((height, width), -1.0, dtype=np.float32)
+    best = np.full((height, width), -np.inf, dtype=np.float32)
     chosen = np.zeros((height, width), dtype=np.uint8)
-    for class_id in classes:  # one class at a time: the memory of two maps, however many classes
-        indicator = (label_map == class_id).astype(np.float32)
-        share = resize(indicator, full, order=1, mode="edge", anti_aliasing=False)[:height, :width]
+    for class_id in np.unique(label_map):  # one at a time: the memory of two maps, however many classes
+        indicator = gaussian((label_map == class_id).astype(np.float32), BLUR, mode="nearest")
+        share = resize(indicator, full, order=3, mode="edge", anti_aliasing=False)[:height, :width]
         chosen[share > best] = class_id
         np.maximum(best, share, out=best)
     return chosen

@@ -59,6 +59,7 @@ def synthesize(
     writer = task.writer()
     writer.begin(task.n)
     writer.finish(task.n, plan.labels)
+    writer.store.write("settings.yaml", settings.dump().encode())
     shards = num_shards(task.n, settings.synthesis.images_per_shard)
     return Summary(made, already, shards, time.monotonic() - began, status.forwards, writer.store.url)
 

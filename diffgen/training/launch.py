@@ -47,9 +47,7 @@ class Board:
         return self.news
 
 
-def launch(
-    parts: Sequence[Which], data: Path, run: Path, settings: config.Settings, console: Console
-) -> Path:
+def launch(parts: Sequence[str], data: Path, run: Path, settings: config.Settings, console: Console) -> Path:
     """Train `parts` on prepared data and return the bundle's folder.
 
     Raises `UserError` where the data does not fit the settings, or the run was begun with others.
@@ -130,7 +128,7 @@ def _check_sides(patches: Patches, settings: config.Settings) -> None:
         )
 
 
-def _fit(part: Which, data: Path, run: Path, settings: config.Settings, console: Console) -> None:
+def _fit(part: str, data: Path, run: Path, settings: config.Settings, console: Console) -> None:
     """Train one model on Ray Train and put its averaged weights into the bundle's folder."""
     import ray
     import ray.train
@@ -182,7 +180,7 @@ def _fit(part: Which, data: Path, run: Path, settings: config.Settings, console:
         shutil.copytree(Path(checkpoint) / AVERAGED, target, dirs_exist_ok=True)
 
 
-def _watch(board: Any, bar: Any, part: Which, steps: int, done: threading.Event) -> None:
+def _watch(board: Any, bar: Any, part: str, steps: int, done: threading.Event) -> None:
     """Draw the bar in the driver from what rank 0 tells the board."""
     import ray
 

@@ -38,7 +38,7 @@ def test_what_a_run_leaves(whole: Path) -> None:
     names = {path.name for path in whole.iterdir()}
     assert names == {
         "shard-000000.tar", "shard-000001.tar", "shard-000002.tar", "manifest", "manifest.parquet",
-        "labels.json", "README.md", "preview.png", "run.json",
+        "labels.json", "README.md", "preview.png", "run.json", "settings.yaml",
     }  # fmt: skip
     table = pq.read_table(whole / "manifest.parquet")
     assert table["key"].to_pylist() == [f"{k:09d}" for k in range(5)]
