@@ -90,7 +90,7 @@ def train(
     if which not in {"both", "image", "mask"}:
         raise UserError(f"train {which!r}: expected both, image or mask")
     console = _console()
-    data = data or _last("data", console) or Path("data")
+    data = data or _asked(config, overrides, "data") or _last("data", console) or _default("data", console)
     under = _saved(
         data / "settings.yaml", f"{data} holds no prepared data: diffgen prepare SOURCE… --out {data}"
     )
@@ -138,8 +138,10 @@ def synthesize(
     from diffgen.config import load
 
     console = _console()
-    bundle = bundle or _last("bundle", console) or Path("runs/default/bundle")
+    bundle = bundle or _last("bundle", console) or _default("bundle", console)
     under = _saved(bundle / "settings.yaml", f"{bundle} is not a bundle: diffgen train")
+    if masks and n is None:
+        n = max(1, len(list(masks.glob("*.png"))))
     options = {"n": n, "size": size, "seed": seed, "context": context, "samplers": samplers}
     values: dict[str, Any] = {f"synthesis.{key}": value for key, value in options.items()}
     settings = load(config, overrides or (), under, values | {"places.out": out})
@@ -181,6 +183,23 @@ def _last(thing: Any, console: Any) -> Path | None:
     return None
 
 
+def _asked(preset: str | None, overrides: list[str] | None, place: str) -> Path | None:
+    """A place that the settings of this very command name."""
+    from diffgen.config import given
+
+    named = given(preset, overrides or ()).get("places", {}).get(place)
+    return None if named is None else Path(named)
+
+
+def _default(thing: Any, console: Any) -> Path:
+    from diffgen.config import Places
+
+    places = Places()
+    path = Path(places.data) if thing == "data" else Path(places.runs) / places.run / "bundle"
+    console.print(f"{thing}: {path} (the default)")
+    return path
+
+
 def _console() -> Any:
     from rich.console import Console
 
@@ -197,6 +216,9 @@ def main() -> NoReturn:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that is not ours; from an actor with its trace before it
+        print(f"error: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
 

@@ -4,7 +4,7 @@ import logging
 import os
 from typing import Any
 
-from diffgen.errors import UserError
+from diffgen.errors import UserError, one_line
 
 
 def connect(address: str | None = None, **options: Any) -> None:
@@ -16,18 +16,27 @@ def connect(address: str | None = None, **options: Any) -> None:
     if not (address := address or os.environ.get("RAY_ADDRESS")):
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a local cluster of one user writes no token file
     import ray
-
-    if ray.is_initialized():
-        return
-    options = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR} | options
-    try:
-        ray.init(address=address or "local", **({} if address else options))
-    except ConnectionError as error:
-        raise UserError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from error
     import ray.data
 
+    if not ray.is_initialized():
+        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            ray.init(address=address or "local", **({} if address else quiet | options))
+        except ConnectionError as error:
+            raise UserError(f"no Ray cluster at {address}: {one_line(error)}") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the commands draw their own
     context.execution_options.preserve_order = True  # the same input gives the same shards
     context.print_on_execution_start = False
     logging.getLogger("ray").setLevel(logging.ERROR)
+
+
+def need(cpus: float, gpus: float, setting: str) -> None:
+    """`UserError` where this cluster can never give so much at once; a cluster elsewhere may still grow."""
+    import ray
+
+    have = ray.cluster_resources()
+    grows = bool(os.environ.get("RAY_ADDRESS"))
+    for kind, wanted in (("CPU", cpus), ("GPU", gpus)):
+        if wanted > have.get(kind, 0) and not grows:
+            raise UserError(f"{setting} need {wanted:g} {kind}s, this machine has {have.get(kind, 0):g}")

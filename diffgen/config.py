@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from diffgen.errors import UserError
+from diffgen.errors import UserError, one_line
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -104,6 +104,10 @@ class UNet(Section):
             )
         if self.width % 4:
             raise ValueError(f"width {self.width} must be a multiple of 4")
+        sides = [self.patch >> level for level in range(len(self.multipliers))]
+        for side in self.attention:
+            if side not in sides:
+                raise ValueError(f"attention {side}: the feature maps of a patch have sides {sides}")
         return self
 
 
@@ -219,7 +223,7 @@ class Synthesis(Section):
     """Context of all images; by default drawn by its share in the data."""
     images_per_shard: Positive = 64
     samplers: Positive | Literal["auto"] = "auto"
-    """Sampler actors; `auto`: one a GPU, or one a CPU core where there is none."""
+    """Sampler actors; `auto`: one a GPU or, where there is none, as many as the cores have threads for."""
     in_flight: Positive = 8
     """Images a coordinator works on at a time."""
     lease: Positive = 32
@@ -287,15 +291,19 @@ def load(
     Over them go `key=value` overrides, then `options` (dotted key → value; `None` is not given).
     Raises `UserError` on an unknown key, a wrong type or an impossible combination.
     """
-    tree: dict[str, Any] = dict(under or {})
-    if base is not None:
-        tree = merge(tree, read_yaml(preset(base)))
-    for override in overrides:
-        tree = merge(tree, parse_override(override))
+    tree = merge(under or {}, given(base, overrides))
     for key, value in (options or {}).items():
         if value is not None:
             tree = merge(tree, leaf(key, str(value) if isinstance(value, Path) else value))
     return validate(tree)
+
+
+def given(base: Path | str | None, overrides: Iterable[str]) -> dict[str, Any]:
+    """What a command is told: a preset or a file, and `key=value` over it. Not validated."""
+    tree = {} if base is None else read_yaml(preset(base))
+    for override in overrides:
+        tree = merge(tree, parse_override(override))
+    return tree
 
 
 def validate(tree: Mapping[str, Any]) -> Settings:
@@ -309,7 +317,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not a readable YAML file ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: not a readable YAML file ({one_line(error)})") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path}: settings are a mapping of keys, not {type(tree).__name__}")
     return tree
@@ -395,6 +403,8 @@ def _section(location: Iterable[Any]) -> type[BaseModel]:
 def parse_size(text: str) -> tuple[int, int]:
     """`512` or `1024x512` (width × height) → (height, width) in pixels; `UserError` otherwise."""
     parts = str(text).lower().replace("×", "x").split("x")
-    if len(parts) > 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+    if len(parts) > 2 or not all(
+        part.strip().isascii() and part.strip().isdecimal() and int(part) > 0 for part in parts
+    ):
         raise UserError(f"size {text!r}: expected S or WxH in pixels, such as 2048 or 2048x1024")
     return int(parts[-1]), int(parts[0])

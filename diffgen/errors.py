@@ -1,4 +1,4 @@
-"""The one error a user is meant to see."""
+"""The one error a user is meant to see, and how errors of others are told."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,8 @@ class UserError(ValueError):
     The message is one line that names the thing; the command line prints it without a traceback
     and exits with status 2 (promise 9 of the design).
     """
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without line breaks; the name of its type if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

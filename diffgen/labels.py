@@ -42,6 +42,8 @@ class Labels:
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise UserError(f"labels: {what} name {twice[0]!r} is given twice")
+        if len(self.contexts) >= MAX_CLASSES:  # on a mask canvas a context is an 8-bit id, 0 the null one
+            raise UserError(f"labels: {len(self.contexts)} contexts, at most 255 fit")
         if not self.contexts or len(self.contexts) != len(self.context_shares):
             raise UserError("labels: every context needs a share, and there must be at least one")
         if not self.colours:

@@ -12,8 +12,11 @@ from rich.progress import (
 )
 
 
-def bar(console: Console) -> Progress:
-    """A progress bar; tasks take a field `figures`, a short text shown beside the count."""
+def bar(console: Console, transient: bool = False) -> Progress:
+    """A progress bar; tasks take a field `figures`, a short text shown beside the count.
+
+    `transient`: it is gone when it is done, and where there is no terminal it is not drawn.
+    """
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -24,4 +27,6 @@ def bar(console: Console) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
+        transient=transient,
+        disable=transient and not console.is_interactive,  # else an empty line would stay of it
     )

@@ -24,7 +24,7 @@ SHA256 = "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7"
 
 def main() -> None:
     DEMO.mkdir(exist_ok=True)
-    parts = {
+    parts: dict[str, Callable[[], object]] = {
         "slide": fetch_slide,
         "prepare": lambda: diffgen(
             "prepare", SLIDE.relative_to(DEMO), "--labels", "stain", "--config", "demo"
@@ -34,7 +34,7 @@ def main() -> None:
         "1024x512 px": lambda: diffgen(
             "synthesize", "--n", "1", "--size", "1024x512", "--out", "out/1024x512"
         ),
-        "read back": lambda: read_back("out/512"),
+        "read back": lambda: [read_back(out) for out in ("out/512", "out/1024x512")],
     }
     memory = Memory()
     seconds = {name: timed(name, part) for name, part in parts.items()}
@@ -112,7 +112,7 @@ def picture() -> None:
     sheet.save(DEMO / "preview.png")
 
 
-def timed(name: str, part: Callable[[], None]) -> float:
+def timed(name: str, part: Callable[[], object]) -> float:
     print(f"\n== {name}", flush=True)
     began = time.monotonic()
     part()

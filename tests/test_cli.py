@@ -68,7 +68,8 @@ def test_a_mistake_is_one_line_and_status_2(words: list[str], named: str, tmp_pa
         (["--context", "liver"], "context 'liver' is unknown"),
         (["--masks", "nowhere"], "no label maps"),
         (["--out", "gopher://x/y"], "gopher"),
-        (["--set", "sampling.steps=2000"], "sampling.steps 2000"),
+        (["--set", "sampling.solver=ddim", "--set", "sampling.steps=30"], "30 steps do not divide"),
+        (["--set", "sampling.steps=2000"], "2000 sampling steps"),
     ],
 )
 def test_impossible_synthesis_is_said_before_any_work(

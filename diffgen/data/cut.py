@@ -76,6 +76,7 @@ class Sample:
     kind: str
     split: str
     meta: dict[str, Any]
+    """Of its `KEY.json`; x and y in pixels of the training images, height and width in those stored here."""
     png: bytes | None
     """RGB; None for a mask patch."""
     mask: bytes | None
@@ -126,10 +127,14 @@ def _sample(
     work: Work, recipe: Recipe, patch: Patch, labels: LabelMap | None, picture: NDArray[np.uint8] | None
 ) -> Sample:
     unknown = [1.0] + [0.0] * (len(recipe.labels) - 1)
+    stored = labels if picture is None else picture
+    assert stored is not None, "a patch has a picture or labels"
     meta = {
         "source": work.source.name,
         "x": patch.x,
         "y": patch.y,
+        "height": stored.shape[0],
+        "width": stored.shape[1],
         "mpp": recipe.mpp,
         "split": patch.split,
         "labelled": labels is not None,

@@ -2,8 +2,9 @@
 
 Two Ray Data pipelines: one looks at every source, one cuts the patches; between them the driver decides
 on classes, stains and the split, and it alone writes. Rows arrive in their order, so the same sources and
-settings give the same bytes. A source that fails is named in the report and stops nothing; the folder is
-complete when it holds `statistics.json`.
+settings give the same bytes. A source that fails is named in the report and stops nothing. The folder
+gets a mark before anything else (`prepare.json`) and is complete when it holds `statistics.json`; the same
+command starts a run that was broken off afresh.
 """
 
 import json
@@ -16,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from diffgen import progress
 from diffgen.cluster import connect
 from diffgen.config import Settings
 from diffgen.data import contact_sheet, showcase, stain
@@ -25,10 +26,11 @@ from diffgen.data.cut import Recipe, Sample, Work, cut, works
 from diffgen.data.plan import Plan, layout_of, plan_patches
 from diffgen.data.report import LeftOuts, Report, class_shares
 from diffgen.data.scan import Classes, Scan, decide_classes, scan
-from diffgen.data.shards import ShardWriter, atomic, write_text
+from diffgen.data.shards import COMPLETE, PatchWriter, check_folder
 from diffgen.data.slides import LeftOut
 from diffgen.data.sources import Source, find_sources
 from diffgen.errors import UserError
+from diffgen.files import atomic, write_text
 from diffgen.labels import Labels
 
 BLOCKS = 64
@@ -39,14 +41,11 @@ def prepare(sources: Sequence[str], out: Path, settings: Settings, console: Cons
     """Cut all sources into the folder `out` (see the module), and say at the end what was done.
 
     Raises `UserError` before any work for a path that does not exist, an `out` that is prepared already
-    and masks whose classes have no names; and when nothing at all could be prepared.
+    or holds other things, and masks whose classes have no names; and when nothing at all could be prepared.
     """
     started = time.monotonic()
-    if (out / "statistics.json").exists():
-        raise UserError(f"{out} already holds prepared data; choose another folder or delete it")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; --out wants a folder")
     found, twice = find_sources(sources, out)
+    check_folder(out)
     classes, found, notes = decide_classes(found, settings)
     left = LeftOuts()
     for name in twice:
@@ -56,10 +55,9 @@ def prepare(sources: Sequence[str], out: Path, settings: Settings, console: Cons
     _name_unnamed(scans, classes, settings, left)
     model = _fit(scans, notes)
     plans = plan_patches(scans, settings, bool(model), left, notes)
-    out.mkdir(parents=True, exist_ok=True)
     recipe = _recipe(settings, classes, model)
     labels = _contexts(classes.labels, plans, settings)
-    with ShardWriter(out, settings.prepare.patches_per_shard) as writer:
+    with PatchWriter(out, settings.prepare.patches_per_shard) as writer:
         pictures = _cut_all(plans, replace(recipe, labels=labels), settings, writer, left, console)
         if not any(row["kind"] == "image" for row in writer.rows):
             raise UserError(f"nothing could be prepared ({left.first()})")
@@ -70,7 +68,7 @@ def prepare(sources: Sequence[str], out: Path, settings: Settings, console: Cons
     with atomic(out / "contact_sheet.png") as file:
         overviews = showcase.overviews(plans, settings)
         contact_sheet.draw(file, report.labels, overviews, pairs["image"], pairs["mask"])
-    write_text(out / "statistics.json", json.dumps(report.to_json(), indent=2) + "\n")
+    write_text(out / COMPLETE, json.dumps(report.to_json(), indent=2) + "\n")
     report.print(console)
     return report
 
@@ -81,10 +79,10 @@ def prepare(sources: Sequence[str], out: Path, settings: Settings, console: Cons
 def _scan_all(sources: Sequence[Source], settings: Settings, left: LeftOuts, console: Console) -> list[Scan]:
     rows = [{"source": json.dumps(vars(source))} for source in sources]
     scans = []
-    with _progress(console) as progress:
-        bar = progress.add_task("looking at sources", total=len(rows))
+    with progress.bar(console, transient=True) as bar:
+        task = bar.add_task("looking at sources", total=len(rows), figures="")
         for row, source in zip(_pipeline(rows, _scan_row, {"settings": settings}), sources, strict=True):
-            progress.advance(bar)
+            bar.advance(task)
             if row["reason"]:
                 left.add(row["reason"], source.name)
             else:
@@ -173,7 +171,7 @@ def _cut_all(
     plans: Sequence[Plan],
     recipe: Recipe,
     settings: Settings,
-    writer: ShardWriter,
+    writer: PatchWriter,
     left: LeftOuts,
     console: Console,
 ) -> dict[str, list[Sample]]:
@@ -184,12 +182,12 @@ def _cut_all(
     pictures: dict[str, list[Sample]] = {"image": [], "mask": []}
     seen = 0
     rows = [{"work": work.to_json()} for work in todo]
-    with _progress(console) as progress:
-        bar = progress.add_task("cutting patches", total=len(every))
+    with progress.bar(console, transient=True) as bar:
+        task = bar.add_task("cutting patches", total=len(every), figures="")
         for row in _pipeline(rows, _cut_row, {"recipe": recipe}):
             if row["kind"] == "end":
                 seen += row["place"]
-                progress.update(bar, completed=seen)
+                bar.update(task, completed=seen)
                 if row["meta"]:
                     reason, name = json.loads(row["meta"])
                     left.add(reason, name)
@@ -243,13 +241,9 @@ def _pipeline(
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # importing ray.data turns its reports on
+    ray.data.DataContext.get_current().execution_options.preserve_order = True  # the same bytes each time
     data = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS))
     yield from data.flat_map(function, fn_kwargs=constants).iter_rows()
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
 
 
 # --- the end --------------------------------------------------------------------------------------------
@@ -284,7 +278,7 @@ def _report(
     return Report(out, labels, used, counts, shares, left.by_reason, tuple(notes), stains)
 
 
-def _write(report: Report, writer: ShardWriter, settings: Settings) -> None:
+def _write(report: Report, writer: PatchWriter, settings: Settings) -> None:
     writer.write_index(report.out / "patches.parquet")
     write_text(report.out / "labels.json", json.dumps(report.labels.to_json(), indent=2) + "\n")
     write_text(report.out / "settings.yaml", settings.dump())

@@ -1,24 +1,33 @@
 """Writing of prepared data: WebDataset shards and the index of their patches.
 
 A file is at its final path only when it is complete. The same samples in the same order give the same
-bytes: fixed mtime, owner and order of members.
+bytes. Files are removed only from a folder that carries our mark, and only those that prepare writes.
 """
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import webdataset
 
 from diffgen.data.cut import Sample
+from diffgen.errors import UserError
+from diffgen.files import PARTIAL, atomic, tar_writer, write_text
 
-PATTERNS = ("image-*.tar", "mask-*.tar", "*.partial")
+COMPLETE = "statistics.json"
+"""Written last: a folder that holds it is complete."""
+MARK = "prepare.json"
+"""Written first: a folder that holds it is ours, and may be cleaned up."""
+MARK_TEXT = json.dumps({"made_by": "diffgen prepare"}) + "\n"
+LEFTOVER = re.compile(
+    r"((image|mask)-(train|test)-\d{6,}\.tar|patches\.parquet|labels\.json|settings\.yaml|contact_sheet\.png)"
+    rf"({re.escape(PARTIAL)})?|({re.escape(MARK)}|{re.escape(COMPLETE)}){re.escape(PARTIAL)}"
+)
+"""What a run that was broken off may have left beside the mark."""
 SCHEMA = pa.schema(
     [
         ("kind", pa.string()),
@@ -28,6 +37,8 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
         ("x", pa.int64()),
         ("y", pa.int64()),
+        ("height", pa.int64()),  # of what is stored: of a mask patch, in mask pixels
+        ("width", pa.int64()),
         ("labelled", pa.bool_()),
         ("context", pa.int64()),
         ("shares", pa.list_(pa.float64())),
@@ -35,31 +46,34 @@ SCHEMA = pa.schema(
 )
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, which comes to `path` when the block ends well and not otherwise."""
-    with _partial(path).open("wb") as file:
-        yield file
-        _commit(file, path)
+def check_folder(out: Path) -> None:
+    """`UserError` unless `out` is absent, empty, or left by a run of prepare that was broken off."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out wants a folder")
+    if (out / COMPLETE).exists():
+        raise UserError(f"{out} already holds prepared data; choose another --out")
+    names = {path.name for path in out.iterdir()} if out.exists() else set()
+    # A run may be broken off while it writes its mark.
+    if names - {MARK + PARTIAL} and not _marked(out):
+        raise UserError(f"{out} is not empty and was not made by diffgen prepare; choose another --out")
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
+def claim(out: Path) -> None:
+    """Mark a folder that passes `check_folder` as ours, and remove what a run broken off left in it."""
+    check_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    if not _marked(out):
+        write_text(out / MARK, MARK_TEXT)
+    for path in list(out.iterdir()):
+        if LEFTOVER.fullmatch(path.name):
+            path.unlink()
 
 
-def _commit(file: IO[bytes], path: Path) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-    _partial(path).replace(path)
+def _marked(out: Path) -> bool:
+    return (out / MARK).is_file() and (out / MARK).read_bytes() == MARK_TEXT.encode()
 
 
-def write_text(path: Path, text: str) -> None:
-    with atomic(path) as file:
-        file.write(text.encode())
-
-
-class ShardWriter:
+class PatchWriter:
     """Samples of all kinds and splits → `KIND-SPLIT-NNNNNN.tar` of a fixed number of samples each."""
 
     def __init__(self, out: Path, samples_per_shard: int) -> None:
@@ -69,14 +83,14 @@ class ShardWriter:
         self._open: dict[tuple[str, str], _Shard] = {}
 
     def __enter__(self) -> Self:
-        for pattern in PATTERNS:  # of a run that was broken off
-            for path in self.out.glob(pattern):
-                path.unlink()
+        claim(self.out)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, _: object, __: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for shard in self._open.values():
-            shard.close(discard=kind is not None)
+            shard.exit.__exit__(kind, error, trace)
         self._open.clear()
 
     def write(self, sample: Sample) -> None:
@@ -98,7 +112,7 @@ class ShardWriter:
         )
         self._counts[stream] = number + 1
         if (number + 1) % self.per_shard == 0:
-            self._open.pop(stream).close()
+            self._open.pop(stream).exit.close()
 
     def write_index(self, path: Path) -> None:
         """`patches.parquet`: one row a patch."""
@@ -107,17 +121,8 @@ class ShardWriter:
 
 
 class _Shard:
-    """One tar on its way to its final path."""
+    """One tar on its way to its final path, where `exit` brings it unless there was an error."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = _partial(path).open("wb")
-        self.tar = webdataset.TarWriter(self._file, encoder=False, mtime=0, user="diffgen", group="diffgen")
-
-    def close(self, discard: bool = False) -> None:
-        self.tar.close()
-        if discard:
-            self._file.close()
-            _partial(self.path).unlink()
-        else:
-            _commit(self._file, self.path)
+        self.path, self.exit = path, ExitStack()
+        self.tar = self.exit.enter_context(tar_writer(self.exit.enter_context(atomic(path))))

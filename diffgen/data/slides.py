@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffgen.data.sources import PLAIN, TIFF
+from diffgen.errors import one_line
 from diffgen.labels import Picture
 
 Image.MAX_IMAGE_PIXELS = None  # masks of slides are as large as the slides; the limit is meant for uploads
@@ -73,8 +74,8 @@ def reading() -> Iterator[None]:
         zlib.error,
     ) as error:
         _open.cache_clear()  # an OpenSlide that failed once fails for ever, also where the file is sound
-        text = " ".join(str(error).split()).split(" '/")[0].split(" <")[0]
-        raise LeftOut(f"cannot be read ({text or type(error).__name__})") from error
+        text = one_line(error).split(" '/")[0].split(" <")[0]
+        raise LeftOut(f"cannot be read ({text})") from error
 
 
 class OpenSlidePixels:

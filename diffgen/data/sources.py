@@ -28,7 +28,8 @@ def find_sources(paths: Sequence[str], out: Path | None = None) -> tuple[list[So
 
     A path is a file, or a folder that is searched recursively. A file reached by two ways (a symlink,
     a folder and the file in it) counts once, so that it cannot be on both sides of the split.
-    Raises `UserError` if a path does not exist, is no image, or a folder holds none.
+    What lies in `out` is no source, unless it is named itself. Raises `UserError` if a path does not
+    exist, is no image, is `out`, or is a folder that holds no image, or none outside `out`.
     """
     found: list[Source] = []
     for text in paths:
@@ -36,6 +37,10 @@ def find_sources(paths: Sequence[str], out: Path | None = None) -> tuple[list[So
         if not root.exists():
             raise UserError(f"source {text}: no such file or folder")
         files = sorted(_images(root, out)) if root.is_dir() else [root]
+        if out is not None and root.resolve() == out.resolve():
+            raise UserError(f"source {text} and output are the same folder; choose another --out")
+        if not files and out is not None and any(_images(root, None)):
+            raise UserError(f"source {text}: all of it lies in the output folder {out}; choose another --out")
         if not files:
             raise UserError(f"source {text}: no slide and no image in this folder")
         if files == [root] and root.suffix.lower() not in PLAIN | TIFF | SLIDES | {".dcm"}:

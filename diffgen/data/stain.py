@@ -9,7 +9,6 @@ One model serves all sources of a run: slides that are stained very differently 
 """
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +66,6 @@ class StainModel:
 
     def to_json(self) -> dict[str, Any]:
         return {"features": ["haematoxylin", "eosin"], "centres": self.centres, "scales": self.scales}
-
-    @classmethod
-    def from_json(cls, tree: Mapping[str, Any]) -> "StainModel":
-        centres = tuple((float(h), float(e)) for h, e in tree["centres"])
-        return cls(centres, (float(tree["scales"][0]), float(tree["scales"][1])))
 
 
 def stain_features(picture: Picture, um: float) -> Features:

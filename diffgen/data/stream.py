@@ -1,7 +1,7 @@
 """Prepared patches, read at random: what training draws from.
 
-A shard is a plain tar, so a patch is read by its offset: the data may be larger than memory, lie on
-any filesystem pyarrow takes, and is read in whatever order (seed, step) asks for.
+A shard is a plain tar, so a patch is read by its offset: the data may be larger than memory, and is
+read in whatever order (seed, step) asks for.
 """
 
 import io
@@ -56,7 +56,8 @@ class Patches:
         return len(self.rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_cache": OrderedDict()}
+        kept = sum(array.nbytes for array in self._cache.values())
+        return self.__dict__ | {"_cache": OrderedDict(), "_cache_left": self._cache_left + kept}
 
     @cached_property
     def members(self) -> dict[tuple[str, str], Member]:
@@ -130,15 +131,31 @@ def statistics(folder: Path) -> dict[str, Any]:
 
 
 def crop(
-    picture: Picture, label_map: LabelMap | None, side: int, rng: np.random.Generator
+    picture: Picture,
+    label_map: LabelMap | None,
+    side: int,
+    rng: np.random.Generator,
+    holding: int | None = None,
 ) -> tuple[Picture, LabelMap]:
-    """A random square crop and one of its eight flips and turns; without a label map all is unknown."""
+    """A random square crop and one of its eight flips and turns; without a label map all is unknown.
+
+    With `holding` it lies around a random pixel of that class.
+    """
     height, width = picture.shape[:2]
-    y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-    turn = int(rng.integers(8))
     labels = np.zeros((height, width), np.uint8) if label_map is None else label_map
+    if holding is None:
+        y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+    else:
+        row, column = divmod(int(rng.choice(np.flatnonzero(labels == holding))), width)
+        y, x = _around(row, height, side, rng), _around(column, width, side, rng)
+    turn = int(rng.integers(8))
     box = slice(y, y + side), slice(x, x + side)
     return dihedral(picture[box], turn), dihedral(labels[box], turn)
+
+
+def _around(pixel: int, length: int, side: int, rng: np.random.Generator) -> int:
+    """Start of a span of `side` pixels that holds `pixel`."""
+    return int(rng.integers(max(0, pixel - side + 1), min(pixel, length - side) + 1))
 
 
 def dihedral(array: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:

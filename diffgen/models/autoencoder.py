@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffgen import config
-from diffgen.errors import UserError
+from diffgen.errors import UserError, one_line
 
 
 class LinearAutoencoder(ModelMixin, ConfigMixin):
@@ -159,7 +159,7 @@ def build(settings: config.Autoencoder, images: Sequence[Tensor]) -> LatentCodec
             settings.source, subfolder=settings.subfolder, use_safetensors=True, low_cpu_mem_usage=False
         )
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise UserError(f"autoencoder.source {settings.source!r} cannot be loaded: {reason}") from error
     codec = LatentCodec(loaded)
     if (codec.factor, codec.channels) != (settings.factor, settings.channels):

@@ -12,7 +12,6 @@ Weights are read from safetensors only; nothing is unpickled (promise 8).
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler
 
 from diffgen import config
-from diffgen.errors import UserError
+from diffgen.errors import UserError, one_line
 from diffgen.labels import Labels
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.models.unet import ImageUNet, MaskUNet
@@ -114,6 +113,7 @@ def facts_of(settings: config.Settings, codec: LatentCodec) -> Facts:
 def save(bundle: Bundle, folder: Path, settings: config.Settings, card: str) -> None:
     """Write a bundle; the index goes last, so that a folder with an index is complete."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
     parts: dict[str, Any] = {"autoencoder": bundle.codec.model, "image_unet": bundle.image_unet}
     parts |= {"mask_unet": bundle.mask_unet, "scheduler": DDPMScheduler.from_config(bundle.schedule)}
     index: dict[str, Any] = {"_class_name": "DiffInfinite", "_diffusers_version": diffusers.__version__}
@@ -164,16 +164,20 @@ def _read(make: Any, folder: Path) -> Any:
             folder, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{folder}: weights cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{folder}: weights cannot be read: {one_line(error)[:200]}") from error
 
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def files(folder: Path) -> Iterator[Path]:
-    """The files of a bundle, sorted by their path in it."""
-    return iter(sorted(path for path in folder.rglob("*") if path.is_file()))
+def files(folder: Path) -> list[Path]:
+    """The files of a bundle; whatever else lies in its folder is not part of it."""
+    index = read_index(folder)
+    parts = [name for name, value in index.items() if isinstance(value, list) and (folder / name).is_dir()]
+    inner = [path for part in parts for path in (folder / part).rglob("*") if path.is_file()]
+    outer = [folder / name for name in (INDEX, CARD, "labels.json", "settings.yaml")]
+    return sorted([*inner, *(path for path in outer if path.exists())])
 
 
 def pack(folder: Path) -> dict[str, bytes]:
@@ -191,9 +195,12 @@ def unpack(packed: dict[str, bytes], folder: Path) -> Path:
 
 
 def digest(packed: dict[str, bytes]) -> str:
-    """SHA-256 of a bundle's content, the card aside: its identity in every sample's provenance."""
+    """SHA-256 of what a bundle computes: its identity in every sample's provenance.
+
+    Card and settings are left out: what they say of sampling is in the provenance by itself.
+    """
     total = hashlib.sha256()
     for name in sorted(packed):
-        if name != CARD:
+        if name not in {CARD, "settings.yaml"}:
             total.update(f"{name} {hashlib.sha256(packed[name]).hexdigest()}\n".encode())
     return total.hexdigest()

@@ -119,6 +119,7 @@ class Canvas:
         timestep = self.solver.timesteps[self.step]
         stepped = self.solver.step(as_tensor(self.noise), timestep, as_tensor(self.latents), fresh)
         self.latents = stepped.numpy()
+        self.noise = np.zeros_like(self.latents)  # a new one: the solver's history may be the old one itself
         if not np.isfinite(self.latents).all():
             raise NonFiniteError(
                 f"step {self.step + 1} of {self.steps}: the solver gave a value that is not finite"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffgen.labels import Picture
+from diffgen.sampling.canvas import NonFiniteError
 
 
 def tiles(length: int, tile: int, overlap: float) -> list[tuple[int, int]]:
@@ -44,7 +45,7 @@ def decode(
     tile: int,
     overlap: float,
 ) -> Picture:
-    """Latents (C, H, W) → RGB picture (H·f, W·f, 3), tile by tile."""
+    """Latents (C, H, W) → RGB picture (H·f, W·f, 3), tile by tile; raises `NonFiniteError`."""
     _, height, width = latents.shape
     rows, columns = tiles(height, tile, overlap), tiles(width, tile, overlap)
     row_weights, column_weights = weights(height, rows, factor), weights(width, columns, factor)
@@ -53,6 +54,8 @@ def decode(
         for (x0, x1), wx in zip(columns, column_weights, strict=True):
             crop = torch.from_numpy(np.ascontiguousarray(latents[None, :, y0:y1, x0:x1]))
             pixels = decoder(crop)[0].float().cpu().numpy()
+            if not np.isfinite(pixels).all():
+                raise NonFiniteError(f"decoding the tile at row {y0}, column {x0}: not a finite pixel")
             window = canvas[:, y0 * factor : y1 * factor, x0 * factor : x1 * factor]
             window += pixels * wy[:, None] * wx[None, :]
     return to_picture(canvas)

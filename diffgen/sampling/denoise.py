@@ -96,16 +96,22 @@ def _batched(pairs: Iterable[tuple[int, int]], size: int) -> Iterable[list[tuple
 
 
 def run(
-    canvas: Canvas, denoiser: Denoiser, guidance: float, conditioning: Conditioning, micro_batch: int
-) -> NDArray[np.float32]:
-    """Algorithm 2 in one process: the canvas from y_T to y_0, (C, H, W)."""
-    while not canvas.finished:
-        patches = [canvas.patch_of(j) for j in range(len(canvas.cover))]
+    canvases: Sequence[Canvas],
+    denoiser: Denoiser,
+    guidance: float,
+    conditioning: Conditioning,
+    micro_batch: int,
+) -> list[NDArray[np.float32]]:
+    """Algorithm 2 in one process: canvases of as many steps each, from y_T to y_0 (C, H, W), side by side."""
+    while not canvases[0].finished:
+        work = [(canvas, j) for canvas in canvases for j in range(len(canvas.cover))]
+        patches = [canvas.patch_of(j) for canvas, j in work]
         estimates = estimate(denoiser, patches, guidance, conditioning, micro_batch)
-        for j, noise in enumerate(estimates):
+        for (canvas, j), noise in zip(work, estimates, strict=True):
             canvas.write(j, noise)
-        canvas.advance()
-    return canvas.latents
+        for canvas in canvases:
+            canvas.advance()
+    return [canvas.latents for canvas in canvases]
 
 
 def image_denoiser(unet: Any) -> Denoiser:

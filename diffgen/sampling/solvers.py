@@ -13,16 +13,28 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffgen.errors import UserError
+
 LOG_SNR_RANGE = (-9.0, 9.0)  # wider spends steps where nothing happens, narrower loses variance
 
 
 class Solver:
-    """One image's solver: `timesteps` from noisy to clean, and `step` on the whole canvas."""
+    """One image's solver: `timesteps` from noisy to clean, and `step` on the whole canvas.
+
+    Raises `UserError` for a number of steps that the schedule or the solver does not take.
+    """
 
     def __init__(self, name: str, noise_schedule: Mapping[str, Any], steps: int, eta: float = 0.0) -> None:
         self.name, self.eta = name, eta
         schedule = {**noise_schedule, "clip_sample": False, "thresholding": False}
+        if steps > int(schedule["num_train_timesteps"]):
+            raise UserError(
+                f"{steps} sampling steps are more than the {schedule['num_train_timesteps']} trained"
+            )
         if name == "ddim":  # computes each previous step itself, so a custom list would make it wrong
+            trained = int(schedule["num_train_timesteps"])
+            if trained % steps:  # it steps by the quotient rounded down, silently
+                raise UserError(f"sampling.solver=ddim: {steps} steps do not divide the schedule's {trained}")
             self.scheduler: Any = DDIMScheduler.from_config(
                 schedule, timestep_spacing="trailing", set_alpha_to_one=True
             )

@@ -6,6 +6,7 @@ bytes; and every number in the card is counted from the manifest, none is promis
 
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,10 @@ The licence is left to whoever publishes it.
 | `KEY.mask.png` | label map: 8-bit, one channel, the class id as value, no palette |
 | `KEY.json` | where the sample comes from: seed, index, context, settings, bundle, class shares |
 | `manifest.parquet` | a row a sample: shard, key, size, sha256, context, class shares, forwards, seconds |
+| `manifest/` | the same, one part a shard, written after it: a shard without its part is not finished |
 | `labels.json` | names and colours of the classes, names of the contexts |
-| `run.json` | the settings of the run |
+| `run.json` | what the samples depend on: images of another run do not come into this folder |
+| `settings.yaml` | all settings of the run that finished last, as they were resolved |
 
 ## Classes
 
@@ -68,9 +71,7 @@ Share: of all pixels of the data set.
 | id | name | colour | share |
 |---:|---|---|---:|
 {classes}
-
-Contexts: {contexts}.
-
+{contexts}
 ## How to read it
 
 ```python
@@ -87,9 +88,8 @@ and the class ids would be lost.
 
 ## How it was made
 
-Random patch diffusion ([Aversa et al., 2023](https://arxiv.org/abs/2306.13384)): a label map is sampled for
-a context, then an image for the label map, patch by patch on one canvas. Image k depends on these settings,
-on the seed and on k alone:
+Random patch diffusion ([Aversa et al., 2023](https://arxiv.org/abs/2306.13384)): {origin},
+patch by patch on one canvas. Image k depends on these settings, on the seed and on k alone:
 
 ```yaml
 {run}```
@@ -97,11 +97,14 @@ on the seed and on k alone:
 ## Limitations
 
 The images look like their training data, with its stains, scanners, organs and gaps; what was rare there is
-rarer or wrong here. A label map was sampled before its image and is a condition of it, not an annotation:
-where the generator did not follow it, the two disagree. Structure much larger than a patch is not
+rarer or wrong here. A label map is what its image was sampled for, not an annotation of it: where the
+generator did not follow it, the two disagree. Structure much larger than a patch is not
 guaranteed to be plausible. A generator may reproduce images it was trained on, so check for that before
 sharing. Not for diagnosis; a model that learned from these images has to be tested on real ones.
 """
+
+SAMPLED = "a label map is sampled for a context, then an image for the label map"
+GIVEN = "an image is sampled for a label map that was given (`given_label_map` in `KEY.json`)"
 
 
 def dataset_card(run: Mapping[str, Any], manifest: Any, labels: Labels) -> str:
@@ -113,19 +116,20 @@ def dataset_card(run: Mapping[str, Any], manifest: Any, labels: Labels) -> str:
     sizes = [f"{width} × {height}" for width, height in sides[:4]] + ["…"] * (len(sides) > 4)
     pixels = np.multiply(columns["width"], columns["height"], dtype=np.float64)
     shares = np.average(np.asarray(columns["class_shares"]), axis=0, weights=pixels)
-    names = sorted(set(columns["context"]))
+    contexts = Counter(name for name in columns["context"] if name is not None)  # none: maps were given
     return CARD.format(
         category=_size_category(num),
         num=f"{num:,}",
         images="image" if num == 1 else "images",
         sizes=" and ".join(sizes) + " pixels",
         shards="1 shard" if num_shards == 1 else f"{num_shards} shards",
-        bundle=_bundle(run),
+        bundle=run["bundle"],
         classes="\n".join(
             f"| {i} | {_cell(name)} | `#{bytes(labels.colours[i]).hex()}` | {share:.1%} |"
             for i, (name, share) in enumerate(zip(labels.classes, shares, strict=True))
         ),
-        contexts=", ".join(f"{_cell(name)} ({columns['context'].count(name)})" for name in names),
+        contexts=f"\nContexts: {_counted(contexts)}.\n" if contexts else "",
+        origin=SAMPLED if contexts else GIVEN,
         run=yaml.safe_dump(dict(run), sort_keys=True, allow_unicode=True),
     )
 
@@ -135,10 +139,8 @@ def _size_category(num: int) -> str:
     return next((name for bound, name in bounds if num < bound), "1M<n<10M")
 
 
-def _bundle(run: Mapping[str, Any]) -> str:
-    """The bundle's hash: `run["bundle"]`, or `hash` in it, or `run["bundle_hash"]`."""
-    bundle = run.get("bundle", run.get("bundle_hash", "unknown"))
-    return str(bundle.get("hash", "unknown") if isinstance(bundle, Mapping) else bundle)
+def _counted(contexts: Mapping[str, int]) -> str:
+    return ", ".join(f"{_cell(name)} ({contexts[name]})" for name in sorted(contexts))
 
 
 def _cell(text: str) -> str:

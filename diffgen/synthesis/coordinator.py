@@ -1,9 +1,10 @@
 """The coordinator: owns the canvases, hands out work, takes results. A plain class, no Ray inside.
 
 What it keeps true:
-- every piece of work is with one worker at a time, and its result is taken exactly once;
-- `lease` and `commit` may be called again: a lease whose worker died or hangs is handed out anew
-  under another id, and whatever comes late under the old id is dropped;
+- the result of a piece of work is taken exactly once, from whoever brings it first: samplers are pure
+  functions, so all results of a piece are equal;
+- `lease` and `commit` may be called again: what a dead or hanging worker held is handed out anew, and
+  whatever comes late or twice is dropped if it is no longer wanted;
 - several images are in flight, so that one image's last patches of a step never leave a worker idle;
 - a lease holds patches of one model only, from as many images as it takes to fill it.
 """
@@ -11,13 +12,14 @@ What it keeps true:
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.synthesis.painting import Painting, Work
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.shards import Sample
 
+NAMES = {"mask": "mask model", "layout": "layout", "image": "image model", "render": "autoencoder"}
 Kind = Literal["mask", "layout", "image", "render", "wait", "over"]
 
 
@@ -30,14 +32,21 @@ class Lease:
     items: tuple[Work, ...] = ()
 
 
+class Piece(NamedTuple):
+    """A piece of work by its image, and turn and number in that."""
+
+    image: int
+    turn: int
+    number: int
+
+
 @dataclass
 class Held:
     """A lease as the coordinator remembers it."""
 
     worker: str
     since: float
-    pieces: list[tuple[int, int]]
-    """(image index, number of the piece in it)."""
+    pieces: list[Piece]
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class Coordinator:
         self.finished: dict[int, Sample] = {}
         self.failed: dict[int, str] = {}
         self.held: dict[int, Held] = {}
+        self.revoked: dict[int, Held] = {}  # may still be answered
         self.leases = self.images = self.patches = self.forwards = 0
 
     @property
@@ -81,61 +91,73 @@ class Coordinator:
         single = [painting for painting in ripe if painting.stage in {"layout", "render"}]
         kind = (single or ripe)[0].stage
         assert kind != "done"
-        pieces: list[tuple[int, int]] = []
+        pieces: list[Piece] = []
         items: list[Work] = []
         for painting in single[:1] or [painting for painting in ripe if painting.stage == kind]:
             while painting.open and len(items) < budget:
                 number, item = painting.next()
-                pieces.append((painting.index, number))
+                pieces.append(Piece(painting.index, painting.turn, number))
                 items.append(item)
         self.leases += 1
         self.held[self.leases] = Held(worker, time.monotonic(), pieces)
         return Lease(self.leases, kind, tuple(items))
 
     def commit(self, lease: int, results: Sequence[Any]) -> bool:
-        """Results of a lease, in the order of its items; false if it came too late and was dropped."""
-        held = self.held.pop(lease, None)
+        """Results of a lease, in the order of its items; false if none of them was wanted any more."""
+        held = self.held.pop(lease, None) or self.revoked.pop(lease, None)
         if held is None:
             return False
         assert len(results) == len(held.pieces), "a result for every piece"
-        for (index, number), result in zip(held.pieces, results, strict=True):
-            if (painting := self.paintings.get(index)) is not None:
-                self._give(painting, number, result)
-        return True
+        for other in self.held.values():
+            if other.worker == held.worker:  # fetched ahead: its clock starts now
+                other.since = time.monotonic()
+        taken = [self._give(*piece, result) for piece, result in zip(held.pieces, results, strict=True)]
+        return any(taken)
 
-    def _give(self, painting: Painting, number: int, result: Any) -> None:
-        self.patches += painting.stage in {"mask", "image"}
-        before = sum(painting.forwards.values())
+    def _give(self, index: int, turn: int, number: int, result: Any) -> bool:
+        painting = self.paintings.get(index)
+        if painting is None:
+            return False
+        stage, before = painting.stage, sum(painting.forwards.values())
         try:
-            painting.give(number, result)
+            if not painting.give(turn, number, result):
+                return False
         except NonFiniteError as error:
-            self.failed[painting.index] = f"image {painting.index}, {painting.stage} model, {error}"
+            self.failed[index] = f"image {index}, {NAMES[stage]}, {error}"
             self._close(painting)
-            return
+            return True
+        self.patches += stage in {"mask", "image"}
         self.forwards += sum(painting.forwards.values()) - before
         if painting.sample is not None:
             self.finished[painting.index] = painting.sample
             self._close(painting)
+        return True
 
     def _close(self, painting: Painting) -> None:
         del self.paintings[painting.index]
         self.images += 1
 
-    def release(self, worker: str) -> int:
-        """Hand out anew what a lost worker held; the number of its leases."""
-        return self._revoke([id for id, held in self.held.items() if held.worker == worker])
+    def release(self, worker: str) -> None:
+        """Hand out anew what a lost worker held."""
+        self._revoke([id for id, held in self.held.items() if held.worker == worker])
 
-    def expire(self) -> int:
-        """Hand out anew what is held for longer than the timeout; the driver calls, an actor has no timer."""
+    def expire(self) -> list[str]:
+        """Hand out anew what is held for longer than the timeout; the workers that hang.
+
+        The driver calls: a synchronous actor has no timer.
+        """
         limit = time.monotonic() - self.timeout_s
-        return self._revoke([id for id, held in self.held.items() if held.since < limit])
+        late = [id for id, held in self.held.items() if held.since < limit]
+        workers = sorted({self.held[id].worker for id in late})
+        self._revoke(late)
+        return workers
 
-    def _revoke(self, leases: list[int]) -> int:
+    def _revoke(self, leases: list[int]) -> None:
         for lease in leases:
-            for index, number in self.held.pop(lease).pieces:
+            held = self.revoked[lease] = self.held.pop(lease)
+            for index, turn, number in reversed(held.pieces):
                 if index in self.paintings:
-                    self.paintings[index].put_back(number)
-        return len(leases)
+                    self.paintings[index].put_back(turn, number)
 
     def take(self, indices: Iterable[int]) -> list[Sample]:
         """Finished samples; they stay here until `drop`, so that a lost writer can ask again."""

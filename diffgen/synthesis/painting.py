@@ -3,7 +3,8 @@
     sampled:  mask canvas ─► layout (clean, enlarge) ─► image canvas ─► render (decode, encode) ─► sample
     given:    ─────────────────────────────────────────► image canvas ─► render ─► sample
 
-Pure state: no clock, no leases, no Ray. Each piece of work is asked for once until it is put back.
+Pure state: no leases, no Ray. Work comes in turns (a step's patches, or one layout or render); a piece
+is a turn and a number in it. Its result is taken once, from whoever is first, and in its turn only.
 """
 
 import time
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from diffgen.labels import LabelMap
 from diffgen.sampling import covers, masks
-from diffgen.sampling.canvas import Canvas, Patch
+from diffgen.sampling.canvas import Canvas, NonFiniteError, Patch
 from diffgen.sampling.denoise import Conditioning, conditions
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver
@@ -62,18 +63,20 @@ class Painting:
         self.plan, self.index = plan, index
         self.context = plan.context_of(index)
         self.forwards = {"mask": 0, "image": 0}
-        self.open: deque[int] = deque()  # numbers of the pieces of work nobody has yet
-        self.cost: dict[int, int] = {}  # forwards of each patch of this step
+        self.turn = 0
+        self.open: deque[int] = deque()  # numbers of this turn's pieces that nobody has
+        self.wanted: set[int] = set()  # numbers of this turn's pieces that have no result yet
         self.canvas: Canvas | None = None
         self.label_map: LabelMap | None = None
         self.sample: Sample | None = None
         self.began = time.monotonic()
         self.stage: Stage = "mask"
-        given = plan.given(index)
-        if given is None:
+        self.given: str | None = None
+        if (given := plan.given(index)) is None:
             self._begin_mask()
         else:
-            self._begin_image(given)
+            self.given, label_map = given
+            self._begin_image(label_map)
 
     def next(self) -> tuple[int, Work]:
         """An open piece of work and its number; it is no longer open."""
@@ -86,13 +89,16 @@ class Painting:
             assert self.label_map is not None
             return number, Render(self.canvas.latents, self.label_map)
         assert self.canvas is not None
-        patch = self.canvas.patch_of(number)
-        self.cost[number] = len(conditions(patch, *self.guidance))
-        return number, patch
+        return number, self.canvas.patch_of(number)
 
-    def put_back(self, number: int) -> None:
-        """Work whose worker is lost is open again."""
-        self.open.appendleft(number)
+    def put_back(self, turn: int, number: int) -> None:
+        """A piece whose worker is lost is open again, unless it was done by another."""
+        if turn == self.turn and number in self.wanted and number not in self.open:
+            self.open.appendleft(number)
+
+    def _offer(self, pieces: int) -> None:
+        self.turn += 1
+        self.open, self.wanted = deque(range(pieces)), set(range(pieces))
 
     @property
     def guidance(self) -> tuple[float, Conditioning]:
@@ -102,32 +108,41 @@ class Painting:
         joint = self.plan.facts.conditioning == "joint"
         return self.plan.sampling.guidance, "joint" if joint else "per_label"
 
-    def give(self, number: int, result: Any) -> None:
-        """The result of a piece of work; raises `NonFiniteError`."""
+    def give(self, turn: int, number: int, result: Any) -> bool:
+        """The result of a piece; false if it is no longer wanted. Raises `NonFiniteError`."""
+        if turn != self.turn or number not in self.wanted:
+            return False
+        self.wanted.remove(number)
+        if number in self.open:  # given up for lost, and here all the same
+            self.open.remove(number)
+        if isinstance(result, NonFiniteError):
+            raise result
         if self.stage == "layout":
             self._begin_image(result)
         elif self.stage == "render":
             self._finish(result)
         else:
             self._write(number, result)
+        return True
 
     def _write(self, number: int, estimate: NDArray[np.float32]) -> None:
         assert self.canvas is not None
+        self.forwards[self.stage] += len(conditions(self.canvas.patch_of(number), *self.guidance))
         self.canvas.write(number, estimate)
-        self.forwards[self.stage] += self.cost.pop(number)
         if not self.canvas.full:
             return
         self.canvas.advance()
         if not self.canvas.finished:
-            self.open = deque(range(len(self.canvas.cover)))
+            self._offer(len(self.canvas.cover))
         else:
             self.stage = "layout" if self.stage == "mask" else "render"
-            self.open = deque([0])
+            self._offer(1)
 
     def _begin_mask(self) -> None:
         facts, (height, width) = self.plan.facts, self.plan.size
         scale, least = facts.mask_pixel_px, facts.mask_patch
         shape = max(least, -(-height // scale)), max(least, -(-width // scale))
+        assert self.context is not None
         context = np.full(shape, self.context + 1, dtype=np.uint8)  # 0 is the null context
         bits = masks.num_bits(len(self.plan.labels))
         self._begin("mask", context, bits, facts.mask_patch, self.plan.sampling.mask_steps)
@@ -148,7 +163,7 @@ class Painting:
         purposes = MASK_PURPOSES if stage == "mask" else IMAGE_PURPOSES
         self.stage = stage
         self.canvas = Canvas(shape, label_map, patch, rule, solver, (self.plan.seed, self.index), purposes)
-        self.open = deque(range(len(self.canvas.cover)))
+        self._offer(len(self.canvas.cover))
 
     def _finish(self, rendered: Rendered) -> None:
         plan, label_map = self.plan, self.label_map
@@ -156,7 +171,8 @@ class Painting:
         record = {
             "index": self.index,
             "seed": plan.seed,
-            "context": plan.labels.contexts[self.context],
+            "context": None if self.context is None else plan.labels.contexts[self.context],
+            "given_label_map": self.given,
             "height": label_map.shape[0],
             "width": label_map.shape[1],
             "mpp": plan.facts.mpp,

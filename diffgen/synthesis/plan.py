@@ -5,19 +5,19 @@ Image k is a function of the plan and k alone (promises 2 and 3).
 """
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from diffgen import __version__, config
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.sampling.seeds import Purpose, generator
+from diffgen.sampling.solvers import Solver
+from diffgen.synthesis.store import open_png
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -36,21 +36,27 @@ class Plan:
     """Of all images, unless label maps are given."""
     context: int | None
     """Of all images; drawn by its share in the data where there is none."""
-    masks: tuple[bytes, ...]
-    """Given label maps as PNG, taken by turns; none: they are sampled."""
+    masks: tuple[tuple[str, bytes], ...]
+    """Given label maps, name and PNG, taken by turns; none: they are sampled."""
     run: dict[str, Any]
     """All of this in names and numbers: a sample's provenance, and what a folder of shards belongs to."""
 
-    def context_of(self, index: int) -> int:
+    def context_of(self, index: int) -> int | None:
+        """Context of an image's mask; none where the label map is given."""
+        if self.masks:
+            return None
         if self.context is not None:
             return self.context
         shares = np.array(self.labels.context_shares)
         rng = generator(self.seed, index, Purpose.CONTEXT)
         return int(rng.choice(len(shares), p=shares / shares.sum()))
 
-    def given(self, index: int) -> LabelMap | None:
-        """The label map given for an image (H, W), or `None` if it is to be sampled."""
-        return read_mask(self.masks[index % len(self.masks)]) if self.masks else None
+    def given(self, index: int) -> tuple[str, LabelMap] | None:
+        """Name and label map (H, W) given for an image, or `None` if it is to be sampled."""
+        if not self.masks:
+            return None
+        name, data = self.masks[index % len(self.masks)]
+        return name, read_mask(data, name)
 
 
 def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings, masks: Path | None) -> Plan:
@@ -62,7 +68,10 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
     if masks is None and "mask_unet" not in index:
         raise UserError(f"{folder} has no mask model: diffgen train mask, or give label maps with --masks")
     synthesis, sampling, facts = settings.synthesis, settings.sampling, base.facts
-    _check_steps(sampling, base.schedule)
+    for steps in (sampling.steps, sampling.mask_steps):
+        Solver(sampling.solver, base.schedule, steps, sampling.eta)  # says what cannot be
+    if masks and synthesis.context is not None:
+        raise UserError("--masks gives the label maps; a context would change nothing")
     given = read_masks(masks, facts, base.labels) if masks else ()
     size = config.parse_size(synthesis.size)
     if not given:
@@ -73,22 +82,13 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
         "bundle": bundle.digest(packed),
         "seed": synthesis.seed,
         "size": None if given else {"height": size[0], "width": size[1]},
-        "masks": hashlib.sha256(b"".join(given)).hexdigest() if given else None,
+        "masks": hashlib.sha256(b"".join(data for _, data in given)).hexdigest() if given else None,
         "context": synthesis.context,
         "mpp": facts.mpp,
         "conditioning": facts.conditioning,
         "sampling": sampling.model_dump(mode="json"),
     }
     return Plan(facts, base.labels, base.schedule, sampling, synthesis.seed, size, context, given, run)
-
-
-def _check_steps(sampling: config.Sampling, schedule: dict[str, Any]) -> None:
-    trained = int(schedule["num_train_timesteps"])
-    for key in ("steps", "mask_steps"):
-        if getattr(sampling, key) > trained:
-            raise UserError(
-                f"sampling.{key} {getattr(sampling, key)} is more than the {trained} steps of the bundle"
-            )
 
 
 def check_size(size: Size, facts: bundle.Facts, what: str) -> None:
@@ -101,28 +101,28 @@ def check_size(size: Size, facts: bundle.Facts, what: str) -> None:
             )
 
 
-def read_masks(folder: Path, facts: bundle.Facts, labels: Labels) -> tuple[bytes, ...]:
+def read_masks(folder: Path, facts: bundle.Facts, labels: Labels) -> tuple[tuple[str, bytes], ...]:
     """The label maps of a folder (*.png, sorted), each checked; `UserError` names the first bad one."""
     paths = sorted(folder.glob("*.png")) if folder.is_dir() else []
     if not paths:
         raise UserError(f"--masks {folder}: no label maps (*.png) there")
     for path in paths:
-        label_map = read_mask(path.read_bytes(), path)
+        label_map = read_mask(path.read_bytes(), str(path))
         check_size(label_map.shape, facts, str(path))
         if label_map.max() >= len(labels):
             raise UserError(
                 f"{path}: class id {label_map.max()} is unknown; the bundle has 0 to {len(labels) - 1}"
             )
-    return tuple(path.read_bytes() for path in paths)
+    return tuple((path.name, path.read_bytes()) for path in paths)
 
 
-def read_mask(data: bytes, path: Path | None = None) -> LabelMap:
+def read_mask(data: bytes, name: str) -> LabelMap:
     """PNG → label map (H, W): one channel (or a palette's indices), ids up to 255; else `UserError`."""
     try:
-        image = Image.open(io.BytesIO(data))
-        values = np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise UserError(f"{path}: not a readable PNG ({error})") from error
+        image = open_png(data, decode=True)
+    except ValueError as error:
+        raise UserError(f"{name}: not a readable PNG, it {error}") from error
+    values = np.asarray(image)
     if values.ndim != 2 or values.max(initial=0) > 255:
-        raise UserError(f"{path}: a label map has one channel and class ids up to 255, not {image.mode}")
+        raise UserError(f"{name}: a label map has one channel and class ids up to 255, not {image.mode}")
     return values.astype(np.uint8)

@@ -5,17 +5,22 @@ replaced and what it held is handed out anew; when coordinator or writer is lost
 lacks is looked up again and painted anew, with equal bytes.
 """
 
+import contextlib
 import tempfile
 import time
+from collections.abc import Collection
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from diffgen import config
 from diffgen.cluster import connect
-from diffgen.errors import UserError
+from diffgen.errors import UserError, one_line
 from diffgen.models.bundle import unpack
 from diffgen.synthesis.coordinator import Coordinator, Lease, Status
 from diffgen.synthesis.sampler import Sampler
@@ -25,7 +30,7 @@ from diffgen.synthesis.task import Report, Task, look_again
 WAIT_S = 0.02  # between two asks of an idle sampler
 POLL_S = 0.2
 EXPIRE_S = 5.0
-MAX_LOSSES = 5  # of actors, with nothing painted in between: then it is no accident
+MAX_LOSSES = 5  # of actors, with nothing achieved in between: then it is no accident
 
 
 class PooledSampler:
@@ -37,9 +42,11 @@ class PooledSampler:
 
     def pull(self, name: str, coordinator: Any, budget: int) -> None:
         """Work until the coordinator says that all is over."""
-        asked, idle = coordinator.lease.remote(name, budget), False
+        asked, told, idle = coordinator.lease.remote(name, budget), None, False
         while True:
             lease: Lease = ray.get(asked)
+            if told is not None:
+                ray.get(told)  # an error in the coordinator ends the run instead of losing the work
             if lease.kind == "over":
                 return
             if lease.kind == "wait":
@@ -48,28 +55,36 @@ class PooledSampler:
                 asked, idle = coordinator.lease.remote(name, budget), True
                 continue
             asked, idle = coordinator.lease.remote(name, budget), False
-            coordinator.commit.remote(lease.id, self.sampler.work(lease))
+            told = coordinator.commit.remote(lease.id, self.sampler.work(lease))
 
 
 def paint_on_ray(task: Task, report: Report) -> Status:
     """Paint and write what the task lacks, on the cluster; the final figures.
 
-    Raises `UserError` where actors are lost again and again with nothing painted in between.
+    Raises `UserError` where actors are lost again and again with no shard committed in between.
     """
     connect()
-    losses, left = 0, len(task.indices)
+    losses, left, total = 0, len(task.indices), len(task.indices)
     while True:
         pool = Pool(task)
         try:
-            return pool.run(report)
+            return pool.run(partial(_report_all, report, total - left))
         except RayActorError as error:
+            pool.close()  # one writer a folder at a time
             task = look_again(task)
             losses = losses + 1 if len(task.indices) == left else 0
             left = len(task.indices)
             if losses > MAX_LOSSES:
-                raise UserError(f"coordinator or writer is lost again and again: {_reason(error)}") from error
+                raise UserError(
+                    f"coordinator or writer is lost again and again: {one_line(error)[:200]}"
+                ) from error
         finally:
             pool.close()
+
+
+def _report_all(report: Report, before: int, status: Status) -> None:
+    """Figures of this attempt, with the images of those before."""
+    report(replace(status, images=before + status.images))
 
 
 class Pool:
@@ -83,6 +98,12 @@ class Pool:
         self.coordinator = free(Coordinator).remote(
             task.plan, task.indices, settings.in_flight, settings.lease_timeout_s
         )
+        writer = task.writer()
+        if writer.store.folder is not None:  # a local folder is the driver's
+            here = ray.get_runtime_context().get_node_id()
+            free = ray.remote(
+                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
+            )
         self.writer = free(ShardWriter).remote(task.out, task.plan.run, settings.images_per_shard)
         gpus = int(ray.cluster_resources().get("GPU", 0))
         cpus = int(ray.cluster_resources().get("CPU", 1))
@@ -106,7 +127,7 @@ class Pool:
                 self._written(reference) if reference in self.writing else self._stopped(reference)
             if time.monotonic() - expired > EXPIRE_S:
                 expired = time.monotonic()
-                self.coordinator.expire.remote()
+                self._replace(ray.get(self.coordinator.expire.remote()))
             status: Status = ray.get(self.coordinator.status.remote())
             report(status)
             for k in self.task.ripe(status, self.begun):
@@ -117,8 +138,17 @@ class Pool:
                 return status
 
     def close(self) -> None:
+        """Kill the actors, and wait for the writer's end."""
         for actor in (self.coordinator, self.writer, *(actor for _, actor in self.pulling.values())):
             ray.kill(actor)
+        with contextlib.suppress(RayActorError):
+            ray.get(self.writer.__ray_ready__.remote())
+
+    def _replace(self, names: Collection[str]) -> None:
+        """Kill samplers that hang; `_stopped` starts others."""
+        for name, actor in self.pulling.values():
+            if name in names:
+                ray.kill(actor)
 
     def _start(self) -> None:
         self.started += 1
@@ -141,9 +171,5 @@ class Pool:
             self.losses = self.losses + 1 if patches == self.patches_at_loss else 1
             self.patches_at_loss = patches
             if self.losses > MAX_LOSSES:
-                raise UserError(f"samplers are lost again and again: {_reason(error)}") from error
+                raise UserError(f"samplers are lost again and again: {one_line(error)[:200]}") from error
             self._start()
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

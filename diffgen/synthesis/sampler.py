@@ -16,7 +16,7 @@ from diffgen import config
 from diffgen.labels import LabelMap
 from diffgen.models import bundle
 from diffgen.sampling import masks
-from diffgen.sampling.canvas import Patch
+from diffgen.sampling.canvas import NonFiniteError, Patch
 from diffgen.sampling.decode import decode
 from diffgen.sampling.denoise import Conditioning, estimate, image_denoiser, mask_denoiser
 from diffgen.synthesis.coordinator import Lease
@@ -57,12 +57,15 @@ class Sampler:
         least = round(self.sampling.min_region_um2 / facts.mask_pixel_um**2)
         return masks.enlarge(masks.clean(label_map, least), facts.mask_pixel_px, item.height, item.width)
 
-    def _render(self, item: Any) -> Rendered:
+    def _render(self, item: Any) -> Rendered | NonFiniteError:
         assert isinstance(item, Render)
         sampling, factor = self.sampling, self.bundle.facts.factor
-        picture = decode(
-            self.bundle.codec.decode, item.latents, factor, sampling.decode_tile, sampling.decode_overlap
-        )
+        try:
+            picture = decode(
+                self.bundle.codec.decode, item.latents, factor, sampling.decode_tile, sampling.decode_overlap
+            )
+        except NonFiniteError as error:
+            return error
         return Rendered(png(picture), png(item.label_map), self.bundle.labels.shares(item.label_map))
 
 

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import shutil
 import struct
 import sys
@@ -30,6 +29,8 @@ from PIL.PngImagePlugin import PngImageFile
 
 from diffgen.config import differences
 from diffgen.errors import UserError
+from diffgen.errors import one_line as one_line  # `shards` takes it from here
+from diffgen.files import move, sync, tar_writer
 
 RUN = "run.json"
 TEMPORARY = ".tmp"
@@ -150,12 +151,7 @@ class Store:
     def upload(self, path: Path, name: str) -> None:
         """Move a file built in `scratch` into place: a rename in a local store, else one stream."""
         if self.folder is not None:
-            target = self.folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _sync(path)
-            path.replace(target)
-            _sync(target.parent)
-            _sync(target.parent.parent)  # the folder itself may be new
+            move(path, self.folder / name)
             return
         filesystem = self._opened[0]
         if filesystem.type_name not in WITHOUT_FOLDERS:
@@ -172,7 +168,7 @@ class Store:
         if self.exists(name):
             self._opened[0].delete_file(self._path(name))
             if self.folder is not None:
-                _sync((self.folder / name).parent)
+                sync((self.folder / name).parent)
 
     def claim(self, run: Mapping[str, Any]) -> None:
         """Make this the folder of a run, or find that it is.
@@ -245,10 +241,7 @@ def _open(url: str) -> tuple[Any, str]:
 
 def pack(path: Path, members: Iterable[tuple[str, bytes]]) -> tuple[int, str]:
     """(name, content) → a tar with nothing of the moment in it; its size in bytes and its sha256."""
-    import webdataset  # late: it takes seconds
-
-    owner = {"user": "diffgen", "group": "diffgen", "mode": 0o644}
-    with path.open("wb") as sink, webdataset.TarWriter(sink, mtime=0, encoder=False, **owner) as tar:
+    with path.open("wb") as sink, tar_writer(sink) as tar:
         for name, content in members:
             stem, _, extension = name.partition(".")
             # One by one: the members of a larger sample would be sorted.
@@ -278,22 +271,5 @@ def open_png(data: bytes, decode: bool) -> PngImageFile:
     return image
 
 
-def one_line(error: Exception) -> str:
-    """What an error says, without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        # Some filesystems do not let a folder be synced; there a rename is as durable as it gets.
-        if not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)

@@ -22,6 +22,8 @@ from diffgen.sampling.decode import from_picture
 from diffgen.sampling.masks import on_grid, to_bits
 from diffgen.sampling.seeds import Purpose, generator
 
+TRIES = 10  # crops around a pixel of a class that is too thin to show on the latent grid
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -89,13 +91,19 @@ class ImageSource:
             picture, _ = self._crop(int(rng.choice(pool)), rng)
             return picture, np.zeros((self.side, self.side), np.uint8)
         label = int(rng.choice(self.classes))  # classes by turns, however rare
-        picture, label_map = self._crop(int(rng.choice(self.patches.by_class[label])), rng)
-        on_latents = on_grid(label_map, self.codec.factor)
+        number = int(rng.choice(self.patches.by_class[label]))
+        for _ in range(TRIES):
+            picture, label_map = self._crop(number, rng, label)
+            on_latents = on_grid(label_map, self.codec.factor)
+            if (on_latents == label).any():
+                break
         return picture, on_latents if self.joint else np.where(on_latents == label, on_latents, UNKNOWN)
 
-    def _crop(self, number: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _crop(
+        self, number: int, rng: np.random.Generator, holding: int | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         label_map = self.patches.label_map(number) if self.patches.rows[number]["labelled"] else None
-        return crop(self.patches.picture(number), label_map, self.side * self.codec.factor, rng)
+        return crop(self.patches.picture(number), label_map, self.side * self.codec.factor, rng, holding)
 
 
 class MaskSource:

@@ -15,7 +15,7 @@ tags: [histopathology, diffusion, synthetic-data]
 Draws label maps and fills them with H&E tissue of any size by random patch diffusion
 (DiffInfinite, Aversa et al., NeurIPS 2023).
 
-    diffgen synthesize --bundle . --n 100 --size 2048 --out out
+    diffgen synthesize --bundle THIS_FOLDER --n 100 --size 2048 --out out
 
 | part | what |
 |---|---|

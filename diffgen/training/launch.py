@@ -1,7 +1,8 @@
 """`diffgen train`: Algorithm 1 for both models on Ray Train, and the bundle that comes of it.
 
 A run lives in one folder that all nodes see:
-    settings.yaml   what it was started with; another start with other settings is refused
+    run.yaml        what shapes its models; a start that would shape others is refused
+    settings.yaml   all settings of the last start
     base/           autoencoder, schedule, labels: a bundle without U-Nets
     train/          checkpoints of both models (Ray Train)
     tensorboard/ samples/   what one looks at
@@ -20,17 +21,18 @@ import yaml
 from rich.console import Console
 
 from diffgen import config, progress
-from diffgen.cluster import connect
+from diffgen.cluster import connect, need
 from diffgen.data.stream import Patches, statistics
 from diffgen.errors import UserError
 from diffgen.models import autoencoder, bundle
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.decode import from_picture
-from diffgen.sampling.solvers import noise_schedule
+from diffgen.sampling.solvers import Solver, noise_schedule
 from diffgen.training.card import model_card
 from diffgen.training.loop import AVERAGED
-from diffgen.training.worker import BOARD_INTERVAL_S, Which, work
+from diffgen.training.worker import BOARD_INTERVAL_S, work
 
+RUN = "run.yaml"
 MEASURED_PATCHES = 256  # enough for the statistics of 48 numbers a block
 
 
@@ -54,9 +56,16 @@ def launch(parts: Sequence[str], data: Path, run: Path, settings: config.Setting
     """
     data, run = data.absolute(), run.absolute()  # workers have another working folder
     statistics(data)
-    _claim(run, data, settings)
+    _check_scales(data, settings)
+    shaping = _shaping(data, settings)
+    _check_same(run, shaping)
     base = _base(data, run, settings, console)
+    (run / RUN).write_text(yaml.safe_dump(shaping, sort_keys=False), encoding="utf-8")
+    (run / "settings.yaml").write_text(settings.dump(), encoding="utf-8")
     connect()
+    training = settings.training
+    workers = f"training.workers={training.workers} with training.threads={training.threads}"
+    need(training.workers * training.threads, training.workers if training.gpu else 0, workers)
     for part in parts:
         _fit(part, data, run, settings, console)
     folder = run / "bundle"
@@ -71,27 +80,35 @@ def _trained(make: Any, folder: Path) -> Any:
     return make.from_pretrained(folder, low_cpu_mem_usage=False) if folder.exists() else None
 
 
-def _claim(run: Path, data: Path, settings: config.Settings) -> None:
-    """Write the settings of a new run; an old one is gone on with only if they shape the same models."""
+def _shaping(data: Path, settings: config.Settings) -> dict[str, Any]:
+    """The settings that shape the models: those that say how often to look or save do not."""
     tree = settings.model_dump(mode="json")
-    shaping = {
-        key: tree[key] for key in ("seed", "prepare", "autoencoder", "image_model", "mask_model", "diffusion")
+    sections = ("seed", "prepare", "autoencoder", "image_model", "mask_model", "diffusion")
+    looks = {"checkpoint_every", "sample_every"}
+    parts = {
+        name: {key: value for key, value in tree["training"][name].items() if key not in looks}
+        for name in ("image", "mask")
     }
-    shaping |= {
-        "training": {name: tree["training"][name] for name in ("image", "mask")},
-        "data": str(data.absolute()),
-    }
-    mark = run / "run.yaml"
-    if mark.exists():
-        changed = config.differences(config.read_yaml(mark), shaping)
+    return {"data": str(data), **{key: tree[key] for key in sections}, "training": parts}
+
+
+def _check_same(run: Path, shaping: dict[str, Any]) -> None:
+    """A run is gone on with only by settings that shape the same models."""
+    if (run / RUN).exists():
+        changed = config.differences(config.read_yaml(run / RUN), shaping)
         if changed:
-            raise UserError(
-                f"run {run} was begun with other settings: {', '.join(changed[:3])}; choose another --run"
-            )
-    else:
-        run.mkdir(parents=True, exist_ok=True)
-        mark.write_text(yaml.safe_dump(shaping, sort_keys=False), encoding="utf-8")
-    (run / "settings.yaml").write_text(settings.dump(), encoding="utf-8")
+            what = ", ".join(changed[:3])
+            raise UserError(f"run {run} was begun with other settings: {what}; choose another --run")
+
+
+def _check_scales(data: Path, settings: config.Settings) -> None:
+    """Patches are cut to a scale: training at another would make a bundle that draws at a wrong one."""
+    cut = config.validate(config.read_yaml(data / "settings.yaml"))
+    for key in ("prepare.mpp", "mask_model.pixel_um", "mask_model.patch"):
+        section, name = key.split(".")
+        then, now = (getattr(getattr(tree, section), name) for tree in (cut, settings))
+        if then != now:
+            raise UserError(f"{data} was prepared with {key} {then}, training asks for {now}: prepare anew")
 
 
 def _base(data: Path, run: Path, settings: config.Settings, console: Console) -> bundle.Bundle:
@@ -112,6 +129,8 @@ def _base(data: Path, run: Path, settings: config.Settings, console: Console) ->
         console.print(f"autoencoder: {made}, {quality:.1f} dB PSNR")
         diffusion = settings.diffusion
         schedule = noise_schedule(diffusion.steps, diffusion.schedule, diffusion.prediction)
+        for steps in (settings.sampling.steps, settings.sampling.mask_steps):
+            Solver(settings.sampling.solver, dict(schedule.config), steps)  # says what cannot be sampled
         base = bundle.Bundle(bundle.facts_of(settings, codec), patches.labels, dict(schedule.config), codec)
         bundle.save(
             base, folder, settings, "Autoencoder, schedule and labels of a run: a bundle without U-Nets.\n"
@@ -120,10 +139,10 @@ def _base(data: Path, run: Path, settings: config.Settings, console: Console) ->
 
 
 def _check_sides(patches: Patches, settings: config.Settings) -> None:
-    height, width = patches.picture(0).shape[:2]
-    if min(height, width) < settings.image_patch_px:
+    smallest = min(min(row["height"], row["width"]) for row in patches.rows)
+    if smallest < settings.image_patch_px:
         raise UserError(
-            f"{patches.folder} holds patches of {width}×{height} pixels; "
+            f"{patches.folder} holds patches of {smallest} pixels; "
             f"image_model.patch × autoencoder.factor needs {settings.image_patch_px}"
         )
 

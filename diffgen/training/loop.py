@@ -62,7 +62,9 @@ class Trainee:
         self.optimizer: Optimizer = make(
             unet.parameters(), lr=part.lr, betas=part.betas, weight_decay=part.weight_decay
         )
-        self.rate = OneCycleLR(self.optimizer, part.lr, total_steps=part.steps + 1, pct_start=part.warmup)
+        self.rate = OneCycleLR(
+            self.optimizer, part.lr, total_steps=part.steps + 1, pct_start=part.warmup, cycle_momentum=False
+        )
         self.ema = EMAModel(unet.parameters(), decay=part.ema, use_ema_warmup=True, power=2 / 3)
 
     def write(self, folder: Path) -> None:

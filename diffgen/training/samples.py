@@ -1,10 +1,6 @@
 """Grids of samples during training: one-patch canvases under fixed seeds and held-out label maps."""
 
-from functools import partial
-from typing import Any
-
 import numpy as np
-import torch
 from einops import rearrange
 from torch import nn
 
@@ -31,42 +27,42 @@ def held_out(patches: Patches, side: int) -> list[LabelMap]:
     return [patches.label_map(int(number))[:side, :side] for number in numbers]
 
 
-@torch.no_grad()
 def image_grid(
     unet: nn.Module, bundle: Bundle, label_maps: list[LabelMap], settings: config.Settings
 ) -> Picture:
     """Label maps in their colours, and below each the image that fills it."""
     facts, sampling = bundle.facts, settings.sampling
-    columns = []
-    for k, label_map in enumerate(label_maps):
-        canvas = _canvas(k, facts.image_channels, masks.on_grid(label_map, facts.factor), bundle, settings)
-        latents = run(
-            canvas,
-            image_denoiser(unet),
-            sampling.guidance,
-            settings.image_model.conditioning,
-            sampling.micro_batch,
-        )
-        picture = decode(bundle.codec.decode, latents, facts.factor, latents.shape[1], 0.0)
-        columns.append(np.stack([bundle.labels.paint(label_map), picture]))
-    return rearrange(np.stack(columns), "k row h w z -> (row h) (k w) z")
+    conditioning, steps = settings.image_model.conditioning, sampling.steps
+    canvases = [
+        _canvas(k, facts.image_channels, masks.on_grid(label_map, facts.factor), steps, bundle, settings)
+        for k, label_map in enumerate(label_maps)
+    ]
+    filled = run(canvases, image_denoiser(unet), sampling.guidance, conditioning, sampling.micro_batch)
+    pictures = [
+        decode(bundle.codec.decode, latents, facts.factor, latents.shape[1], 0.0) for latents in filled
+    ]
+    rows = np.stack([[bundle.labels.paint(label_map) for label_map in label_maps], pictures])
+    return rearrange(rows, "row k h w z -> (row h) (k w) z")
 
 
-@torch.no_grad()
 def mask_grid(unet: nn.Module, bundle: Bundle, settings: config.Settings) -> Picture:
     """Eight label maps of the mask model at four times their scale, contexts by turns."""
-    facts, labels = bundle.facts, bundle.labels
-    maps = []
-    for k in range(COUNT):
-        context = np.full((facts.mask_patch,) * 2, 1 + k % len(labels.contexts), np.uint8)
-        canvas = _canvas(k, masks.num_bits(len(labels)), context, bundle, settings)
-        bits = run(canvas, mask_denoiser(unet), 0.0, "per_label", settings.sampling.micro_batch)
-        maps.append(labels.paint(masks.from_bits(bits, len(labels))).repeat(4, 0).repeat(4, 1))
-    return rearrange(np.stack(maps), "(row k) h w z -> (row h) (k w) z", row=2)
+    facts, labels, sampling = bundle.facts, bundle.labels, settings.sampling
+    bits, steps = masks.num_bits(len(labels)), sampling.mask_steps
+    contexts = [
+        np.full((facts.mask_patch,) * 2, 1 + k % len(labels.contexts), np.uint8) for k in range(COUNT)
+    ]
+    canvases = [_canvas(k, bits, context, steps, bundle, settings) for k, context in enumerate(contexts)]
+    drawn = run(canvases, mask_denoiser(unet), sampling.mask_guidance, "per_label", sampling.micro_batch)
+    maps = np.stack([labels.paint(masks.from_bits(planes, len(labels))) for planes in drawn])
+    large = maps.repeat(4, axis=1).repeat(4, axis=2)
+    return rearrange(large, "(row k) h w z -> (row h) (k w) z", row=2)
 
 
-def _canvas(k: int, channels: int, label_map: LabelMap, bundle: Bundle, settings: config.Settings) -> Canvas:
-    solver = Solver(settings.sampling.solver, bundle.schedule, settings.sampling.steps, settings.sampling.eta)
-    rule: Any = partial(covers.jittered, overlap=0.0)
+def _canvas(
+    k: int, channels: int, label_map: LabelMap, steps: int, bundle: Bundle, settings: config.Settings
+) -> Canvas:
+    solver = Solver(settings.sampling.solver, bundle.schedule, steps, settings.sampling.eta)
     side = label_map.shape[0]
+    rule = covers.rule("jittered", overlap=0.0)
     return Canvas((channels, side, side), label_map, side, rule, solver, (settings.seed, k), PURPOSES)

@@ -39,7 +39,7 @@ def make(
                     shares = labels.shares(label_map) if labelled else [1.0] + [0.0] * (len(labels) - 1)
                     row = {
                         "key": f"{k:09d}", "source": f"slide{k % 2}", "x": 0, "y": 0, "labelled": labelled,
-                        "context": k % len(labels.contexts), "shares": shares,
+                        "context": k % len(labels.contexts), "shares": shares, "height": side, "width": side,
                     }  # fmt: skip
                     rows.append({"kind": kind, "split": split, "shard": shard, **row})
                     _add(tar, f"{k:09d}.json", json.dumps(row).encode())

@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from diffgen.config import Settings, load
+from diffgen.data import showcase
 from diffgen.data.prepare import prepare
 from diffgen.data.report import Report
 from diffgen.errors import UserError
@@ -19,7 +20,9 @@ from diffgen.labels import Labels
 from tests.data.pictures import GLASS, save_image, save_slide, tissue
 
 REAL = Path(__file__).parents[2] / "../shared/data/slides/cmu_small_region.svs"
-SMALL = ["image_model.patch=16", "mask_model.patch=8", "prepare.assume_mpp=0.5"]  # 64 px stored 128; 128 px
+SAME = ("source", "x", "y", "height", "width", "split", "labelled", "context", "shares")
+SMALL = ["image_model.patch=16", "mask_model.patch=8", "mask_model.attention=[8]", "prepare.assume_mpp=0.5"]
+"""Images of 64 px, stored at 128; label maps of 128 px."""
 
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -77,6 +80,7 @@ def test_masks_and_what_is_left_out(tmp_path: Path) -> None:
     assert all(reason in text for reason in reasons.values())
     assert "3 files without µm per pixel of their own: 0.5 is assumed" in text
     assert set(report.sources) == {"good.png", "bare.png", "rgba.png", "slide.tiff"}
+    assert not text.startswith("\n")  # of the bars nothing stays
     assert report.sources["slide.tiff"]["mpp"] == pytest.approx([0.25, 0.25])
 
     out = tmp_path / "out"
@@ -85,12 +89,13 @@ def test_masks_and_what_is_left_out(tmp_path: Path) -> None:
     assert labels.contexts == ("in",)
     rows = pq.read_table(out / "patches.parquet").to_pylist()
     assert len(rows) == sum(n for counts in report.patches.values() for n in counts.values())
+    assert any(row["height"] < 128 for row in rows if row["kind"] == "image")  # of bare.png
     for row in rows:
         sample = members(out / row["shard"])
         meta = json.loads(sample[row["key"] + ".json"])
-        assert {key: meta[key] for key in ("source", "x", "y", "split", "labelled", "shares")} == {
-            key: row[key] for key in ("source", "x", "y", "split", "labelled", "shares")
-        }
+        assert {key: meta[key] for key in SAME} == {key: row[key] for key in SAME}
+        stored = sample[row["key"] + (".png" if row["kind"] == "image" else ".mask.png")]
+        assert Image.open(BytesIO(stored)).size == (row["width"], row["height"])
         assert (f"{row['key']}.mask.png" in sample) == row["labelled"] == (row["source"] == "good.png")
         assert (f"{row['key']}.png" in sample) == (row["kind"] == "image")
     assert json.loads((out / "statistics.json").read_text())["patches"] == report.patches
@@ -146,6 +151,33 @@ def test_user_errors_come_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         run([tmp_path / "nothing"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="are the same folder"):
+        run([tmp_path / "in"], tmp_path / "in")
+    (tmp_path / "backup").mkdir()
+    (tmp_path / "backup" / "image-train-000000.tar").write_bytes(b"mine")
+    with pytest.raises(UserError, match="was not made by diffgen prepare"):
+        run([tmp_path / "in"], tmp_path / "backup", "prepare.classes={1: a}")
+    assert [path.name for path in (tmp_path / "backup").iterdir()] == ["image-train-000000.tar"]
+
+
+def test_a_run_that_was_killed_starts_again_with_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_image(tmp_path / "in" / "a.png", tissue(256, 256), np.ones((256, 256), np.uint8))
+    arguments = ("prepare.classes={1: a}", "prepare.patches_per_shard=2")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(showcase, "overviews", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run([tmp_path / "in"], tmp_path / "out", *arguments)
+    (tmp_path / "out" / "image-train-000099.tar").write_bytes(b"of more sources")
+    (tmp_path / "out" / "mask-test-000000.tar.partial").write_bytes(b"half")
+    run([tmp_path / "in"], tmp_path / "out", *arguments)
+    run([tmp_path / "in"], tmp_path / "afresh", *arguments)
+    assert checksums(tmp_path / "out") == checksums(tmp_path / "afresh")
 
 
 def test_nothing_to_prepare_names_the_reason(tmp_path: Path) -> None:

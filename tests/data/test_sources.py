@@ -46,6 +46,19 @@ def test_what_lies_in_the_output_folder_is_no_source(tmp_path: Path) -> None:
     assert [source.name for source in found] == ["one.png"]
 
 
+def test_a_source_that_is_the_output_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_image(tmp_path / "data" / "slides" / "one.png", PICTURE)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UserError, match=r"^source data/ and output are the same folder; choose another --out$"
+    ):
+        find_sources(["data/"], Path("data"))
+    with pytest.raises(
+        UserError, match=r"^source data/slides: all of it lies in the output folder data; choose"
+    ):
+        find_sources(["data/slides"], Path("data"))
+
+
 @pytest.mark.parametrize("name", ["missing.svs", "empty", "text.txt"])
 def test_wrong_paths_are_one_clear_line(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()

@@ -73,6 +73,15 @@ def test_crops_keep_picture_and_labels_together() -> None:
     assert len(seen) > 40
 
 
+def test_crops_hold_the_class_that_is_asked_for() -> None:
+    label_map = np.zeros((20, 30), np.uint8)
+    label_map[19, 4] = label_map[0, 29] = 3
+    picture = np.zeros((20, 30, 3), np.uint8)
+    for seed in range(40):
+        _, labels = crop(picture, label_map, 8, np.random.default_rng(seed), holding=3)
+        assert (labels == 3).any()
+
+
 def test_eight_different_turns() -> None:
     array = np.arange(9, dtype=np.uint8).reshape(3, 3)
     assert len({dihedral(array, turn).tobytes() for turn in range(8)}) == 8

@@ -13,7 +13,7 @@ PURPOSES = (Purpose.IMAGE_NOISE, Purpose.IMAGE_COVER, Purpose.IMAGE_STEP_NOISE)
 
 
 def make(height: int, width: int, rule: str = "jittered", index: int = 0, eta: float = 0.0) -> Canvas:
-    solver = Solver("ddim" if eta else "dpmsolver++", SCHEDULE, 3, eta)
+    solver = Solver("ddim" if eta else "dpmsolver++", SCHEDULE, 4 if eta else 3, eta)
     label_map = np.zeros((height, width), np.uint8)
     return Canvas((2, height, width), label_map, 8, covers.rule(rule, 0.25), solver, (7, index), PURPOSES)
 

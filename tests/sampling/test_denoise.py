@@ -82,13 +82,33 @@ def by_label(latents: torch.Tensor, timesteps: torch.Tensor, maps: torch.Tensor)
     return (latents - alphas.sqrt() * clean) / (1 - alphas).sqrt()
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_the_canvas_does_as_the_solver_alone(prediction: str) -> None:
+    """Multistep solvers keep what they were given: the canvas must not write over it in the next step."""
+    config = dict(noise_schedule(1000, "squaredcos_cap_v2", prediction).config)
+    solver = Solver("dpmsolver++", config, 6)
+    canvas = Canvas(
+        (1, 8, 8), np.ones((8, 8), np.uint8), 8, covers.rule("jittered", 0), solver, (1, 2), PURPOSES
+    )
+    alone, y = Solver("dpmsolver++", config, 6), torch.from_numpy(canvas.latents.copy())
+    for t in alone.timesteps:
+        y = alone.step(torch.tanh(y), t, y)
+
+    def tanh(latents: torch.Tensor, timesteps: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        del timesteps, maps
+        return torch.tanh(latents)
+
+    (filled,) = run([canvas], tanh, 0.0, "per_label", 4)
+    assert np.array_equal(filled, y.numpy())
+
+
 @pytest.mark.parametrize("solver", ["ddim", "dpmsolver++"])
 @pytest.mark.parametrize("rule", ["jittered", "random"])
 @pytest.mark.parametrize("shape", [(8, 8), (19, 30)])
 def test_algorithm_2_fills_each_label_with_its_own(solver: str, rule: str, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     label_map = rng.integers(0, 4, shape).astype(np.uint8)
-    made = Solver(solver, dict(SCHEDULE.config), 6)
+    made = Solver(solver, dict(SCHEDULE.config), 8)
     canvas = Canvas((2, *shape), label_map, 8, covers.rule(rule, 0.2), made, (1, 2), PURPOSES)
-    filled = run(canvas, by_label, 0.0, "per_label", 4)
+    (filled,) = run([canvas], by_label, 0.0, "per_label", 4)
     assert np.abs(filled - label_map).max() < 0.05

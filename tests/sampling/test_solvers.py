@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffgen.errors import UserError
 from diffgen.sampling.solvers import Solver, even_log_snr, log_snr, noise_schedule
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
@@ -39,6 +40,14 @@ def test_exact_on_a_known_distribution(name: str, prediction: str) -> None:
         y = solver.step(given, t, y)
     assert float(y.mean()) == pytest.approx(2, abs=0.03)
     assert float(y.std()) == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"), [("ddim", 30), ("ddim", 600), ("ddim", 1001), ("dpmsolver++", 1001)]
+)
+def test_steps_that_would_be_wrong_silently_are_refused(name: str, steps: int) -> None:
+    with pytest.raises(UserError, match=str(steps)):
+        Solver(name, dict(noise_schedule(1000, "linear", "epsilon").config), steps)
 
 
 def test_latents_are_not_clipped() -> None:

@@ -16,7 +16,7 @@ from diffgen.synthesis.card import BOX, GAP, MARGIN, PREVIEW_SAMPLES, dataset_ca
 from diffgen.synthesis.store import pack
 
 LABELS = Labels(("unknown", "tumour|core", "stroma"), ("luminal", "basal"), (0.5, 0.5))
-RUN = {"seed": 7, "bundle": {"hash": "0123abcd"}, "sampling": {"steps": 20}}
+RUN = {"seed": 7, "bundle": "0123abcd", "sampling": {"steps": 20}}
 
 
 def table(num: int = 3, shards: int = 2) -> Any:
@@ -53,6 +53,19 @@ def test_front_matter_and_counts() -> None:
     settings = re.search(r"```yaml\n(.*?)```", body, re.DOTALL)
     assert settings
     assert yaml.safe_load(settings[1]) == RUN
+    written = "shard-000000.tar manifest.parquet manifest/ labels.json run.json settings.yaml"
+    assert all(f"| `{name}`" in body for name in written.split())
+
+
+def test_given_label_maps_have_no_context() -> None:
+    manifest = table()
+    column = manifest.schema.get_field_index("context")
+    card = dataset_card(RUN, manifest.set_column(column, "context", pa.nulls(3, pa.string())), LABELS)
+    assert "Contexts:" not in card
+    assert "for a context" not in card
+    assert "sampled for a label map that was given" in card
+    assert "\n\n\n" not in card
+    assert "\n\n\n" not in dataset_card(RUN, table(), LABELS)
 
 
 def test_class_shares_weigh_pixels() -> None:

@@ -149,7 +149,12 @@ def test_sizes_from_one_patch_up(tiny_bundle: Path, tmp_path: Path, size: str) -
 
 
 @pytest.mark.parametrize(
-    "sampling", [{"solver": "ddim", "eta": 1.0}, {"cover": "random"}, {"guidance": 2.0, "mask_guidance": 1.0}]
+    "sampling",
+    [
+        {"solver": "ddim", "eta": 1.0, "steps": 4, "mask_steps": 4},
+        {"cover": "random"},
+        {"guidance": 2.0, "mask_guidance": 1.0},
+    ],
 )
 def test_other_solvers_rules_and_guidance_repeat(
     tiny_bundle: Path, whole: Path, tmp_path: Path, sampling: dict[str, object]

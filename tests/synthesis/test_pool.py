@@ -20,7 +20,7 @@ def undisturbed(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return shard_hashes(out)
 
 
-@pytest.mark.parametrize("samplers", [1, 2])
+@pytest.mark.parametrize("samplers", [2, 4])
 def test_the_pool_writes_what_one_process_does(
     tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, samplers: int
 ) -> None:
@@ -61,7 +61,7 @@ def processes(actor: str) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds its victims in /proc")
-@pytest.mark.parametrize("victim", ["Coordinator", "PooledSampler"])
+@pytest.mark.parametrize("victim", ["Coordinator", "PooledSampler", "ShardWriter"])
 def test_a_killed_actor_changes_nothing(
     tiny_bundle: Path,
     undisturbed: dict[str, str],

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffgen.sampling.canvas import NonFiniteError
 from diffgen.sampling.masks import to_bits
 from diffgen.synthesis.coordinator import Lease
 from diffgen.synthesis.painting import Layout, Render
@@ -39,6 +40,15 @@ def test_layout_enlarges_and_cleans(sampler: Sampler) -> None:
     (large,) = sampler.work(Lease(1, "layout", (Layout(to_bits(label_map, 5), 64, 120),)))
     assert large.shape == (64, 120)
     assert set(np.unique(large)) == {2, 4}
+
+
+def test_a_decoder_s_nan_never_becomes_pixels(sampler: Sampler) -> None:
+    """Promise 10, for the autoencoder."""
+    latents = np.zeros((4, 8, 10), np.float32)
+    latents[0, 3, 3] = np.nan
+    (result,) = sampler.work(Lease(1, "render", (Render(latents, np.zeros((32, 40), np.uint8)),)))
+    assert isinstance(result, NonFiniteError)
+    assert "tile at row 0, column 0" in str(result)
 
 
 def test_render_gives_both_pictures_and_shares(sampler: Sampler) -> None:

@@ -48,13 +48,29 @@ def test_two_workers_make_a_bundle_and_the_run_goes_on(data: Path, tmp_path: Pat
         launch(["image"], data, tmp_path / "run", settings(image={"steps": 9, "batch": 4}), console)
 
 
+@pytest.mark.usefixtures("ray_cluster")
+def test_more_than_the_machine_has_is_said(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training\.workers=4 with training\.threads=99 need 396 CPUs"):
+        launch(["mask"], data, tmp_path / "run", settings(workers=4, threads=99), Console(quiet=True))
+
+
 def test_what_does_not_fit_is_said_before_any_work(data: Path, tmp_path: Path, labels: Labels) -> None:
     console = Console(quiet=True)
     with pytest.raises(UserError, match="holds no prepared data"):
         launch(["image"], tmp_path / "absent", tmp_path / "run", settings(), console)
-    wide = config.validate(config.merge(TINY, {"image_model": {"patch": 64}}))
-    with pytest.raises(UserError, match=r"patches of 64×64 pixels.*needs 256"):
+    wide = config.validate(config.merge(TINY, {"image_model": {"patch": 64, "attention": [32]}}))
+    with pytest.raises(UserError, match=r"patches of 64 pixels.*needs 256"):
         launch(["image"], data, tmp_path / "wide", wide, console)
+    for change, named in (
+        ({"mask_model": {"pixel_um": 4.0}}, "mask_model.pixel_um 8.0, training asks for 4.0"),
+        ({"prepare": {"mpp": 1.0}}, "prepare.mpp 0.5, training asks for 1.0"),
+    ):
+        with pytest.raises(UserError, match=named):
+            launch(["mask"], data, tmp_path / "run", config.validate(config.merge(TINY, change)), console)
+    ddim = config.validate(config.merge(TINY, {"sampling": {"solver": "ddim", "steps": 30}}))
+    with pytest.raises(UserError, match="30 steps do not divide"):
+        launch(["mask"], data, tmp_path / "run", ddim, console)
+    assert not (tmp_path / "run" / "run.yaml").exists(), "a start that failed claims nothing"
     empty = prepared.make(tmp_path / "empty", settings(), labels, images=0, unlabelled=0)
     with pytest.raises(UserError, match="no image patches"):
         launch(["image"], empty, tmp_path / "run2", settings(), console)
