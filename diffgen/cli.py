@@ -99,7 +99,11 @@ def train(
 
     folder = Path(settings.places.runs) / settings.places.run
     console.print(f"run: {folder}")
-    launch(("mask", "image") if which == "both" else (which,), data, folder, settings, console)
+    try:
+        launch(("mask", "image") if which == "both" else (which,), data, folder, settings, console)
+    except KeyboardInterrupt:
+        console.print("[yellow]stopped[/]: the same command goes on from the last checkpoint")
+        sys.exit(130)
     bundle = folder / "bundle"
     places.remember("bundle", bundle)
     console.print(f"bundle: {bundle}   curves: tensorboard --logdir {folder / 'tensorboard'}")

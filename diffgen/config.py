@@ -1,283 +1,58 @@
-"""Typed settings: one tree for all commands.
+"""Settings put together: one tree for all commands.
 
-A tree is put together from the defaults here, a preset or a YAML file, the settings saved with the
-data or the bundle, and `--set key=value` on the command line, each over the one before. A key
-that does not exist, a value of the wrong type and a combination that cannot work are one line
-that names key, value and what is allowed.
+A tree is made of the defaults of `schema`, the settings saved with the data or the bundle, a preset
+or a YAML file, and `--set key=value` on the command line, each over the one before. A key that does
+not exist, a value of the wrong type and a combination that cannot work are one line that names key,
+value and what is allowed.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from diffgen.errors import UserError, one_line
+from diffgen.schema import (
+    Autoencoder,
+    Diffusion,
+    ImageModel,
+    MaskModel,
+    Part,
+    Places,
+    Prepare,
+    Sampling,
+    Settings,
+    Synthesis,
+    Training,
+    UNet,
+)
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A branch of the tree: unknown keys are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Prepare(Section):
-    """Slides and images → training shards."""
-
-    mpp: Annotated[float, Field(gt=0)] = 0.5
-    """µm per pixel of the training images."""
-    assume_mpp: Annotated[float, Field(gt=0)] | None = None
-    """µm per pixel of a source file that does not say its own."""
-    labels: Literal["masks", "stain", "none"] = "masks"
-    """`masks`: from `<stem>_mask.png`; `stain`: weak labels from the stains where there is no mask."""
-    classes: dict[int, str] = {}
-    """Names of the ids in the masks (0 is always unknown)."""
-    mask_values: dict[int, int] = {}
-    """Pixel value in a mask file → class id, where they differ (such as 255 → 1)."""
-    contexts: Literal["one", "folder"] = "one"
-    """Context of a source: one for all, or the name of the folder the file lies in."""
-    stride: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Step between image patches, in units of a stored patch."""
-    mask_stride: Annotated[float, Field(gt=0, le=1)] = 0.25
-    """Step between mask patches, in units of a mask patch."""
-    min_tissue: Share = 0.25
-    """Least share of tissue in a patch that is kept."""
-    test_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of the sources (or, with few sources, of each source's length) kept for testing."""
-    patches_per_shard: Positive = 512
-
-
-class Autoencoder(Section):
-    """Image ↔ latents. `factor` and `channels` are checked against the weights."""
-
-    kind: Literal["linear", "kl", "tiny"] = "linear"
-    source: str | None = None
-    """Hub id or folder of a diffusers autoencoder (`kl`, `tiny`)."""
-    subfolder: str | None = None
-    factor: Positive = 4
-    """Image pixels per latent pixel, along a side."""
-    channels: Positive = 12
-    standardize: bool = True
-    """Bring the latents to mean 0, deviation 1 a channel by what is measured on the data."""
-
-    @model_validator(mode="after")
-    def _source(self) -> Self:
-        if self.kind != "linear" and not self.source:
-            raise ValueError(f"autoencoder.kind {self.kind!r} needs autoencoder.source, a hub id or a folder")
-        if self.kind == "linear" and self.channels > 3 * self.factor**2:
-            raise ValueError(
-                f"autoencoder.channels {self.channels}: a block of {self.factor}² RGB pixels "
-                f"has at most {3 * self.factor**2}"
-            )
-        return self
-
-
-class UNet(Section):
-    """What both U-Nets have in common (paper, Table 6)."""
-
-    patch: Positive = 32
-    """Side of the patches it is trained on, in its own pixels."""
-    width: Positive = 32
-    multipliers: tuple[Positive, ...] = (1, 2, 4)
-    blocks: Positive = 2
-    """ResNet blocks a level."""
-    attention: tuple[Positive, ...] = (16, 8)
-    """Sides of the feature maps of a patch that get an attention layer."""
-    heads: Positive = 4
-    head_channels: Positive = 32
-
-    @property
-    def down(self) -> int:
-        """Its feature maps shrink by this factor in all; a patch's side is a multiple of it."""
-        return int(2 ** (len(self.multipliers) - 1))
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.patch % self.down:
-            raise ValueError(
-                f"patch {self.patch} must be a multiple of {self.down} "
-                f"with {len(self.multipliers)} multipliers"
-            )
-        if self.width % 4:
-            raise ValueError(f"width {self.width} must be a multiple of 4")
-        sides = [self.patch >> level for level in range(len(self.multipliers))]
-        for side in self.attention:
-            if side not in sides:
-                raise ValueError(f"attention {side}: the feature maps of a patch have sides {sides}")
-        return self
-
-
-class ImageModel(UNet):
-    conditioning: Literal["per_label", "joint"] = "per_label"
-    """`per_label`: one forward a label (paper); `joint`: each pixel asks with its own label, one forward."""
-
-
-class MaskModel(UNet):
-    pixel_um: Annotated[float, Field(gt=0)] = 8.0
-    """Side of a mask pixel in µm."""
-
-
-class Diffusion(Section):
-    """The forward process; saved as the bundle's scheduler."""
-
-    steps: Annotated[int, Field(ge=2)] = 1000
-    schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
-    prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
-
-
-class Part(Section):
-    """Training of one of the two models."""
-
-    steps: Positive = 1000
-    batch: Positive = 16
-    """Patches a step, over all workers."""
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    """Peak of the OneCycle schedule."""
-    warmup: Share = 0.1
-    """Share of the steps in which the rate rises."""
-    optimizer: Literal["adam", "adamw"] = "adamw"
-    betas: tuple[Share, Share] = (0.9, 0.99)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    ema: Share = 0.995
-    """Largest decay of the moving average of the weights."""
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    """Largest gradient norm."""
-    p_conditional: Share = 0.5
-    """Probability that a sample is drawn from the labelled data, with its label; else its label is ∅.
-
-    The text of the paper calls p_unc the probability of the unconditional step; its eq. (9) and its
-    code make it that of the conditional one. At the paper's 0.5 both agree."""
-    checkpoint_every: Positive = 1000
-    sample_every: Positive = 1000
-    """Steps between grids of samples in TensorBoard."""
-
-
-class Training(Section):
-    workers: Positive = 1
-    """DDP workers."""
-    threads: Positive = 2
-    """CPU cores a worker."""
-    gpu: bool = False
-    """One GPU a worker (then NCCL, else gloo)."""
-    keep_checkpoints: Positive = 2
-    cache_mb: Annotated[int, Field(ge=0)] = 512
-    """Decoded patches a worker keeps in memory."""
-    max_failures: Annotated[int, Field(ge=0)] = 3
-    """Lost workers after which training goes on from its last checkpoint, before it gives up."""
-    image: Part = Part()
-    mask: Part = Part()
-
-    @model_validator(mode="after")
-    def _shares(self) -> Self:
-        for name, part in (("image", self.image), ("mask", self.mask)):
-            if part.batch % self.workers:
-                raise ValueError(
-                    f"training.{name}.batch {part.batch} must be a multiple "
-                    f"of training.workers {self.workers}"
-                )
-        return self
-
-
-class Sampling(Section):
-    """What shapes a sample, beside bundle, seed, index and size."""
-
-    solver: Literal["dpmsolver++", "ddim"] = "dpmsolver++"
-    steps: Annotated[int, Field(ge=2)] = 20
-    eta: Share = 0.0
-    """Share of the noise that DDIM draws anew in each step (the paper's code: 1)."""
-    guidance: Annotated[float, Field(ge=0)] = 0.0
-    """ω of eq. (2) for the image model."""
-    cover: Literal["jittered", "random"] = "jittered"
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.125
-    """Least overlap of neighbouring patches of the jittered grid, in patch sides."""
-    mask_steps: Annotated[int, Field(ge=2)] = 20
-    mask_guidance: Annotated[float, Field(ge=0)] = 0.0
-    """ω of eq. (2) for the mask model."""
-    min_region_um2: Annotated[float, Field(ge=0)] = 500.0
-    """Smaller regions of a sampled mask are given to their neighbours, in µm²."""
-    micro_batch: Positive = 8
-    """Patches a forward; the last batch is padded, so that a result never depends on its companions."""
-    threads: Positive = 1
-    """CPU threads a sampler (bytes depend on it)."""
-    decode_tile: Positive = 64
-    """Side of a decoded tile, in latent pixels."""
-    decode_overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.25
-
-    @model_validator(mode="after")
-    def _eta(self) -> Self:
-        if self.eta and self.solver != "ddim":
-            raise ValueError(f"sampling.eta {self.eta} needs sampling.solver=ddim, not {self.solver!r}")
-        return self
-
-
-class Synthesis(Section):
-    n: Positive = 4
-    size: Annotated[str, BeforeValidator(str)] = "512"
-    """Side of the images in pixels, `S` or `WxH`."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    context: str | None = None
-    """Context of all images; by default drawn by its share in the data."""
-    images_per_shard: Positive = 64
-    samplers: Positive | Literal["auto"] = "auto"
-    """Sampler actors; `auto`: one a GPU or, where there is none, as many as the cores have threads for."""
-    in_flight: Positive = 8
-    """Images a coordinator works on at a time."""
-    lease: Positive = 32
-    """Patches a sampler takes at a time."""
-    lease_timeout_s: Annotated[float, Field(gt=0)] = 600.0
-    """A lease that is older is handed out again."""
-
-
-class Places(Section):
-    """Where commands look when they are not told (see also `.diffgen.json`, the last ones used)."""
-
-    data: str = "data"
-    runs: str = "runs"
-    run: str = "default"
-    out: str = "out"
-
-
-class Settings(Section):
-    """The whole tree."""
-
-    seed: Annotated[int, Field(ge=0)] = 0
-    places: Places = Places()
-    prepare: Prepare = Prepare()
-    autoencoder: Autoencoder = Autoencoder()
-    image_model: ImageModel = ImageModel()
-    mask_model: MaskModel = MaskModel()
-    diffusion: Diffusion = Diffusion()
-    training: Training = Training()
-    sampling: Sampling = Sampling()
-    synthesis: Synthesis = Synthesis()
-
-    @property
-    def image_patch_px(self) -> int:
-        """Side of the image U-Net's patch in image pixels."""
-        return self.image_model.patch * self.autoencoder.factor
-
-    @property
-    def mask_pixel_px(self) -> int:
-        """Side of a mask pixel in image pixels."""
-        return round(self.mask_model.pixel_um / self.prepare.mpp)
-
-    @model_validator(mode="after")
-    def _scales(self) -> Self:
-        ratio = self.mask_model.pixel_um / self.prepare.mpp
-        if ratio < 1 or abs(ratio - round(ratio)) > 1e-6:
-            raise ValueError(
-                f"mask_model.pixel_um {self.mask_model.pixel_um} must be a whole multiple "
-                f"of prepare.mpp {self.prepare.mpp}"
-            )
-        return self
-
-    def dump(self) -> str:
-        """The tree as YAML, as it is saved with every run."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+__all__ = [
+    "Autoencoder",
+    "Diffusion",
+    "ImageModel",
+    "MaskModel",
+    "Part",
+    "Places",
+    "Prepare",
+    "Sampling",
+    "Settings",
+    "Synthesis",
+    "Training",
+    "UNet",
+    "differences",
+    "given",
+    "leaf",
+    "load",
+    "merge",
+    "parse_override",
+    "parse_size",
+    "preset",
+    "read_yaml",
+    "validate",
+]
 
 
 def load(

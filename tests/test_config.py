@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,7 +72,7 @@ def test_each_layer_goes_over_the_one_before(tmp_path: Path) -> None:
 
 def test_saved_settings_load_again() -> None:
     settings = config.load("paper", ["synthesis.size=1024x512", "prepare.classes={1: nuclei}"])
-    assert config.validate(config.yaml.safe_load(settings.dump())) == settings
+    assert config.validate(yaml.safe_load(settings.dump())) == settings
 
 
 def test_unknown_preset_and_unreadable_file(tmp_path: Path) -> None:

@@ -80,15 +80,13 @@ class Painting:
 
     def next(self) -> tuple[int, Work]:
         """An open piece of work and its number; it is no longer open."""
+        assert self.canvas is not None
         number = self.open.popleft()
         if self.stage == "layout":
-            assert self.canvas is not None
             return number, Layout(self.canvas.latents, *self.plan.size)
         if self.stage == "render":
-            assert self.canvas is not None
             assert self.label_map is not None
             return number, Render(self.canvas.latents, self.label_map)
-        assert self.canvas is not None
         return number, self.canvas.patch_of(number)
 
     def put_back(self, turn: int, number: int) -> None:
