@@ -10,6 +10,7 @@ A run lives in one folder that all nodes see:
 """
 
 import shutil
+import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -177,18 +178,21 @@ def _fit(part: str, data: Path, run: Path, settings: config.Settings, console: C
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
         ),
     )
-    done = threading.Event()
+    done, handler = threading.Event(), signal.getsignal(signal.SIGINT)
     with progress.bar(console) as bar:
         watcher = threading.Thread(target=_watch, args=(board, bar, part, steps, done), daemon=True)
         watcher.start()
         try:
             result = trainer.fit()
+        except SystemExit as stopped:  # what Ray Train makes of Ctrl-C
+            raise KeyboardInterrupt from stopped
         except ray.train.TrainingFailedError as error:
             cause = str(error).strip().splitlines()[-1]
             raise UserError(
                 f"training of the {part} model failed: {cause}; the same command goes on"
             ) from error
         finally:
+            signal.signal(signal.SIGINT, handler)  # Ray Train leaves its own behind
             done.set()
             watcher.join()
     news = ray.get(board.read.remote())
