@@ -218,7 +218,7 @@ class Synthesis(Section):
     samplers: Positive | Literal["auto"] = "auto"
     """Sampler actors; `auto`: one a GPU or, where there is none, as many as the cores have threads for."""
     in_flight: Positive = 8
-    """Images a coordinator works on at a time."""
+    """Images a coordinator works on at a time; at least two a sampler."""
     lease: Positive = 32
     """Patches a sampler takes at a time."""
     lease_timeout_s: Annotated[float, Field(gt=0)] = 600.0

@@ -45,8 +45,9 @@ configs:
 
 # Synthetic histopathology images with label maps
 
-**{num} synthetic {images}** of {sizes} with a label map each, in {shards}. No image shows tissue of a
-patient: all were sampled by [diffgen](#how-it-was-made) from a trained generator (bundle `{bundle}`).
+**{num} synthetic {images}** of {sizes} with a label map each, in {shards}. All were sampled by
+[diffgen](#how-it-was-made) from a trained generator (bundle `{bundle}`);
+how close they come to its training images has to be measured before they are shared.
 The licence is left to whoever publishes it.
 
 ![The first samples and their label maps](preview.png)

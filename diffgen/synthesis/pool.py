@@ -94,24 +94,22 @@ class Pool:
         self.task = task
         self.packed = ray.put(task.packed)  # travels to each node once
         sampling, settings = task.plan.sampling, task.settings
+        gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
+        auto = gpus or max(1, cpus // sampling.threads)
+        self.count = auto if settings.samplers == "auto" else settings.samplers
+        in_flight = max(settings.in_flight, 2 * self.count)  # enough for all samplers to find work
         free = ray.remote(num_cpus=0)
         self.coordinator = free(Coordinator).remote(
-            task.plan, task.indices, settings.in_flight, settings.lease_timeout_s
+            task.plan, task.indices, in_flight, settings.lease_timeout_s
         )
-        writer = task.writer()
-        if writer.store.folder is not None:  # a local folder is the driver's
+        if task.writer().store.folder is not None:  # a local folder is the driver's
             here = ray.get_runtime_context().get_node_id()
             free = ray.remote(
                 num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
             )
         self.writer = free(ShardWriter).remote(task.out, task.plan.run, settings.images_per_shard)
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        cpus = int(ray.cluster_resources().get("CPU", 1))
-        self.sampler = ray.remote(num_cpus=min(sampling.threads, cpus), num_gpus=1 if gpus else 0)(
-            PooledSampler
-        )
-        auto = gpus or max(1, cpus // sampling.threads)
-        self.count = auto if settings.samplers == "auto" else settings.samplers
+        resources = {"num_cpus": min(sampling.threads, cpus), "num_gpus": 1 if gpus else 0}
+        self.sampler = ray.remote(**resources)(PooledSampler)
         self.pulling: dict[Any, tuple[str, Any]] = {}
         self.writing: dict[Any, int] = {}
         self.begun: set[int] = set()
