@@ -51,15 +51,16 @@ def synthesize(
     if made:
         with _shown(console, made) as show:
             status = _painter(inline)(task, show)
-    if status.failed:
-        first = status.failed[min(status.failed)]
-        raise UserError(
-            f"{len(status.failed)} of {made} images failed, their shards are not written: {first}"
-        )
     writer = task.writer()
     writer.begin(task.n)
-    writer.finish(task.n, plan.labels)
     writer.store.write("settings.yaml", settings.dump().encode())
+    try:
+        writer.finish(task.n, plan.labels)
+    except UserError as error:
+        if not status.failed:
+            raise
+        failed, first = len(status.failed), status.failed[min(status.failed)]
+        raise UserError(f"{failed} of {made} images failed, their shards are not written: {first}") from error
     shards = num_shards(task.n, settings.synthesis.images_per_shard)
     return Summary(made, already, shards, time.monotonic() - began, status.forwards, writer.store.url)
 

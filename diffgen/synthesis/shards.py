@@ -170,10 +170,17 @@ class ShardWriter:
         return sha256
 
     def finish(self, n: int, labels: Labels) -> None:
-        """Merge the manifest, and write `labels.json`, the card and the preview. May be repeated."""
+        """Merge the manifest of all that is committed, and write `labels.json`, the card and the preview.
+
+        May be repeated. Raises `UserError` if shards are missing, after it has done so for the others.
+        """
         parts = self._committed()
-        missing = set(range(num_shards(n, self.per_shard))) - self.committed(n)
-        assert not missing, f"shards {sorted(missing)} are not complete"
+        if parts:
+            self._describe(parts, labels)
+        if missing := sorted(set(range(num_shards(n, self.per_shard))) - self.committed(n)):
+            raise UserError(f"{self.store.url}: shards {missing} are not complete")
+
+    def _describe(self, parts: Mapping[int, Any], labels: Labels) -> None:
         manifest = pa.concat_tables([parts[k] for k in sorted(parts)])
         self.store.write_table("manifest.parquet", manifest)
         self.store.write("labels.json", (json.dumps(labels.to_json(), indent=2) + "\n").encode())

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from diffgen.errors import UserError
+from diffgen.sampling.canvas import NonFiniteError
 from diffgen.synthesis import inline
 from diffgen.synthesis.sampler import Sampler
 from tests.synthesis.helpers import run, shard_hashes
@@ -178,3 +179,26 @@ def test_a_failed_image_is_named_and_its_shard_is_not_written(
     with pytest.raises(UserError, match=r"2 of 2 images failed.*image 0, image model, step 1 of 3, patch"):
         run(tiny_bundle, tmp_path, n=2)
     assert not list(tmp_path.glob("shard-*"))
+
+
+def test_the_shards_of_the_others_are_finished_all_the_same(
+    tiny_bundle: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, renders = Sampler.work, 0
+
+    def poisoned(self: Sampler, lease):  # type: ignore[no-untyped-def]
+        nonlocal renders
+        renders += lease.kind == "render"
+        broken = lease.kind == "render" and renders == 1
+        return [NonFiniteError("no number")] if broken else work(self, lease)
+
+    monkeypatch.setattr(inline.Sampler, "work", poisoned)
+    with pytest.raises(UserError, match=r"1 of 5 images failed.*autoencoder, no number"):
+        run(tiny_bundle, tmp_path, n=5)
+    assert 1 <= len(shard_hashes(tmp_path)) <= 2
+    assert shard_hashes(tmp_path).items() <= shard_hashes(whole).items()
+    table = pq.read_table(tmp_path / "manifest.parquet")
+    assert {f"{name}.tar" for name in table["shard"].to_pylist()} == set(shard_hashes(tmp_path))
+    monkeypatch.undo()
+    run(tiny_bundle, tmp_path, n=5)
+    assert shard_hashes(tmp_path) == shard_hashes(whole)
