@@ -191,8 +191,9 @@ def _asked(preset: str | None, overrides: list[str] | None, place: str) -> Path 
     """A place that the settings of this very command name."""
     from diffgen.config import given
 
-    named = given(preset, overrides or ()).get("places", {}).get(place)
-    return None if named is None else Path(named)
+    places = given(preset, overrides or ()).get("places")
+    named = places.get(place) if isinstance(places, dict) else None  # of any other type: refused later
+    return Path(named) if isinstance(named, str) else None
 
 
 def _default(thing: Any, console: Any) -> Path:
@@ -222,7 +223,8 @@ def main() -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that is not ours; from an actor with its trace before it
-        print(f"error: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+        line = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
 

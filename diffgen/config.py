@@ -136,7 +136,7 @@ def merge(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         old = merged.get(key)
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]  # both are mappings
     return merged
 
 

@@ -45,6 +45,8 @@ assert not heavy, heavy
         (["train"], "diffgen prepare"),
         (["train", "masks"], "expected both, image or mask"),
         (["train", "--data", "nowhere"], "nowhere holds no prepared data"),
+        (["train", "--set", "places=3", "--data", "nowhere"], "nowhere holds no prepared data"),
+        (["train", "--set", "places=3"], "diffgen prepare"),
         (["synthesize"], "is not a bundle: diffgen train"),
         (["synthesize", "--bundle", "nowhere"], "nowhere is not a bundle"),
     ],

@@ -61,7 +61,7 @@ class LinearAttention(nn.Module):
         self.query_key_value = nn.Conv2d(channels, 3 * inner, 1, bias=False)
         self.out = nn.Conv2d(inner, channels, 1)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]  # a bias is there
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, C, h, w) → features (B, C, h, w)."""

@@ -76,7 +76,7 @@ class Trunk(nn.Module):
         self.norm = nn.GroupNorm(groups, width)
         self.last = nn.Conv2d(width, channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]  # a bias is there
 
     def forward(
         self,
@@ -138,7 +138,7 @@ class ImageUNet(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
 
-        def layer(at: int, middle: bool) -> nn.Module:  # noqa: ARG001
+        def layer(at: int, middle: bool) -> nn.Module:  # noqa: ARG001 (the same layer everywhere)
             return MaskedCrossAttention(at, num_labels, heads, head_channels, groups_of(width))
 
         self.trunk = Trunk(channels, patch, width, multipliers, blocks, attention, layer)

@@ -122,7 +122,7 @@ def train(
         batch = source.batch(trainee.step, place.share(part.batch)).to(place.device)
         waited = time.perf_counter() - began
         value = loss(model, schedule, batch)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()  # type: ignore[no-untyped-call]  # torch's is not annotated
         norm = float(nn.utils.clip_grad_norm_(trainee.unet.parameters(), part.clip))
         if not math.isfinite(norm):  # DDP has shared the gradients, so all workers stop in the same step
             raise UserError(
