@@ -120,11 +120,20 @@ def save(bundle: Bundle, folder: Path, settings: config.Settings, card: str) -> 
     for name, part in parts.items():
         if part is not None:
             part.save_pretrained(folder / name)
+            _forget_origin(folder / name / "config.json")
             index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
     bundle.labels.save(folder / "labels.json")
     (folder / "settings.yaml").write_text(settings.dump(), encoding="utf-8")
     (folder / CARD).write_text(card, encoding="utf-8")
     (folder / INDEX).write_text(json.dumps(index | asdict(bundle.facts), indent=2) + "\n", encoding="utf-8")
+
+
+def _forget_origin(path: Path) -> None:
+    """Take out of a model's config the folder it was read from: no part of what the model is."""
+    if path.exists():
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree.pop("_name_or_path", None)
+        path.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load(folder: Path, weights: bool = True) -> Bundle:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffgen import config
 from diffgen.errors import UserError
 from diffgen.models import bundle
 
@@ -21,6 +22,15 @@ def test_round_trip(tiny_bundle: Path) -> None:
         assert torch.equal(tensor, again.image_unet.state_dict()[name])
     assert loaded.facts.patch_by_log_snr == ((None, 8),)
     assert loaded.facts.mask_pixel_px == 16
+
+
+def test_a_bundle_does_not_know_where_it_lay(
+    tiny_bundle: Path, tiny: config.Settings, tmp_path: Path
+) -> None:
+    """Saved again from another folder it has the same digest, and no path in it."""
+    bundle.save(bundle.load(tiny_bundle), tmp_path / "again", tiny, "")
+    assert bundle.digest(bundle.pack(tmp_path / "again")) == bundle.digest(bundle.pack(tiny_bundle))
+    assert not any(str(tiny_bundle).encode() in data for data in bundle.pack(tmp_path / "again").values())
 
 
 def test_diffusers_layout(tiny_bundle: Path) -> None:
