@@ -178,15 +178,18 @@ class Training(Section):
 class Sampling(Section):
     """What shapes a sample, beside bundle, seed, index and size."""
 
-    solver: Literal["dpmsolver++", "ddim"] = "dpmsolver++"
+    solver: Literal["dpmsolver++", "sde-dpmsolver++", "unipc", "euler", "ddim"] = "dpmsolver++"
+    spacing: Literal["log-snr", "time"] = "log-snr"
+    """What the steps are even in (DDIM: always time)."""
     steps: Annotated[int, Field(ge=2)] = 20
     eta: Share = 0.0
     """Share of the noise that DDIM draws anew in each step (the paper's code: 1)."""
     guidance: Annotated[float, Field(ge=0)] = 0.0
     """ω of eq. (2) for the image model."""
-    cover: Literal["jittered", "random"] = "jittered"
+    cover: Literal["jittered", "random", "aligned", "multidiffusion", "diffcollage"] = "jittered"
+    """How a step's patches are laid and weighed: `diffgen.sampling.covers` has one function for each."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.125
-    """Least overlap of neighbouring patches of the jittered grid, in patch sides."""
+    """Least overlap of neighbouring patches (jittered, multidiffusion), in patch sides."""
     mask_steps: Annotated[int, Field(ge=2)] = 20
     mask_guidance: Annotated[float, Field(ge=0)] = 0.0
     """ω of eq. (2) for the mask model."""
@@ -211,7 +214,7 @@ class Synthesis(Section):
     n: Positive = 4
     size: Annotated[str, BeforeValidator(str)] = "512"
     """Side of the images in pixels, `S` or `WxH`."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     context: str | None = None
     """Context of all images; by default drawn by its share in the data."""
     images_per_shard: Positive = 64
@@ -237,7 +240,7 @@ class Places(Section):
 class Settings(Section):
     """The whole tree."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     places: Places = Places()
     prepare: Prepare = Prepare()
     autoencoder: Autoencoder = Autoencoder()

@@ -1,19 +1,22 @@
 """The canvas of one image: latents y_t, noise canvas and time-state map (Algorithm 2, §4.3).
 
-Invariants: within a step every patch reads the same y_t; each latent pixel is written once, by its
-owner; when the time-state map is uniform the solver takes one step on the whole canvas. Which
-patches are asked for when, and in which order their estimates arrive, changes nothing.
+Invariants: within a step every patch reads the same y_t; every patch's estimate is taken once, and a
+pixel's are summed in patch order; when the time-state map is uniform the solver takes one step on the
+whole canvas. Which patches are asked for when, and in which order their estimates arrive, changes
+nothing.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from diffgen.labels import LabelMap
-from diffgen.sampling.covers import Cover, Rule
-from diffgen.sampling.seeds import Purpose, generator
-from diffgen.sampling.solvers import Solver, as_tensor
+from diffgen.sampling.covers import Cover, Covering
+from diffgen.sampling.seeds import Purpose, blocks, noise
+from diffgen.sampling.solvers import History, Solver, as_tensor
 
 Latents = NDArray[np.float32]
 """(C, h, w) of a patch, (C, H, W) of a canvas."""
@@ -24,12 +27,12 @@ class Patch:
     """What a sampler needs to estimate the noise of one patch."""
 
     latents: Latents
-    """(C, h, w): the crop z_t = proj_I(y_t)."""
+    """(C, h, w): the crop z_t = proj_I(y_t), scaled as the network wants it."""
     timestep: int
     labels: LabelMap
     """(h, w): the crop of M at the latent grid."""
     owned: NDArray[np.bool_]
-    """(h, w): the pixels that take their estimate from this patch."""
+    """(h, w): the pixels that take something from this patch."""
 
 
 class NonFiniteError(ValueError):
@@ -41,29 +44,30 @@ class Canvas:
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
+        channels: int,
         label_map: LabelMap,
-        patch: int,
-        rule: Rule,
+        covering: Covering,
         solver: Solver,
-        key: tuple[int, int],
-        purposes: tuple[Purpose, Purpose, Purpose],
+        purposes: tuple[Purpose, Purpose],
     ) -> None:
-        """A canvas (C, H, W) of noise y_T under a label map (H, W).
+        """A canvas of noise y_T under a label map (H, W).
 
-        `key` is (seed, image index); `purposes` name the streams of y_T, of the covers and of the
-        solver's own noise.
+        `purposes` name the streams of y_T and of the solver's own noise.
         """
-        assert label_map.shape == shape[1:], "the label map lies on the latent grid"
-        assert min(shape[1:]) >= patch, "a canvas is at least one patch wide"
-        self.label_map, self.patch, self.rule, self.solver = label_map, patch, rule, solver
-        self.key, self.purposes = key, purposes
-        self.latents: Latents = generator(*key, purposes[0]).standard_normal(shape, dtype=np.float32)
-        self.noise: Latents = np.zeros(shape, dtype=np.float32)
+        height, width = label_map.shape
+        assert (height, width) == (covering.height, covering.width), "covers fit the label map"
+        assert min(height, width) >= covering.base, "a canvas is at least one patch wide"
+        self.label_map, self.covering, self.solver, self.purposes = label_map, covering, solver, purposes
+        self.blocks = blocks(height, width)
+        self.latents: Latents = np.empty((channels, height, width), dtype=np.float32)
+        for block in self.blocks:
+            fresh = noise(covering.key, purposes[0], 0, channels, block)
+            self.latents[:, block[0], block[1]] = fresh * np.float32(solver.start_scale)
+        self.noise: Latents = np.zeros_like(self.latents)
+        self.histories: list[History] = [{} for _ in self.blocks]
         self.step = 0
-        self.time_state = np.full(shape[1:], self.steps, dtype=np.int16)  # L_T ≡ T
-        self.cover = self._draw_cover()
-        self.unwritten = self.label_map.size
+        self.time_state = np.full((height, width), self.steps, dtype=np.int16)  # L_T ≡ T
+        self._begin_step()
 
     @property
     def steps(self) -> int:
@@ -76,21 +80,29 @@ class Canvas:
     @property
     def full(self) -> bool:
         """Whether every pixel has its estimate, that is: the time-state map is uniform."""
-        return self.unwritten == 0
+        return self.missing == 0
 
-    def _draw_cover(self) -> Cover:
-        height, width = self.label_map.shape
-        return self.rule(height, width, self.patch, generator(*self.key, self.purposes[1], self.step))
+    def _begin_step(self) -> None:
+        self.cover: Cover = self.covering.at(self.step)
+        self.missing = len(self.cover)
+        self.next_sum = 0  # patches before this one are summed (where there are weights)
+        self.early: dict[int, Latents] = {}  # those that came before their turn
+        self.due = None if self.cover.weights is None else self.cover.touches()
 
     def patch_of(self, number: int) -> Patch:
         """Patch `number` of this step's cover (Alg. 2, lines 4–5)."""
         box = self.cover.box(number)
+        latents = self.latents[:, box[0], box[1]]
         return Patch(
-            np.ascontiguousarray(self.latents[:, box[0], box[1]]),
+            latents * np.float32(self.solver.input_scale(self.step)),
             self.solver.timesteps[self.step],
             np.ascontiguousarray(self.label_map[box]),
             self.cover.owned(number),
         )
+
+    def labels_of(self, number: int) -> LabelMap:
+        """(h, w): the label map of a patch."""
+        return self.label_map[self.cover.box(number)]
 
     def write(self, number: int, estimate: NDArray[np.float32]) -> None:
         """Estimates (C, owned pixels) of patch `number` → noise canvas and L (Alg. 2, lines 10–16).
@@ -101,30 +113,100 @@ class Canvas:
             raise NonFiniteError(
                 f"step {self.step + 1} of {self.steps}, patch {number}: not a finite estimate"
             )
+        if self.cover.weights is None:
+            self._place(number, estimate)
+        else:
+            assert number >= self.next_sum, "a patch is written once a step"
+            assert number not in self.early, "a patch is written once a step"
+            self.early[number] = estimate
+            while self.next_sum in self.early:
+                self._add(self.next_sum, self.early.pop(self.next_sum))
+                self.next_sum += 1
+        self.missing -= 1
+
+    def _place(self, number: int, estimate: NDArray[np.float32]) -> None:
+        """Owned pixels take the estimate; L goes from t + 1 to t there."""
         box, owned = self.cover.box(number), self.cover.owned(number)
         state = self.time_state[box]
         reached = self.steps - self.step  # t + 1: pixels of this step that still wait
         assert (state[owned] == reached).all(), "a pixel is written once a step"
         self.noise[:, box[0], box[1]][:, owned] = estimate
         state[owned] = reached - 1
-        self.unwritten -= int(owned.sum())
+
+    def _add(self, number: int, estimate: NDArray[np.float32]) -> None:
+        """A patch's share of its pixels; L goes to t where it was the last that a pixel waited for."""
+        assert self.due is not None
+        box, share = self.cover.box(number), self.cover.share(number)
+        self.noise[:, box[0], box[1]] += estimate.reshape(-1, *share.shape) * share
+        self.due[box] -= 1
+        self.time_state[box][self.due[box] == 0] = self.steps - self.step - 1
 
     def advance(self) -> None:
-        """One solver step on the whole canvas, y_t → y_(t−1) (eqs. 3, 5), and the next step's cover."""
+        """One solver step on every block, y_t → y_(t−1) (eqs. 3, 5), and the next step's cover.
+
+        Raises `NonFiniteError`.
+        """
         assert self.full, "a step ends when every pixel has its estimate"
-        fresh = None
-        if self.solver.draws_noise:
-            rng = generator(*self.key, self.purposes[2], self.step)
-            fresh = as_tensor(rng.standard_normal(self.latents.shape, dtype=np.float32))
-        timestep = self.solver.timesteps[self.step]
-        stepped = self.solver.step(as_tensor(self.noise), timestep, as_tensor(self.latents), fresh)
-        self.latents = stepped.numpy()
-        self.noise = np.zeros_like(self.latents)  # a new one: the solver's history may be the old one itself
+        channels = self.latents.shape[0]
+        for number, (rows, columns) in enumerate(self.blocks):
+            fresh = None
+            if self.solver.draws_noise:
+                drawn = noise(self.covering.key, self.purposes[1], self.step, channels, (rows, columns))
+                fresh = as_tensor(np.ascontiguousarray(drawn))
+            # A block of its own: what the solver keeps must not be the canvas that is written next.
+            estimate = as_tensor(self.noise[:, rows, columns].copy())
+            latents = as_tensor(self.latents[:, rows, columns].copy())
+            stepped, self.histories[number] = self.solver.step(
+                self.step, estimate, latents, self.histories[number], fresh
+            )
+            self.latents[:, rows, columns] = stepped.numpy()
         if not np.isfinite(self.latents).all():
             raise NonFiniteError(
                 f"step {self.step + 1} of {self.steps}: the solver gave a value that is not finite"
             )
+        self.noise.fill(0)
         self.step += 1
-        if not self.finished:
-            self.cover = self._draw_cover()
-            self.unwritten = self.label_map.size
+        if self.finished:
+            self.histories = []
+        else:
+            self._begin_step()
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What a snapshot holds, between two steps: arrays (latents, the solver's history) and numbers."""
+        assert self.missing == len(self.cover), "a snapshot is taken between two steps"
+        arrays: dict[str, NDArray[Any]] = {"latents": self.latents}
+        memory: list[dict[str, Any]] = []
+        for block, history in enumerate(self.histories):
+            plain: dict[str, Any] = {}
+            for name, value in history.items():
+                items = value if isinstance(value, list) else [value]
+                for k, item in enumerate(items):
+                    if isinstance(item, Tensor) and item.ndim == 3:
+                        arrays[f"{block}.{name}.{k}"] = item.numpy()
+                kept = [_number(item) for item in items]
+                plain[name] = kept if isinstance(value, list) else kept[0]
+            memory.append(plain)
+        return arrays, {"step": self.step, "histories": memory}
+
+    def restore(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
+        """Go on from a snapshot of this very canvas."""
+        self.latents[...] = arrays["latents"]
+        self.histories = [dict(history) for history in numbers["histories"]]
+        for key, array in arrays.items():
+            if key != "latents":
+                block, name, k = key.split(".")
+                history = self.histories[int(block)]
+                if isinstance(history[name], list):
+                    history[name][int(k)] = as_tensor(array)
+                else:
+                    history[name] = as_tensor(array)
+        self.step = numbers["step"]
+        self.time_state.fill(self.steps - self.step)
+        self._begin_step()
+
+
+def _number(item: Any) -> Any:
+    """What of a solver's history is no array: a count, a time step, or nothing."""
+    if isinstance(item, Tensor):
+        return None if item.ndim == 3 else item.item()
+    return item

@@ -4,6 +4,7 @@ Only labels that own a pixel of the patch are run, and the ∅ pass is shared: a
 (owning labels other than 0) + 1 forward if ω ≠ 0 or label 0 owns a pixel.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, Literal, Protocol
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from diffgen.labels import UNKNOWN, LabelMap
 from diffgen.sampling.canvas import Canvas, Patch
+from diffgen.sampling.covers import Covering
 
 Conditioning = Literal["per_label", "joint"]
 JOINT = -1  # the one conditional forward of a patch under joint conditioning
@@ -26,21 +28,39 @@ class Denoiser(Protocol):
     def __call__(self, latents: Tensor, timesteps: Tensor, label_maps: Tensor, /) -> Tensor: ...
 
 
-def conditions(patch: Patch, guidance: float, conditioning: Conditioning) -> list[int]:
-    """The forwards that a patch needs: label ids, `JOINT`, and last `UNKNOWN` for the ∅ pass."""
-    owning = [int(label) for label in np.unique(patch.labels[patch.owned])]
-    labels = [label for label in owning if label != UNKNOWN]
+def conditions(
+    labels: LabelMap, owned: NDArray[np.bool_], guidance: float, conditioning: Conditioning
+) -> list[int]:
+    """The forwards that a patch (h, w) needs: label ids, `JOINT`, and last `UNKNOWN` for the ∅ pass."""
+    owning = np.flatnonzero(np.bincount(labels[owned])).tolist()
+    given = [label for label in owning if label != UNKNOWN]
     if conditioning == "joint":
-        labels = [JOINT] if patch.labels.any() else []
-        null = guidance != 0 or not labels
+        given = [JOINT] if labels.any() else []
+        null = guidance != 0 or not given
     else:
         null = guidance != 0 or UNKNOWN in owning
-    return labels + [UNKNOWN] * null
+    return given + [UNKNOWN] * null
 
 
 def condition_map(labels: LabelMap, condition: int) -> LabelMap:
     """The label map a forward sees: all labels (joint), one label and elsewhere 0, or only 0 (∅)."""
     return labels if condition == JOINT else np.where(labels == condition, labels, UNKNOWN)
+
+
+def forwards(label_map: LabelMap, covering: Covering, guidance: float, conditioning: Conditioning) -> int:
+    """Forwards of the base patch that a canvas under this label map will take, exactly."""
+    total = 0
+    for cover in covering:
+        for number in range(len(cover)):
+            box = cover.box(number)
+            needed = conditions(label_map[box], cover.owned(number), guidance, conditioning)
+            total += len(needed) * covering.cost(cover.shape(number))
+    return total
+
+
+def batch_size(micro_batch: int, base: int, shape: tuple[int, int]) -> int:
+    """Patches (h, w) a forward: as many pixels as `micro_batch` base patches have."""
+    return max(1, micro_batch * base**2 // (shape[0] * shape[1]))
 
 
 def estimate(
@@ -50,24 +70,23 @@ def estimate(
     conditioning: Conditioning,
     micro_batch: int,
 ) -> list[NDArray[np.float32]]:
-    """Guided estimates (C, owned pixels) of each patch, every pixel under its own label M_i.
+    """Guided estimates (C, owned pixels) of patches of one size, every pixel under its own label M_i.
 
     All (patch, label) pairs go through the network in batches of one fixed size, the last one
     padded, so that a result does not depend on what else was asked for.
     """
-    pairs = [(i, c) for i, patch in enumerate(patches) for c in conditions(patch, guidance, conditioning)]
-    outputs: dict[tuple[int, int], NDArray[np.float32]] = {}
+    needed = [conditions(p.labels, p.owned, guidance, conditioning) for p in patches]
+    pairs = [(i, condition) for i, those in enumerate(needed) for condition in those]
+    outputs: list[dict[int, NDArray[np.float32]]] = [{} for _ in patches]
     for batch in _batched(pairs, micro_batch):
         padded = [*batch, *[batch[-1]] * (micro_batch - len(batch))]
         latents = torch.from_numpy(np.stack([patches[i].latents for i, _ in padded]))
         timesteps = torch.tensor([patches[i].timestep for i, _ in padded])
         maps = torch.from_numpy(np.stack([condition_map(patches[i].labels, c) for i, c in padded]))
         result = denoiser(latents, timesteps, maps).float().cpu().numpy()
-        outputs.update({pair: result[row] for row, pair in enumerate(batch)})
-    return [
-        _combine(patch, {c: outputs[i, c] for c in conditions(patch, guidance, conditioning)}, guidance)
-        for i, patch in enumerate(patches)
-    ]
+        for row, (i, condition) in enumerate(batch):
+            outputs[i][condition] = result[row]
+    return [_combine(patch, outputs[i], guidance) for i, patch in enumerate(patches)]
 
 
 def _combine(patch: Patch, outputs: dict[int, NDArray[np.float32]], guidance: float) -> NDArray[np.float32]:
@@ -104,11 +123,17 @@ def run(
 ) -> list[NDArray[np.float32]]:
     """Algorithm 2 in one process: canvases of as many steps each, from y_T to y_0 (C, H, W), side by side."""
     while not canvases[0].finished:
-        work = [(canvas, j) for canvas in canvases for j in range(len(canvas.cover))]
-        patches = [canvas.patch_of(j) for canvas, j in work]
-        estimates = estimate(denoiser, patches, guidance, conditioning, micro_batch)
-        for (canvas, j), noise in zip(work, estimates, strict=True):
-            canvas.write(j, noise)
+        work = defaultdict[tuple[int, int], list[tuple[Canvas, int]]](list)
+        for canvas in canvases:
+            for j in range(len(canvas.cover)):
+                work[canvas.cover.shape(j)].append((canvas, j))
+        for shape, pieces in work.items():
+            batch = batch_size(micro_batch, canvases[0].covering.base, shape)
+            patches = [canvas.patch_of(j) for canvas, j in pieces]
+            for (canvas, j), noise in zip(
+                pieces, estimate(denoiser, patches, guidance, conditioning, batch), strict=True
+            ):
+                canvas.write(j, noise)
         for canvas in canvases:
             canvas.advance()
     return [canvas.latents for canvas in canvases]

@@ -7,6 +7,10 @@ stages or steps ever share numbers (promise 4), and image k does not depend on h
 from enum import IntEnum
 
 import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 128
+"""Side of the blocks a canvas is drawn and stepped in, in latent pixels; part of every sample's bytes."""
 
 
 class Purpose(IntEnum):
@@ -23,6 +27,31 @@ class Purpose(IntEnum):
     TRAINING_SAMPLES = 8
 
 
-def generator(seed: int, index: int, purpose: Purpose, step: int = 0) -> np.random.Generator:
-    """The stream of one image (or training sample) for one purpose in one step."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index, int(purpose), step))))
+def generator(seed: int, index: int, purpose: Purpose, step: int = 0, *block: int) -> np.random.Generator:
+    """The stream of one image (or training sample) for one purpose in one step (and block)."""
+    key = (seed, index, int(purpose), step, *block)
+    # Two words a number: numpy would take one for a small number, and 2³² would be read as (0, 1).
+    words = [word for number in key for word in (number & 0xFFFFFFFF, number >> 32)]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+
+
+def noise(
+    key: tuple[int, int], purpose: Purpose, step: int, channels: int, block: tuple[slice, slice]
+) -> NDArray[np.float32]:
+    """Normal noise (C, h, w) of one block of a canvas, the same however large the canvas is.
+
+    A block begins at multiples of `BLOCK`; one that is cut by the canvas's border is drawn whole.
+    """
+    rows, columns = block
+    rng = generator(*key, purpose, step, rows.start // BLOCK, columns.start // BLOCK)
+    whole = rng.standard_normal((channels, BLOCK, BLOCK), dtype=np.float32)
+    return whole[:, : rows.stop - rows.start, : columns.stop - columns.start]
+
+
+def blocks(height: int, width: int) -> list[tuple[slice, slice]]:
+    """The blocks of a canvas, row by row."""
+    return [
+        (slice(y, min(y + BLOCK, height)), slice(x, min(x + BLOCK, width)))
+        for y in range(0, height, BLOCK)
+        for x in range(0, width, BLOCK)
+    ]

@@ -93,7 +93,8 @@ class Coordinator:
         assert kind != "done"
         pieces: list[Piece] = []
         items: list[Work] = []
-        for painting in single[:1] or [painting for painting in ripe if painting.stage == kind]:
+        alike = [p for p in ripe if p.stage == kind and p.shape == ripe[0].shape]
+        for painting in single[:1] or alike:
             while painting.open and len(items) < budget:
                 number, item = painting.next()
                 pieces.append(Piece(painting.index, painting.turn, number))

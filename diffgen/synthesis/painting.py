@@ -16,17 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffgen.labels import LabelMap
-from diffgen.sampling import covers, masks
+from diffgen.sampling import masks
 from diffgen.sampling.canvas import Canvas, NonFiniteError, Patch
-from diffgen.sampling.denoise import Conditioning, conditions
-from diffgen.sampling.seeds import Purpose
-from diffgen.sampling.solvers import Solver
-from diffgen.synthesis.plan import Plan
+from diffgen.sampling.denoise import conditions
+from diffgen.synthesis.plan import Model, Plan
 from diffgen.synthesis.shards import Sample
 
 Stage = Literal["mask", "layout", "image", "render", "done"]
-MASK_PURPOSES = (Purpose.MASK_NOISE, Purpose.MASK_COVER, Purpose.MASK_STEP_NOISE)
-IMAGE_PURPOSES = (Purpose.IMAGE_NOISE, Purpose.IMAGE_COVER, Purpose.IMAGE_STEP_NOISE)
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class Painting:
         self.stage: Stage = "mask"
         self.given: str | None = None
         if (given := plan.given(index)) is None:
-            self._begin_mask()
+            self._begin("mask", plan.context_map(index))
         else:
             self.given, label_map = given
             self._begin_image(label_map)
@@ -99,12 +95,16 @@ class Painting:
         self.open, self.wanted = deque(range(pieces)), set(range(pieces))
 
     @property
-    def guidance(self) -> tuple[float, Conditioning]:
-        """ω and the conditioning of the present stage."""
-        if self.stage == "mask":
-            return self.plan.sampling.mask_guidance, "per_label"
-        joint = self.plan.facts.conditioning == "joint"
-        return self.plan.sampling.guidance, "joint" if joint else "per_label"
+    def model(self) -> Model:
+        return self.plan.model("mask" if self.stage == "mask" else "image")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w) of the open patches, or of the canvas: what a lease holds is of one shape."""
+        assert self.canvas is not None
+        if self.stage in {"layout", "render"}:
+            return self.canvas.label_map.shape
+        return self.canvas.cover.shape(self.open[0])
 
     def give(self, turn: int, number: int, result: Any) -> bool:
         """The result of a piece; false if it is no longer wanted. Raises `NonFiniteError`."""
@@ -125,7 +125,9 @@ class Painting:
 
     def _write(self, number: int, estimate: NDArray[np.float32]) -> None:
         assert self.canvas is not None
-        self.forwards[self.stage] += len(conditions(self.canvas.patch_of(number), *self.guidance))
+        cover, guidance = self.canvas.cover, self.model.guidance
+        needed = conditions(self.canvas.labels_of(number), cover.owned(number), *guidance)
+        self.forwards[self.stage] += len(needed) * self.canvas.covering.cost(cover.shape(number))
         self.canvas.write(number, estimate)
         if not self.canvas.full:
             return
@@ -136,31 +138,13 @@ class Painting:
             self.stage = "layout" if self.stage == "mask" else "render"
             self._offer(1)
 
-    def _begin_mask(self) -> None:
-        facts, (height, width) = self.plan.facts, self.plan.size
-        scale, least = facts.mask_pixel_px, facts.mask_patch
-        shape = max(least, -(-height // scale)), max(least, -(-width // scale))
-        assert self.context is not None
-        context = np.full(shape, self.context + 1, dtype=np.uint8)  # 0 is the null context
-        bits = masks.num_bits(len(self.plan.labels))
-        self._begin("mask", context, bits, facts.mask_patch, self.plan.sampling.mask_steps)
-
     def _begin_image(self, label_map: LabelMap) -> None:
-        facts = self.plan.facts
         self.label_map = label_map
-        on_latents = masks.on_grid(label_map, facts.factor)
-        self._begin("image", on_latents, facts.image_channels, facts.image_patch, self.plan.sampling.steps)
+        self._begin("image", masks.on_grid(label_map, self.plan.facts.factor))
 
-    def _begin(
-        self, stage: Literal["mask", "image"], label_map: LabelMap, channels: int, patch: int, steps: int
-    ) -> None:
-        sampling = self.plan.sampling
-        solver = Solver(sampling.solver, self.plan.schedule, steps, sampling.eta)
-        rule = covers.rule(sampling.cover, sampling.overlap)
-        shape = (channels, *label_map.shape)
-        purposes = MASK_PURPOSES if stage == "mask" else IMAGE_PURPOSES
+    def _begin(self, stage: Literal["mask", "image"], label_map: LabelMap) -> None:
         self.stage = stage
-        self.canvas = Canvas(shape, label_map, patch, rule, solver, (self.plan.seed, self.index), purposes)
+        self.canvas = self.model.canvas(label_map, self.index)
         self._offer(len(self.canvas.cover))
 
     def _finish(self, rendered: Rendered) -> None:

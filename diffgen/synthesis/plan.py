@@ -7,7 +7,7 @@ Image k is a function of the plan and k alone (promises 2 and 3).
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,12 +15,50 @@ from diffgen import __version__, config
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
+from diffgen.sampling import masks
+from diffgen.sampling.canvas import Canvas
+from diffgen.sampling.covers import Covering, Sides, rule
+from diffgen.sampling.denoise import Conditioning
 from diffgen.sampling.seeds import Purpose, generator
 from diffgen.sampling.solvers import Solver
 from diffgen.synthesis.store import open_png
 
 Size = tuple[int, int]
 """Height and width in pixels."""
+MASK = (Purpose.MASK_NOISE, Purpose.MASK_STEP_NOISE, Purpose.MASK_COVER)
+IMAGE = (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE, Purpose.IMAGE_COVER)
+
+
+@dataclass(frozen=True)
+class Model:
+    """How one of the two models is sampled from."""
+
+    seed: int
+    sampling: config.Sampling
+    schedule: dict[str, Any]
+    channels: int
+    sides: Sides
+    steps: int
+    guidance: tuple[float, Conditioning]
+    """ω and conditioning."""
+    purposes: tuple[Purpose, Purpose, Purpose]
+    """Streams of y_T, of the solver's noise, and of the covers."""
+
+    @property
+    def solver(self) -> Solver:
+        sampling = self.sampling
+        return Solver(sampling.solver, self.schedule, self.steps, sampling.eta, sampling.spacing)
+
+    def covering(self, height: int, width: int, index: int) -> Covering:
+        """All covers of a canvas (H, W) of image `index`."""
+        covers, log_snr = rule(self.sampling.cover, self.sampling.overlap), tuple(self.solver.log_snr)
+        return Covering(height, width, self.sides, log_snr, covers, (self.seed, index), self.purposes[2])
+
+    def canvas(self, label_map: LabelMap, index: int) -> Canvas:
+        """The canvas of image `index` under a label map (H, W) on its own grid."""
+        height, width = label_map.shape
+        covering = self.covering(height, width, index)
+        return Canvas(self.channels, label_map, covering, self.solver, self.purposes[:2])
 
 
 @dataclass(frozen=True)
@@ -51,6 +89,24 @@ class Plan:
         rng = generator(self.seed, index, Purpose.CONTEXT)
         return int(rng.choice(len(shares), p=shares / shares.sum()))
 
+    def context_map(self, index: int) -> LabelMap:
+        """The label map of the mask canvas (H, W): its context's id + 1 everywhere; 0 is the null context."""
+        facts, context = self.facts, self.context_of(index)
+        assert context is not None
+        height, width = (max(facts.mask_patch, -(-side // facts.mask_pixel_px)) for side in self.size)
+        return np.full((height, width), context + 1, dtype=np.uint8)
+
+    def model(self, stage: Literal["mask", "image"]) -> Model:
+        """How the mask or the image model is sampled from."""
+        facts, sampling = self.facts, self.sampling
+        base = (self.seed, sampling, self.schedule)
+        if stage == "mask":
+            bits, side = masks.num_bits(len(self.labels)), ((None, facts.mask_patch),)
+            return Model(*base, bits, side, sampling.mask_steps, (sampling.mask_guidance, "per_label"), MASK)
+        joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
+        sides = facts.patch_by_log_snr
+        return Model(*base, facts.image_channels, sides, sampling.steps, (sampling.guidance, joint), IMAGE)
+
     def given(self, index: int) -> tuple[str, LabelMap] | None:
         """Name and label map (H, W) given for an image, or `None` if it is to be sampled."""
         if not self.masks:
@@ -69,7 +125,7 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
         raise UserError(f"{folder} has no mask model: diffgen train mask, or give label maps with --masks")
     synthesis, sampling, facts = settings.synthesis, settings.sampling, base.facts
     for steps in (sampling.steps, sampling.mask_steps):
-        Solver(sampling.solver, base.schedule, steps, sampling.eta)  # says what cannot be
+        Solver(sampling.solver, base.schedule, steps, sampling.eta, sampling.spacing)  # says what cannot be
     if masks and synthesis.context is not None:
         raise UserError("--masks gives the label maps; a context would change nothing")
     given = read_masks(masks, facts, base.labels) if masks else ()

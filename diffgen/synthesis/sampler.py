@@ -18,7 +18,7 @@ from diffgen.models import bundle
 from diffgen.sampling import masks
 from diffgen.sampling.canvas import NonFiniteError, Patch
 from diffgen.sampling.decode import decode
-from diffgen.sampling.denoise import Conditioning, estimate, image_denoiser, mask_denoiser
+from diffgen.sampling.denoise import Conditioning, batch_size, estimate, image_denoiser, mask_denoiser
 from diffgen.synthesis.coordinator import Lease
 from diffgen.synthesis.painting import Layout, Render, Rendered
 
@@ -41,11 +41,13 @@ class Sampler:
         """Results of a lease's items, in their order."""
         sampling, patches = self.sampling, [item for item in lease.items if isinstance(item, Patch)]
         if lease.kind == "mask":
-            denoiser = mask_denoiser(self.bundle.mask_unet)
-            return [*estimate(denoiser, patches, sampling.mask_guidance, "per_label", sampling.micro_batch)]
+            denoiser, base = mask_denoiser(self.bundle.mask_unet), self.bundle.facts.mask_patch
+            size = batch_size(sampling.micro_batch, base, patches[0].labels.shape)
+            return [*estimate(denoiser, patches, sampling.mask_guidance, "per_label", size)]
         if lease.kind == "image":
-            denoiser = image_denoiser(self.bundle.image_unet)
-            return [*estimate(denoiser, patches, sampling.guidance, self.conditioning, sampling.micro_batch)]
+            denoiser, base = image_denoiser(self.bundle.image_unet), self.bundle.facts.image_patch
+            size = batch_size(sampling.micro_batch, base, patches[0].labels.shape)
+            return [*estimate(denoiser, patches, sampling.guidance, self.conditioning, size)]
         return [
             self._layout(item) if isinstance(item, Layout) else self._render(item) for item in lease.items
         ]

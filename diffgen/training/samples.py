@@ -10,13 +10,14 @@ from diffgen.labels import LabelMap, Picture
 from diffgen.models.bundle import Bundle
 from diffgen.sampling import covers, masks
 from diffgen.sampling.canvas import Canvas
+from diffgen.sampling.covers import Covering
 from diffgen.sampling.decode import decode
 from diffgen.sampling.denoise import image_denoiser, mask_denoiser, run
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver
 
 COUNT = 8
-PURPOSES = (Purpose.TRAINING_SAMPLES, Purpose.IMAGE_COVER, Purpose.IMAGE_STEP_NOISE)
+PURPOSES = (Purpose.TRAINING_SAMPLES, Purpose.IMAGE_STEP_NOISE)
 
 
 def held_out(patches: Patches, side: int) -> list[LabelMap]:
@@ -62,7 +63,10 @@ def mask_grid(unet: nn.Module, bundle: Bundle, settings: config.Settings) -> Pic
 def _canvas(
     k: int, channels: int, label_map: LabelMap, steps: int, bundle: Bundle, settings: config.Settings
 ) -> Canvas:
-    solver = Solver(settings.sampling.solver, bundle.schedule, steps, settings.sampling.eta)
-    side = label_map.shape[0]
-    rule = covers.rule("jittered", overlap=0.0)
-    return Canvas((channels, side, side), label_map, side, rule, solver, (settings.seed, k), PURPOSES)
+    sampling, side = settings.sampling, label_map.shape[0]
+    solver = Solver(sampling.solver, bundle.schedule, steps, sampling.eta, sampling.spacing)
+    one = Covering(
+        side, side, ((None, side),), tuple(solver.log_snr), covers.rule("aligned", 0.0),
+        (settings.seed, k), Purpose.IMAGE_COVER,
+    )  # fmt: skip
+    return Canvas(channels, label_map, one, solver, PURPOSES)

@@ -2,14 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from diffgen.sampling import covers
-from diffgen.sampling.canvas import Canvas, Patch
-from diffgen.sampling.denoise import JOINT, condition_map, conditions, estimate, run
-from diffgen.sampling.seeds import Purpose
-from diffgen.sampling.solvers import Solver, noise_schedule
+from diffgen.sampling.canvas import Patch
+from diffgen.sampling.denoise import JOINT, Conditioning, condition_map, conditions, estimate, forwards, run
+from diffgen.sampling.solvers import History, Solver, noise_schedule
+from tests.sampling.helpers import WIDE, make
 
 SCHEDULE = noise_schedule(1000, "squaredcos_cap_v2", "epsilon")
-PURPOSES = (Purpose.IMAGE_NOISE, Purpose.IMAGE_COVER, Purpose.IMAGE_STEP_NOISE)
+
+
+def needed(one: Patch, guidance: float, conditioning: Conditioning) -> list[int]:
+    return conditions(one.labels, one.owned, guidance, conditioning)
 
 
 def patch(labels: list[list[int]], owned: list[list[int]] | None = None) -> Patch:
@@ -33,13 +35,13 @@ def patch(labels: list[list[int]], owned: list[list[int]] | None = None) -> Patc
 def test_only_owning_labels_are_run(
     labels: list[list[int]], owned: list[list[int]] | None, guidance: float, expected: list[int]
 ) -> None:
-    assert conditions(patch(labels, owned), guidance, "per_label") == expected
+    assert needed(patch(labels, owned), guidance, "per_label") == expected
 
 
 def test_joint_conditioning_is_one_forward() -> None:
-    assert conditions(patch([[1, 2]]), 0.0, "joint") == [JOINT]
-    assert conditions(patch([[1, 2]]), 2.0, "joint") == [JOINT, 0]
-    assert conditions(patch([[0, 0]]), 2.0, "joint") == [0]
+    assert needed(patch([[1, 2]]), 0.0, "joint") == [JOINT]
+    assert needed(patch([[1, 2]]), 2.0, "joint") == [JOINT, 0]
+    assert needed(patch([[0, 0]]), 2.0, "joint") == [0]
 
 
 def test_condition_maps() -> None:
@@ -87,12 +89,11 @@ def test_the_canvas_does_as_the_solver_alone(prediction: str) -> None:
     """Multistep solvers keep what they were given: the canvas must not write over it in the next step."""
     config = dict(noise_schedule(1000, "squaredcos_cap_v2", prediction).config)
     solver = Solver("dpmsolver++", config, 6)
-    canvas = Canvas(
-        (1, 8, 8), np.ones((8, 8), np.uint8), 8, covers.rule("jittered", 0), solver, (1, 2), PURPOSES
-    )
+    canvas = make(1, np.ones((8, 8), np.uint8), solver, "jittered")
     alone, y = Solver("dpmsolver++", config, 6), torch.from_numpy(canvas.latents.copy())
-    for t in alone.timesteps:
-        y = alone.step(torch.tanh(y), t, y)
+    history: History = {}
+    for k in range(6):
+        y, history = alone.step(k, torch.tanh(y), y, history)
 
     def tanh(latents: torch.Tensor, timesteps: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         del timesteps, maps
@@ -103,12 +104,32 @@ def test_the_canvas_does_as_the_solver_alone(prediction: str) -> None:
 
 
 @pytest.mark.parametrize("solver", ["ddim", "dpmsolver++"])
-@pytest.mark.parametrize("rule", ["jittered", "random"])
+@pytest.mark.parametrize("rule", ["jittered", "random", "aligned", "multidiffusion"])
 @pytest.mark.parametrize("shape", [(8, 8), (19, 30)])
 def test_algorithm_2_fills_each_label_with_its_own(solver: str, rule: str, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     label_map = rng.integers(0, 4, shape).astype(np.uint8)
     made = Solver(solver, dict(SCHEDULE.config), 8)
-    canvas = Canvas((2, *shape), label_map, 8, covers.rule(rule, 0.2), made, (1, 2), PURPOSES)
+    canvas = make(2, label_map, made, rule)
     (filled,) = run([canvas], by_label, 0.0, "per_label", 4)
     assert np.abs(filled - label_map).max() < 0.05
+
+
+@pytest.mark.parametrize("rule", ["jittered", "random", "multidiffusion"])
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+@pytest.mark.parametrize("conditioning", ["per_label", "joint"])
+def test_forwards_are_known_before(rule: str, guidance: float, conditioning: Conditioning) -> None:
+    """A wide patch counts four; what ran is what was foretold."""
+    label_map = np.zeros((24, 40), np.uint8)
+    label_map[:, 11:25], label_map[9:, 30:] = 1, 2
+    canvas = make(2, label_map, Solver("dpmsolver++", dict(SCHEDULE.config), 4), rule, sides=WIDE)
+    foretold, ran = forwards(label_map, canvas.covering, guidance, conditioning), 0.0
+
+    def count(latents: torch.Tensor, timesteps: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        nonlocal ran
+        del timesteps, maps
+        ran += max(1, latents.shape[2] * latents.shape[3] / 64)
+        return torch.zeros_like(latents)
+
+    run([canvas], count, guidance, conditioning, 1)
+    assert ran == foretold
