@@ -217,13 +217,20 @@ class Synthesis(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     context: str | None = None
     """Context of all images; by default drawn by its share in the data."""
+    emit: Literal["images", "tiles"] = "images"
+    """Whole images, or tiles of them, each with its place and parent."""
+    tile: Positive = 512
+    """Side of an emitted tile in pixels; divides the image's."""
     images_per_shard: Positive = 64
+    """Samples (images or tiles) a shard."""
     samplers: Positive | Literal["auto"] = "auto"
     """Sampler actors; `auto`: one a GPU or, where there is none, as many as the cores have threads for."""
     in_flight: Positive = 8
-    """Images a coordinator works on at a time; at least two a sampler."""
+    """Images a coordinator works on at most, if it takes so many to keep all samplers busy."""
     lease: Positive = 32
-    """Patches a sampler takes at a time."""
+    """Forwards a sampler takes at a time."""
+    snapshot_s: Annotated[float, Field(ge=0)] = 300.0
+    """An image that has been in the works for so long is saved between two steps, again and again."""
     lease_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """A lease that is older is handed out again."""
 

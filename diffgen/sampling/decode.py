@@ -1,10 +1,13 @@
-"""Latents → pixels in overlapping tiles under Hann weights that sum to one (paper, Appendix F).
+"""Latents → pixels in overlapping windows under weights that sum to one (paper, Appendix F).
 
-The weights are normalised where tiles meet, so a constant stays a constant up to the border of the
-canvas: unlike blending tiles one after another, nothing of a tile's seam is left.
+The weights are normalised where windows meet, so a constant stays a constant up to the border of the
+canvas: unlike blending windows one after another, nothing of a window's seam is left. Windows and
+weights are always those of the whole canvas: a region gets the same bytes whether it is decoded alone,
+from the latents of its windows, or cut out of the whole.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,51 +17,147 @@ from torch import Tensor
 from diffgen.labels import Picture
 from diffgen.sampling.canvas import NonFiniteError
 
+Span = tuple[int, int]
+"""Start and end along one axis, in latent pixels."""
+Area = tuple[int, int, int, int]
+"""y0, x0, y1, x1 in latent pixels of the whole canvas."""
+Decoder = Callable[[Tensor], Tensor]
+"""Latents (1, C, h, w) → image (1, 3, h·f, w·f) in [−1, 1]."""
 
-def tiles(length: int, tile: int, overlap: float) -> list[tuple[int, int]]:
-    """Start and end of the tiles along one axis, evenly spread, each overlapping by `overlap` or more."""
+REGION_WINDOWS = 8  # a side of a region: the windows on a cut are decoded twice, about one in eight
+
+
+def windows(length: int, tile: int, overlap: float) -> list[Span]:
+    """The fewest equal windows of at most `tile` along an axis, each sharing `overlap` tiles with the next.
+
+    They are as short as their number allows: a canvas a little longer than a tile costs little more.
+    """
     tile = min(tile, length)
-    stride = max(1, int(tile * (1 - overlap)))
-    count = 1 + -(-(length - tile) // stride)
-    starts = np.linspace(0, length - tile, count).round().astype(int)
-    return [(int(start), int(start) + tile) for start in starts]
+    shared = min(round(tile * overlap), tile - 1)
+    count = 1 + -(-(length - tile) // (tile - shared))
+    side = -(-(length + (count - 1) * shared) // count)
+    starts = [k * (length - side) // max(1, count - 1) for k in range(count)]
+    return [(start, start + side) for start in starts]
 
 
-def weights(length: int, spans: list[tuple[int, int]], factor: int) -> list[NDArray[np.float32]]:
-    """Hann weight a pixel of each tile along one axis, divided by the sum over all tiles there."""
-    windows = [
-        np.sin(np.pi * (np.arange((b - a) * factor) + 0.5) / ((b - a) * factor)) ** 2 for a, b in spans
-    ]
+def weights(length: int, spans: Sequence[Span], factor: int) -> list[NDArray[np.float32]]:
+    """Hann weight a pixel of each window along one axis, divided by the sum over all windows there."""
+    curves = [np.sin(np.pi * (np.arange((b - a) * factor) + 0.5) / ((b - a) * factor)) ** 2 for a, b in spans]
     total = np.zeros(length * factor)
-    for (a, b), window in zip(spans, windows, strict=True):
-        total[a * factor : b * factor] += window
+    for (a, b), curve in zip(spans, curves, strict=True):
+        total[a * factor : b * factor] += curve
     return [
-        (window / total[a * factor : b * factor]).astype(np.float32)
-        for (a, b), window in zip(spans, windows, strict=True)
+        (curve / total[a * factor : b * factor]).astype(np.float32)
+        for (a, b), curve in zip(spans, curves, strict=True)
     ]
 
 
-def decode(
-    decoder: Callable[[Tensor], Tensor],
-    latents: NDArray[np.float32],
+def regions(length: int, tile: int, overlap: float, unit: int) -> list[Span]:
+    """An axis cut at multiples of `unit` latent pixels into regions of about eight windows.
+
+    A cut goes where it splits the fewest windows: each is decoded once for every region that it touches.
+    """
+    spans = windows(length, tile, overlap)
+    count = max(1, round(len(spans) / REGION_WINDOWS))
+    cuts = {_cut(spans, k * length // count, unit) for k in range(1, count)}
+    return list(pairwise(sorted({0, length, *(cut for cut in cuts if 0 < cut < length)})))
+
+
+def _cut(spans: Sequence[Span], ideal: int, unit: int) -> int:
+    side = spans[0][1] - spans[0][0]
+    near = {round(ideal / unit) * unit, *range(-(-(ideal - side) // unit) * unit, ideal + side + 1, unit)}
+    return min(near, key=lambda cut: (sum(a < cut < b for a, b in spans), abs(cut - ideal), cut))
+
+
+def redundancy(length: int, tile: int, overlap: float, parts: Sequence[Span]) -> float:
+    """Latent pixels decoded for each one along an axis, where every part of it is decoded by itself."""
+    spans = windows(length, tile, overlap)
+    return sum(b - a for part in parts for a, b in _touching(spans, *part)) / length
+
+
+def windows_box(shape: tuple[int, int], region: Area, tile: int, overlap: float) -> Area:
+    """The part of a canvas of `shape` (H, W) latents that the windows of a region read."""
+    y0, x0, y1, x1 = region
+    rows = _touching(windows(shape[0], tile, overlap), y0, y1)
+    columns = _touching(windows(shape[1], tile, overlap), x0, x1)
+    return rows[0][0], columns[0][0], rows[-1][1], columns[-1][1]
+
+
+def _touching(spans: Sequence[Span], start: int, end: int) -> list[Span]:
+    return [(a, b) for a, b in spans if a < end and start < b]
+
+
+def decode_region(
+    decoder: Decoder,
+    crop: NDArray[np.float32],
+    box: Area,
+    shape: tuple[int, int],
+    region: Area,
     factor: int,
     tile: int,
     overlap: float,
 ) -> Picture:
-    """Latents (C, H, W) → RGB picture (H·f, W·f, 3), tile by tile; raises `NonFiniteError`."""
+    """RGB picture (h·f, w·f, 3) of a region, equal byte for byte to that part of the whole picture.
+
+    `crop` (C, h', w') is what lies in `box` of the canvas of `shape` (H, W) latents: the region's
+    `windows_box`, or more. Beyond the result it takes the memory of one row of windows. Raises
+    `NonFiniteError`, naming the window.
+    """
+    y0, x0, y1, x1 = region
+    rows = _weighted(shape[0], (y0, y1), factor, tile, overlap)
+    columns = _weighted(shape[1], (x0, x1), factor, tile, overlap)
+    picture = np.empty(((y1 - y0) * factor, (x1 - x0) * factor, 3), dtype=np.uint8)
+    starts = [*(max(a, y0) for (a, _), _ in rows), y1]
+    carried = np.zeros((3, 0, picture.shape[1]), dtype=np.float32)  # what the next row of windows adds to
+    for ((a, b), weight), (start, following) in zip(rows, pairwise(starts), strict=True):
+        latents = crop[:, a - box[0] : b - box[0]]
+        band = _row(decoder, latents, (a, box[1]), columns, (x0, x1), factor)
+        band *= weight[:, None]
+        band = band[:, (start - a) * factor : (min(b, y1) - a) * factor]
+        band[:, : carried.shape[1]] += carried
+        done = (following - start) * factor
+        picture[(start - y0) * factor : (following - y0) * factor] = to_picture(band[:, :done])
+        carried = band[:, done:]
+    return picture
+
+
+def _weighted(
+    length: int, part: Span, factor: int, tile: int, overlap: float
+) -> list[tuple[Span, NDArray[np.float32]]]:
+    """The windows along one axis that touch a part of it, with their weights a pixel."""
+    spans = windows(length, tile, overlap)
+    touching = set(_touching(spans, *part))
+    pairs = zip(spans, weights(length, spans, factor), strict=True)
+    return [(span, weight) for span, weight in pairs if span in touching]
+
+
+def _row(
+    decoder: Decoder,
+    latents: NDArray[np.float32],
+    origin: tuple[int, int],
+    columns: Sequence[tuple[Span, NDArray[np.float32]]],
+    part: Span,
+    factor: int,
+) -> NDArray[np.float32]:
+    """A row of windows (C, h, w) at `origin`, summed under the columns' weights: (3, h·f, part·f)."""
+    x0, x1 = part
+    band = np.zeros((3, latents.shape[1] * factor, (x1 - x0) * factor), dtype=np.float32)
+    for (a, b), weight in columns:
+        window = np.ascontiguousarray(latents[None, :, :, a - origin[1] : b - origin[1]])
+        pixels = decoder(torch.from_numpy(window))[0].float().cpu().numpy()
+        if not np.isfinite(pixels).all():
+            raise NonFiniteError(f"decoding the window at row {origin[0]}, column {a}: not a finite pixel")
+        start, end = max(a, x0), min(b, x1)
+        inside = slice((start - a) * factor, (end - a) * factor)
+        band[..., (start - x0) * factor : (end - x0) * factor] += pixels[..., inside] * weight[inside]
+    return band
+
+
+def decode(decoder: Decoder, latents: NDArray[np.float32], factor: int, tile: int, overlap: float) -> Picture:
+    """Latents (C, H, W) → RGB picture (H·f, W·f, 3), window by window; raises `NonFiniteError`."""
     _, height, width = latents.shape
-    rows, columns = tiles(height, tile, overlap), tiles(width, tile, overlap)
-    row_weights, column_weights = weights(height, rows, factor), weights(width, columns, factor)
-    canvas = np.zeros((3, height * factor, width * factor), dtype=np.float32)
-    for (y0, y1), wy in zip(rows, row_weights, strict=True):
-        for (x0, x1), wx in zip(columns, column_weights, strict=True):
-            crop = torch.from_numpy(np.ascontiguousarray(latents[None, :, y0:y1, x0:x1]))
-            pixels = decoder(crop)[0].float().cpu().numpy()
-            if not np.isfinite(pixels).all():
-                raise NonFiniteError(f"decoding the tile at row {y0}, column {x0}: not a finite pixel")
-            window = canvas[:, y0 * factor : y1 * factor, x0 * factor : x1 * factor]
-            window += pixels * wy[:, None] * wx[None, :]
-    return to_picture(canvas)
+    everything = (0, 0, height, width)
+    return decode_region(decoder, latents, everything, (height, width), everything, factor, tile, overlap)
 
 
 def to_picture(image: NDArray[np.float32]) -> Picture:

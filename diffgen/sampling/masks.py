@@ -5,16 +5,21 @@ own scale. Cleaning and enlarging only ever choose among the classes that are th
 never becomes a band of some third class (the paper's Appendix F turns it into unknown).
 """
 
+from collections.abc import Iterable
+from functools import reduce
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.filters import gaussian
 from skimage.measure import label as connected_components
-from skimage.transform import resize
 
 from diffgen.labels import LabelMap
 
-BLUR = 0.5  # mask pixels: rounds the corners of mask pixels, keeps a line that is one of them wide
+Pixels = NDArray[np.int64]
+"""(n,) pixel indices along one axis, in any order."""
+
+TAPS = np.arange(-1, 3)  # mask pixels that a cubic of width 4 reaches, from the one at or before a point
 
 
 def num_bits(num_classes: int) -> int:
@@ -49,23 +54,94 @@ def clean(label_map: LabelMap, min_pixels: int) -> LabelMap:
     return label_map[tuple(nearest)]
 
 
-def enlarge(label_map: LabelMap, factor: int, height: int, width: int) -> LabelMap:
-    """Label map at `factor` times its scale, cut to (height, width), with smooth borders.
+def enlarge(
+    label_map: LabelMap,
+    factor: int,
+    rows: Pixels,
+    columns: Pixels,
+    origin: tuple[int, int] = (0, 0),
+    shape: tuple[int, int] | None = None,
+) -> LabelMap:
+    """Label map at `factor` times its scale, at the image pixels `rows` × `columns`, with smooth borders.
 
-    Each class's indicator, a little blurred, is interpolated by cubic splines and the largest wins: a
-    border between two classes stays a border between these two.
+    Each class's indicator is interpolated and the largest wins, ties to the lowest id: a border between
+    two classes stays a border between these two. A pixel depends on 4 × 4 mask pixels and on nothing
+    else, so any choice of rows and columns gives the same bytes as that choice of the whole. Of a map of
+    `shape` mask pixels, `label_map` may be the crop at `origin` that holds the `support` of both.
     """
-    full = (label_map.shape[0] * factor, label_map.shape[1] * factor)
-    best = np.full((height, width), -np.inf, dtype=np.float32)
-    chosen = np.zeros((height, width), dtype=np.uint8)
-    for class_id in np.unique(label_map):  # one at a time: the memory of two maps, however many classes
-        indicator = gaussian((label_map == class_id).astype(np.float32), BLUR, mode="nearest")
-        share = resize(indicator, full, order=3, mode="edge", anti_aliasing=False)[:height, :width]
-        chosen[share > best] = class_id
-        np.maximum(best, share, out=best)
+    height, width = shape or label_map.shape
+    top, row_weights = _taps(rows, factor)
+    left, column_weights = _taps(columns, factor)
+    across = np.clip(left + TAPS[:, None], 0, width - 1) - origin[1]
+    chosen = np.empty((len(rows), len(columns)), dtype=np.uint8)
+    for start, end in _runs(top):
+        down = np.clip(top[start] + TAPS, 0, height - 1) - origin[0]
+        assert min(down.min(), across.min()) >= 0, "the crop lacks a mask pixel that is needed"
+        chosen[start:end] = _largest(label_map[down], across, column_weights, row_weights[:, start:end])
     return chosen
+
+
+def support(pixels: Pixels, factor: int, length: int) -> tuple[int, int]:
+    """Start and end of the mask pixels that image `pixels` are interpolated from, on an axis of `length`."""
+    first, _ = _taps(pixels, factor)
+    start, end = np.clip((first.min() + TAPS[0], first.max() + TAPS[-1]), 0, length - 1)
+    return int(start), int(end) + 1
+
+
+def grid_pixels(length: int, factor: int) -> Pixels:
+    """Image pixels at the centres of the blocks of the latent grid, on an axis of `length` image pixels."""
+    return np.arange(factor // 2, length, factor)
 
 
 def on_grid(label_map: LabelMap, factor: int) -> LabelMap:
     """Label map (H, W) at the latent grid (H/f, W/f) by nearest: the pixel at each block's centre."""
-    return np.ascontiguousarray(label_map[factor // 2 :: factor, factor // 2 :: factor])
+    rows, columns = (grid_pixels(length, factor) for length in label_map.shape)
+    return label_map[rows[:, None], columns]
+
+
+def _taps(pixels: Pixels, factor: int) -> tuple[Pixels, NDArray[np.float32]]:
+    """The mask pixel that an image pixel's `TAPS` count from, and their weights (4, pixels)."""
+    halves = 2 * np.asarray(pixels) + 1 - factor  # whole numbers: in which mask pixel we are is exact
+    first = halves // (2 * factor)
+    share = halves / (2 * factor) - first
+    return first, _kernel(np.abs(share - TAPS[:, None])).astype(np.float32)
+
+
+def _kernel(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cubic of Mitchell and Netravali (1988) with B = 2/3, C = 1/6, at distances up to 2 mask pixels."""
+    x = distance
+    near = (30 * x * x * x - 54 * x * x + 28) / 36
+    far = (-10 * x * x * x + 54 * x * x - 96 * x + 56) / 36
+    return np.where(x < 1, near, far)
+
+
+def _runs(first: Pixels) -> list[tuple[int, int]]:
+    """Start and end of the runs of equal values."""
+    changes = (np.flatnonzero(np.diff(first)) + 1).tolist()
+    return list(pairwise(sorted({0, *changes, len(first)})))
+
+
+def _largest(
+    strip: LabelMap,
+    across: Pixels,
+    column_weights: NDArray[np.float32],
+    row_weights: NDArray[np.float32],
+) -> LabelMap:
+    """The class of largest weight, where all rows have the same four mask rows: `strip` (4, w)."""
+    classes = np.unique(strip)
+    chosen = np.full((row_weights.shape[1], across.shape[1]), classes[0], dtype=np.uint8)
+    if len(classes) == 1:
+        return chosen
+    best = np.full(chosen.shape, -np.inf, dtype=np.float32)
+    for class_id in classes:  # one at a time: two planes, however many classes
+        indicator = (strip == class_id).astype(np.float32)
+        line = _sum(indicator[:, taps] * weight for taps, weight in zip(across, column_weights, strict=True))
+        share = _sum(taps * weight[:, None] for taps, weight in zip(line, row_weights, strict=True))
+        np.copyto(chosen, class_id, where=share > best)
+        np.maximum(best, share, out=best)
+    return chosen
+
+
+def _sum(terms: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Sum in the order given, element by element: no bit depends on the size of the arrays."""
+    return reduce(np.add, terms)

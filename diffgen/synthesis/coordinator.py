@@ -5,8 +5,10 @@ What it keeps true:
   functions, so all results of a piece are equal;
 - `lease` and `commit` may be called again: what a dead or hanging worker held is handed out anew, and
   whatever comes late or twice is dropped if it is no longer wanted;
-- several images are in flight, so that one image's last patches of a step never leave a worker idle;
-- a lease holds patches of one model only, from as many images as it takes to fill it.
+- images are begun when there is too little work for all workers, so that one image's last patches of a
+  step leave nobody idle, and that no more canvases are held than it takes;
+- a lease holds patches of one model and one shape, from as many images as it takes to fill its
+  micro-batches; what would leave one half empty waits as long as more is to come.
 """
 
 import time
@@ -14,30 +16,79 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from diffgen.sampling.canvas import NonFiniteError
-from diffgen.synthesis.painting import Painting, Work
+import numpy as np
+from numpy.typing import NDArray
+
+from diffgen.errors import one_line
+from diffgen.sampling.canvas import NonFiniteError, Patch
+from diffgen.sampling.denoise import batch_size
+from diffgen.synthesis import snapshots
+from diffgen.synthesis.painting import Layout, Painting
 from diffgen.synthesis.plan import Plan
+from diffgen.synthesis.render import Render
 from diffgen.synthesis.shards import Sample
+from diffgen.synthesis.store import Store, warn
 
 NAMES = {"mask": "mask model", "layout": "layout", "image": "image model", "render": "autoencoder"}
 Kind = Literal["mask", "layout", "image", "render", "wait", "over"]
+FIRST = 5  # a worker's first lease has so many times longer: it compiles, and its device wakes up
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Patches of one shape, stacked: a few large arrays travel faster than many small ones."""
+
+    latents: NDArray[np.float32]
+    timesteps: NDArray[np.int64]
+    labels: NDArray[np.uint8]
+    owned: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, patches: Sequence[Patch]) -> "Patches":
+        return cls(
+            np.stack([patch.latents for patch in patches]),
+            np.array([patch.timestep for patch in patches]),
+            np.stack([patch.labels for patch in patches]),
+            np.stack([patch.owned for patch in patches]),
+        )
+
+    def each(self) -> list[Patch]:
+        return [
+            Patch(z, int(t), labels, owned)
+            for z, t, labels, owned in zip(self.latents, self.timesteps, self.labels, self.owned, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Work for one worker: pieces of one kind. `wait`: ask again soon; `over`: there will be no more."""
+    """Work for one worker, of one kind. `wait`: ask again soon; `over`: there will be no more."""
 
     id: int
     kind: Kind
-    items: tuple[Work, ...] = ()
+    patches: Patches | None = None
+    item: Layout | Render | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker made of a lease: the estimates of all its patches (C, owned pixels) one after the
+    other, or the result of its item; and what it took."""
+
+    result: Any
+    rows: int = 0
+    """Forwards that were asked for, wide ones as several."""
+    slots: int = 0
+    """The same with those that padded the micro-batches."""
+    seconds: float = 0.0
 
 
 class Piece(NamedTuple):
-    """A piece of work by its image, and turn and number in that."""
+    """A piece of work by its image, turn and number in that, and pixels owned (of a patch)."""
 
     image: int
     turn: int
     number: int
+    owned: int
 
 
 @dataclass
@@ -53,86 +104,200 @@ class Held:
 class Status:
     """Figures for the driver."""
 
-    images: int
+    images: int = 0
     """Finished or given up."""
-    patches: int
-    forwards: int
-    ready: tuple[int, ...]
-    """Finished images that nobody has taken yet."""
+    progress: float = 0.0
+    """The same with the parts of those in the works."""
+    patches: int = 0
+    forwards: int = 0
+    ready: tuple[int, ...] = ()
+    """Finished samples that nobody has taken yet."""
     failed: dict[int, str] = field(default_factory=dict)
     over: bool = False
+    rows: int = 0
+    slots: int = 0
+    busy: dict[str, float] = field(default_factory=dict)
+    """Seconds that each worker computed."""
+
+    def __add__(self, other: "Status") -> "Status":
+        """Figures of two coordinators together."""
+        return Status(
+            self.images + other.images,
+            self.progress + other.progress,
+            self.patches + other.patches,
+            self.forwards + other.forwards,
+            self.ready + other.ready,
+            self.failed | other.failed,
+            self.over and other.over,
+            self.rows + other.rows,
+            self.slots + other.slots,
+            {
+                worker: self.busy.get(worker, 0.0) + other.busy.get(worker, 0.0)
+                for worker in {**self.busy, **other.busy}
+            },
+        )
 
 
 class Coordinator:
-    """Paints the images with these indices, in order, `in_flight` at a time."""
+    """Paints the images that these samples are of, in order, at most `in_flight` at a time.
 
-    def __init__(self, plan: Plan, indices: Iterable[int], in_flight: int, timeout_s: float) -> None:
+    An image that takes longer than `snapshot_s` is saved under `url` between two steps, and a new
+    coordinator goes on from there.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        samples: Iterable[int],
+        in_flight: int,
+        timeout_s: float,
+        url: str | None = None,
+        snapshot_s: float = float("inf"),
+    ) -> None:
         self.plan, self.timeout_s, self.in_flight = plan, timeout_s, in_flight
-        self.todo = sorted(indices, reverse=True)
+        self.store, self.snapshot_s = None if url is None else Store(url), snapshot_s
+        self.tiles: dict[int, list[int]] = {}
+        for sample in samples:
+            image, tile = plan.where(sample)
+            self.tiles.setdefault(image, []).append(tile)
+        self.todo = sorted(self.tiles, reverse=True)
         self.paintings: dict[int, Painting] = {}  # in order of their index
         self.finished: dict[int, Sample] = {}
         self.failed: dict[int, str] = {}
         self.held: dict[int, Held] = {}
         self.revoked: dict[int, Held] = {}  # may still be answered
-        self.leases = self.images = self.patches = self.forwards = 0
+        self.busy: dict[str, float] = {}
+        self.workers: set[str] = set()
+        self.leases = self.images = self.patches = self.forwards = self.rows = self.slots = 0
 
     @property
     def over(self) -> bool:
         return not self.todo and not self.paintings
 
     def lease(self, worker: str, budget: int) -> Lease:
-        """Up to `budget` patches, or one image to lay out or to render; to be answered by `commit`."""
-        while self.todo and len(self.paintings) < self.in_flight:
-            index = self.todo.pop()
-            self.paintings[index] = Painting(self.plan, index)
+        """Patches for about `budget` forwards, or one layout or region; to be answered by `commit`."""
+        self.workers.add(worker)
+        self._admit(2 * budget * len(self.workers))
         ripe = [painting for painting in self.paintings.values() if painting.open]
         if not ripe:
             return Lease(0, "over" if self.over else "wait")
-        single = [painting for painting in ripe if painting.stage in {"layout", "render"}]
-        kind = (single or ripe)[0].stage
-        assert kind != "done"
-        pieces: list[Piece] = []
-        items: list[Work] = []
-        alike = [p for p in ripe if p.stage == kind and p.shape == ripe[0].shape]
-        for painting in single[:1] or alike:
-            while painting.open and len(items) < budget:
-                number, item = painting.next()
-                pieces.append(Piece(painting.index, painting.turn, number))
-                items.append(item)
+        single = next((painting for painting in ripe if painting.stage in {"layout", "render"}), None)
+        if single is not None:
+            number = next(iter(single.open))
+            item = single.next(number)
+            assert not isinstance(item, Patch)
+            id = self._hold(worker, [Piece(single.index, single.turn, number, 0)])
+            return Lease(id, "layout" if single.stage == "layout" else "render", item=item)
+        stage, shape = ripe[0].stage, ripe[0].shape
+        assert stage in {"mask", "image"}
+        alike = [p for p in ripe if p.stage == stage and p.shape == shape]
+        chosen = self._choose(alike, shape, budget)
+        if not chosen:
+            return Lease(0, "wait")
+        patches, pieces = [], []
+        for painting, number in chosen:
+            patch = painting.next(number)
+            assert isinstance(patch, Patch)
+            patches.append(patch)
+            pieces.append(Piece(painting.index, painting.turn, number, int(patch.owned.sum())))
+        return Lease(self._hold(worker, pieces), "mask" if stage == "mask" else "image", Patches.of(patches))
+
+    def _admit(self, wanted: int) -> None:
+        """Begin images until there are so many forwards to hand out."""
+        rows = sum(sum(painting.open.values()) for painting in self.paintings.values())
+        while self.todo and len(self.paintings) < self.in_flight and (rows < wanted or not self.paintings):
+            index = self.todo.pop()
+            painting = Painting(self.plan, index, self.tiles[index])
+            if self.store is not None:
+                snapshots.resume(self.store, painting)
+            self.paintings[index] = painting
+            rows += sum(painting.open.values())
+
+    def _choose(
+        self, alike: list[Painting], shape: tuple[int, int], budget: int
+    ) -> list[tuple[Painting, int]]:
+        """Open pieces that fill micro-batches to the last row, if there are; a fair share of them."""
+        base = alike[0].model.base
+        batch = batch_size(self.plan.sampling.micro_batch, base, shape)
+        there = sum(sum(painting.open.values()) for painting in alike)
+        most = max(1, budget * base**2 // (shape[0] * shape[1]))
+        target = max(batch, min(most, there // len(self.workers)) // batch * batch)
+        chosen: list[tuple[Painting, int]] = []
+        total = 0
+        for painting in alike:
+            for number, rows in painting.open.items():
+                if total + rows <= target or not chosen:
+                    chosen.append((painting, number))
+                    total += rows
+                if total >= target:
+                    return chosen
+        while total > batch and total % batch:  # the rest goes with what comes next
+            painting, number = chosen.pop()
+            total -= painting.open[number]
+        return [] if total % batch and self._more_to_come(alike) else chosen
+
+    def _more_to_come(self, alike: list[Painting]) -> bool:
+        """Whether workers hold patches of other images, whose next steps would fill a micro-batch."""
+        others = {p.index for p in self.paintings.values() if p.stage in {"mask", "layout", "image"}}
+        others -= {painting.index for painting in alike}
+        return any(piece.image in others for held in self.held.values() for piece in held.pieces)
+
+    def _hold(self, worker: str, pieces: list[Piece]) -> int:
         self.leases += 1
         self.held[self.leases] = Held(worker, time.monotonic(), pieces)
-        return Lease(self.leases, kind, tuple(items))
+        return self.leases
 
-    def commit(self, lease: int, results: Sequence[Any]) -> bool:
-        """Results of a lease, in the order of its items; false if none of them was wanted any more."""
+    def commit(self, lease: int, work: Work) -> bool:
+        """The answer to a lease; false if nothing of it was wanted any more."""
         held = self.held.pop(lease, None) or self.revoked.pop(lease, None)
         if held is None:
             return False
-        assert len(results) == len(held.pieces), "a result for every piece"
         for other in self.held.values():
             if other.worker == held.worker:  # fetched ahead: its clock starts now
                 other.since = time.monotonic()
-        taken = [self._give(*piece, result) for piece, result in zip(held.pieces, results, strict=True)]
+        self.busy[held.worker] = self.busy.get(held.worker, 0.0) + work.seconds
+        self.rows, self.slots = self.rows + work.rows, self.slots + work.slots
+        results = [work.result]
+        if isinstance(work.result, np.ndarray):
+            ends = np.cumsum([piece.owned for piece in held.pieces])
+            assert work.result.shape[1] == ends[-1], "an estimate for every owned pixel"
+            results = np.split(work.result, ends[:-1], axis=1)
+        taken = [self._give(piece, result) for piece, result in zip(held.pieces, results, strict=True)]
         return any(taken)
 
-    def _give(self, index: int, turn: int, number: int, result: Any) -> bool:
-        painting = self.paintings.get(index)
+    def _give(self, piece: Piece, result: Any) -> bool:
+        painting = self.paintings.get(piece.image)
         if painting is None:
             return False
-        stage, before = painting.stage, sum(painting.forwards.values())
+        stage, before, turn = painting.stage, sum(painting.forwards.values()), painting.turn
         try:
-            if not painting.give(turn, number, result):
+            if not painting.give(piece.turn, piece.number, result):
                 return False
         except NonFiniteError as error:
-            self.failed[index] = f"image {index}, {NAMES[stage]}, {error}"
+            self.failed[painting.index] = f"image {painting.index}, {NAMES[stage]}, {error}"
             self._close(painting)
             return True
         self.patches += stage in {"mask", "image"}
         self.forwards += sum(painting.forwards.values()) - before
-        if painting.sample is not None:
-            self.finished[painting.index] = painting.sample
+        for sample in painting.samples:
+            self.finished[sample.index] = sample
+        painting.samples = []
+        if painting.stage == "done":
             self._close(painting)
+        elif painting.turn != turn:
+            self._save(painting)
         return True
+
+    def _save(self, painting: Painting) -> None:
+        """Snapshot an image that has been long in the works since the last one."""
+        late = time.monotonic() - painting.saved > self.snapshot_s
+        if self.store is None or not late or painting.stage != "image":
+            return
+        try:
+            snapshots.save(self.store, painting)
+        except OSError as error:  # the work itself is not in danger
+            warn(f"image {painting.index} could not be snapshot ({one_line(error)})")
+        painting.saved = time.monotonic()
 
     def _close(self, painting: Painting) -> None:
         del self.paintings[painting.index]
@@ -140,6 +305,7 @@ class Coordinator:
 
     def release(self, worker: str) -> None:
         """Hand out anew what a lost worker held."""
+        self.workers.discard(worker)
         self._revoke([id for id, held in self.held.items() if held.worker == worker])
 
     def expire(self) -> list[str]:
@@ -147,8 +313,12 @@ class Coordinator:
 
         The driver calls: a synchronous actor has no timer.
         """
-        limit = time.monotonic() - self.timeout_s
-        late = [id for id, held in self.held.items() if held.since < limit]
+        now = time.monotonic()
+        late = [
+            id
+            for id, held in self.held.items()
+            if now - held.since > self.timeout_s * (1 if held.worker in self.busy else FIRST)
+        ]
         workers = sorted({self.held[id].worker for id in late})
         self._revoke(late)
         return workers
@@ -156,19 +326,32 @@ class Coordinator:
     def _revoke(self, leases: list[int]) -> None:
         for lease in leases:
             held = self.revoked[lease] = self.held.pop(lease)
-            for index, turn, number in reversed(held.pieces):
-                if index in self.paintings:
-                    self.paintings[index].put_back(turn, number)
+            for piece in held.pieces:
+                if piece.image in self.paintings:
+                    self.paintings[piece.image].put_back(piece.turn, piece.number)
 
-    def take(self, indices: Iterable[int]) -> list[Sample]:
-        """Finished samples; they stay here until `drop`, so that a lost writer can ask again."""
-        return [self.finished[index] for index in indices]
+    def take(self, samples: Iterable[int]) -> list[Sample]:
+        """Those of these samples that are finished here; they stay until `drop`, as a writer may be lost."""
+        return [self.finished[index] for index in samples if index in self.finished]
 
-    def drop(self, indices: Iterable[int]) -> None:
+    def drop(self, samples: Iterable[int]) -> None:
         """Forget samples that are in a committed shard."""
-        for index in indices:
-            self.finished.pop(index, None)
+        images = {self.plan.where(index)[0] for index in samples if self.finished.pop(index, None)}
+        if self.store is not None:
+            for image in images - self.paintings.keys():
+                snapshots.forget(self.store, image)
 
     def status(self) -> Status:
-        ready = tuple(self.finished)
-        return Status(self.images, self.patches, self.forwards, ready, dict(self.failed), self.over)
+        progress = self.images + sum(painting.fraction for painting in self.paintings.values())
+        return Status(
+            self.images,
+            progress,
+            self.patches,
+            self.forwards,
+            tuple(self.finished),
+            dict(self.failed),
+            self.over,
+            self.rows,
+            self.slots,
+            dict(self.busy),
+        )

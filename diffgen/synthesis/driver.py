@@ -15,6 +15,7 @@ from rich.console import Console
 from diffgen import config, progress
 from diffgen.errors import UserError
 from diffgen.models import bundle
+from diffgen.synthesis import snapshots
 from diffgen.synthesis.coordinator import Status
 from diffgen.synthesis.plan import make_plan
 from diffgen.synthesis.shards import num_shards
@@ -44,24 +45,25 @@ def synthesize(
     packed = bundle.pack(folder)
     plan = make_plan(packed, folder, settings, masks)
     task = claim(plan, packed, out, settings.synthesis)
-    began, made = time.monotonic(), len(task.indices)
+    began, made = time.monotonic(), task.images
     if already := task.n - made:
         console.print(f"going on: {already} of {task.n} images are there already")
-    status = Status(0, 0, 0, ())
+    status = Status()
     if made:
         with _shown(console, made) as show:
             status = _painter(inline)(task, show)
     writer = task.writer()
-    writer.begin(task.n)
+    writer.begin(task.total)
     writer.store.write("settings.yaml", settings.dump().encode())
     try:
-        writer.finish(task.n, plan.labels)
+        writer.finish(task.total, plan.labels)
     except UserError as error:
         if not status.failed:
             raise
         failed, first = len(status.failed), status.failed[min(status.failed)]
         raise UserError(f"{failed} of {made} images failed, their shards are not written: {first}") from error
-    shards = num_shards(task.n, settings.synthesis.images_per_shard)
+    snapshots.clear(writer.store)
+    shards = num_shards(task.total, settings.synthesis.images_per_shard)
     return Summary(made, already, shards, time.monotonic() - began, status.forwards, writer.store.url)
 
 
@@ -83,7 +85,15 @@ def _shown(console: Console, total: int) -> Iterator[Report]:
         row = bar.add_task("synthesize", total=total, figures="")
 
         def show(status: Status) -> None:
-            rate = status.patches / max(time.monotonic() - began, 1e-9)
-            bar.update(row, completed=status.images, figures=f"images  {rate:.0f} patches/s")
+            bar.update(row, completed=status.progress, figures=f"images  {figures(status, began)}")
 
         yield show
+
+
+def figures(status: Status, began: float) -> str:
+    """Rate, filled share of the micro-batches, and each sampler's busy share since `began`."""
+    seconds = max(time.monotonic() - began, 1e-9)
+    shares = [min(1.0, busy / seconds) for busy in status.busy.values()] or [0.0]
+    busy = " to ".join(sorted({f"{min(shares):.0%}", f"{max(shares):.0%}"}))
+    fill = status.rows / max(status.slots, 1)
+    return f"{status.forwards / seconds:.0f} forwards/s, fill {fill:.0%}, busy {busy}"

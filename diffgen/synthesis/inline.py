@@ -20,7 +20,7 @@ def paint_inline(task: Task, report: Report) -> Status:
         coordinator.commit(lease.id, sampler.work(lease))
         status = coordinator.status()
         for k in task.ripe(status, written):
-            writer.complete(k, task.n, coordinator.take(task.lacking[k]))
+            writer.complete(k, task.total, coordinator.take(task.lacking[k]))
             coordinator.drop(task.lacking[k])
             written.add(k)
         report(status)

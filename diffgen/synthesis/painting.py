@@ -1,14 +1,15 @@
-"""One image on its way from nothing to a sample: which work is open, and what its results lead to.
+"""One image on its way from nothing to samples: which work is open, and what its results lead to.
 
-    sampled:  mask canvas ─► layout (clean, enlarge) ─► image canvas ─► render (decode, encode) ─► sample
-    given:    ─────────────────────────────────────────► image canvas ─► render ─► sample
+    sampled:  mask canvas ─► layout (clean, onto the latent grid) ─► image canvas ─► render ─► samples
+    given:    ─────────────────────────────────────────────────────► image canvas ─► render ─► samples
 
-Pure state: no leases, no Ray. Work comes in turns (a step's patches, or one layout or render); a piece
-is a turn and a number in it. Its result is taken once, from whoever is first, and in its turn only.
+Pure state: no leases, no Ray. Work comes in turns (a step's patches, one layout, or the regions to
+render); a piece is a turn and a number in it. Its result is taken once, from whoever is first, and in
+its turn only. Nothing here is as large as the picture: pixels are made region by region, by samplers.
 """
 
 import time
-from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from diffgen.labels import LabelMap
 from diffgen.sampling import masks
 from diffgen.sampling.canvas import Canvas, NonFiniteError, Patch
 from diffgen.sampling.denoise import conditions
+from diffgen.synthesis import render
 from diffgen.synthesis.plan import Model, Plan
 from diffgen.synthesis.shards import Sample
 
@@ -27,7 +29,7 @@ Stage = Literal["mask", "layout", "image", "render", "done"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Bit planes of a finished mask canvas → label map of the image."""
+    """Bit planes of a finished mask canvas → label map, cleaned, and its crop for the latent grid."""
 
     bits: NDArray[np.float32]
     height: int
@@ -35,64 +37,60 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Render:
-    """Latents of a finished image canvas, and its label map → both as PNG."""
+class LaidOut:
+    """A label map at its own scale, and the image's at the latent grid."""
 
-    latents: NDArray[np.float32]
     label_map: LabelMap
+    on_latents: LabelMap
 
 
-@dataclass(frozen=True)
-class Rendered:
-    image: bytes
-    mask: bytes
-    class_shares: list[float]
-
-
-Work = Patch | Layout | Render
+Work = Patch | Layout | render.Render
 
 
 class Painting:
-    """The state of one image."""
+    """The state of one image; `tiles` are the numbers of the samples asked for (all, if none are)."""
 
-    def __init__(self, plan: Plan, index: int) -> None:
+    def __init__(self, plan: Plan, index: int, tiles: Collection[int] = ()) -> None:
         self.plan, self.index = plan, index
+        self.height, self.width = plan.size_of(index)
+        self.tiles = frozenset(tiles or range(plan.num_tiles(index)))
         self.context = plan.context_of(index)
         self.forwards = {"mask": 0, "image": 0}
         self.turn = 0
-        self.open: deque[int] = deque()  # numbers of this turn's pieces that nobody has
-        self.wanted: set[int] = set()  # numbers of this turn's pieces that have no result yet
+        self.open: dict[int, int] = {}  # pieces of this turn that nobody has → rows through the network
+        self.wanted: dict[int, int] = {}  # pieces of this turn that have no result yet → the same
         self.canvas: Canvas | None = None
-        self.label_map: LabelMap | None = None
-        self.sample: Sample | None = None
-        self.began = time.monotonic()
+        self.layout: render.Labelled | None = None
+        self.samples: list[Sample] = []
+        self.began = self.saved = time.monotonic()
         self.stage: Stage = "mask"
         self.given: str | None = None
         if (given := plan.given(index)) is None:
             self._begin("mask", plan.context_map(index))
         else:
             self.given, label_map = given
-            self._begin_image(label_map)
+            self.layout = render.Labelled(label_map, 1)
+            self._begin("image", masks.on_grid(label_map, plan.facts.factor))
 
-    def next(self) -> tuple[int, Work]:
-        """An open piece of work and its number; it is no longer open."""
+    def next(self, number: int) -> Work:
+        """An open piece of work; it is no longer open."""
         assert self.canvas is not None
-        number = self.open.popleft()
+        del self.open[number]
         if self.stage == "layout":
-            return number, Layout(self.canvas.latents, *self.plan.size)
+            return Layout(self.canvas.latents, self.height, self.width)
         if self.stage == "render":
-            assert self.label_map is not None
-            return number, Render(self.canvas.latents, self.label_map)
-        return number, self.canvas.patch_of(number)
+            assert self.layout is not None
+            return render.cut(self.plan, self.canvas.latents, self.layout, self.regions[number])
+        return self.canvas.patch_of(number)
 
     def put_back(self, turn: int, number: int) -> None:
         """A piece whose worker is lost is open again, unless it was done by another."""
-        if turn == self.turn and number in self.wanted and number not in self.open:
-            self.open.appendleft(number)
+        if turn == self.turn and number in self.wanted:
+            self.open.setdefault(number, self.wanted[number])
 
-    def _offer(self, pieces: int) -> None:
+    def _offer(self, pieces: dict[int, int]) -> None:
         self.turn += 1
-        self.open, self.wanted = deque(range(pieces)), set(range(pieces))
+        self.open, self.wanted = dict(pieces), dict(pieces)
 
     @property
     def model(self) -> Model:
@@ -100,70 +98,110 @@ class Painting:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(h, w) of the open patches, or of the canvas: what a lease holds is of one shape."""
+        """(h, w) of the patches that are open: those of a lease are of one shape."""
         assert self.canvas is not None
-        if self.stage in {"layout", "render"}:
-            return self.canvas.label_map.shape
-        return self.canvas.cover.shape(self.open[0])
+        return self.canvas.cover.shape(next(iter(self.open)))
+
+    @property
+    def fraction(self) -> float:
+        """How much of the image is done, by steps."""
+        sampling = self.plan.sampling
+        before = 0 if self.given else sampling.mask_steps
+        done = self.canvas.step if self.canvas is not None and self.stage in {"mask", "image"} else 0
+        reached = {"mask": done, "layout": before, "image": before + done}
+        total = before + sampling.steps
+        return reached.get(self.stage, total) / total
 
     def give(self, turn: int, number: int, result: Any) -> bool:
         """The result of a piece; false if it is no longer wanted. Raises `NonFiniteError`."""
         if turn != self.turn or number not in self.wanted:
             return False
-        self.wanted.remove(number)
-        if number in self.open:  # given up for lost, and here all the same
-            self.open.remove(number)
+        del self.wanted[number]
+        self.open.pop(number, None)  # given up for lost, and here all the same
         if isinstance(result, NonFiniteError):
             raise result
         if self.stage == "layout":
-            self._begin_image(result)
+            self.layout = render.Labelled(result.label_map, self.plan.facts.mask_pixel_px)
+            self._begin("image", result.on_latents)
         elif self.stage == "render":
-            self._finish(result)
+            self.samples += [self._sample(done) for done in result]
+            if not self.wanted:
+                self.stage, self.canvas, self.layout = "done", None, None
         else:
             self._write(number, result)
         return True
 
     def _write(self, number: int, estimate: NDArray[np.float32]) -> None:
         assert self.canvas is not None
-        cover, guidance = self.canvas.cover, self.model.guidance
-        needed = conditions(self.canvas.labels_of(number), cover.owned(number), *guidance)
-        self.forwards[self.stage] += len(needed) * self.canvas.covering.cost(cover.shape(number))
-        self.canvas.write(number, estimate)
-        if not self.canvas.full:
-            return
-        self.canvas.advance()
-        if not self.canvas.finished:
-            self._offer(len(self.canvas.cover))
-        else:
-            self.stage = "layout" if self.stage == "mask" else "render"
-            self._offer(1)
-
-    def _begin_image(self, label_map: LabelMap) -> None:
-        self.label_map = label_map
-        self._begin("image", masks.on_grid(label_map, self.plan.facts.factor))
+        canvas = self.canvas
+        rows = len(conditions(canvas.labels_of(number), canvas.cover.owned(number), *self.model.guidance))
+        self.forwards[self.stage] += rows * canvas.covering.cost(canvas.cover.shape(number))
+        canvas.write(number, estimate)
+        if canvas.full:
+            canvas.advance()
+            self._offer_step()
 
     def _begin(self, stage: Literal["mask", "image"], label_map: LabelMap) -> None:
         self.stage = stage
         self.canvas = self.model.canvas(label_map, self.index)
-        self._offer(len(self.canvas.cover))
+        self._offer_step()
 
-    def _finish(self, rendered: Rendered) -> None:
-        plan, label_map = self.plan, self.label_map
-        assert label_map is not None
+    def _offer_step(self) -> None:
+        """The patches of the canvas's step, or what comes after the last one."""
+        canvas = self.canvas
+        assert canvas is not None
+        if not canvas.finished:
+            guidance = self.model.guidance
+            self._offer(
+                {
+                    number: len(conditions(canvas.labels_of(number), canvas.cover.owned(number), *guidance))
+                    for number in range(len(canvas.cover))
+                }
+            )
+        elif self.stage == "mask":
+            self.stage = "layout"
+            self._offer({0: 1})
+        else:
+            self.stage = "render"
+            self.regions = render.regions(self.plan, self.height, self.width)
+            self._offer({k: 1 for k, region in enumerate(self.regions) if self.tiles & region.tiles.keys()})
+
+    def _sample(self, done: render.Rendered) -> Sample:
+        plan = self.plan
+        index = plan.first_sample(self.index) + done.tile
         record = {
-            "index": self.index,
+            "index": index,
             "seed": plan.seed,
             "context": None if self.context is None else plan.labels.contexts[self.context],
             "given_label_map": self.given,
-            "height": label_map.shape[0],
-            "width": label_map.shape[1],
+            "height": done.height,
+            "width": done.width,
             "mpp": plan.facts.mpp,
             "forwards": sum(self.forwards.values()),
             "forwards_by_model": dict(self.forwards),
-            "class_shares": [round(share, 6) for share in rendered.class_shares],
+            "class_shares": [round(share, 6) for share in done.class_shares],
             "classes": list(plan.labels.classes),
             "run": plan.run,
         }
-        seconds = time.monotonic() - self.began
-        self.sample = Sample(self.index, rendered.image, rendered.mask, record, seconds)
-        self.stage, self.canvas, self.label_map = "done", None, None
+        if plan.tile is not None:  # forwards are those of the whole image
+            parent = {"index": self.index, "height": self.height, "width": self.width}
+            record |= {"parent": parent, "y": done.y, "x": done.x}
+        return Sample(index, done.image, done.mask, record, time.monotonic() - self.began)
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays and numbers of a snapshot, between two steps of the image canvas."""
+        assert self.canvas is not None
+        assert self.layout is not None
+        assert self.wanted.keys() == set(range(len(self.canvas.cover)))
+        arrays, numbers = self.canvas.state()
+        arrays |= {"layout": self.layout.label_map, "on_latents": self.canvas.label_map}
+        return arrays, numbers | {"forwards": self.forwards, "scale": self.layout.scale}
+
+    def restore(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
+        """Go on from a snapshot of this very image."""
+        self.layout = render.Labelled(arrays.pop("layout"), numbers["scale"])
+        self._begin("image", arrays.pop("on_latents"))
+        assert self.canvas is not None
+        self.canvas.restore(arrays, numbers)
+        self.forwards = dict(numbers["forwards"])
+        self._offer_step()

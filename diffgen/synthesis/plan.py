@@ -39,6 +39,8 @@ class Model:
     channels: int
     sides: Sides
     steps: int
+    base: int
+    """Patch side whose forwards are the unit of cost."""
     guidance: tuple[float, Conditioning]
     """ω and conditioning."""
     purposes: tuple[Purpose, Purpose, Purpose]
@@ -70,14 +72,40 @@ class Plan:
     schedule: dict[str, Any]
     sampling: config.Sampling
     seed: int
-    size: Size
-    """Of all images, unless label maps are given."""
+    sizes: tuple[Size, ...]
+    """Of the images, by turns: one for all, or those of the given label maps."""
+    tile: int | None
+    """Side of the tiles that images are written as, in pixels; none: whole."""
     context: int | None
     """Of all images; drawn by its share in the data where there is none."""
     masks: tuple[tuple[str, bytes], ...]
     """Given label maps, name and PNG, taken by turns; none: they are sampled."""
     run: dict[str, Any]
     """All of this in names and numbers: a sample's provenance, and what a folder of shards belongs to."""
+
+    def size_of(self, index: int) -> Size:
+        return self.sizes[index % len(self.sizes)]
+
+    def num_tiles(self, index: int) -> int:
+        """Samples that an image is written as."""
+        height, width = self.size_of(index)
+        return 1 if self.tile is None else (height // self.tile) * (width // self.tile)
+
+    def first_sample(self, index: int) -> int:
+        """Index of an image's first sample; of image n: how many samples n images are."""
+        turns, rest = divmod(index, len(self.sizes))
+        counts = [self.num_tiles(k) for k in range(len(self.sizes))]
+        return turns * sum(counts) + sum(counts[:rest])
+
+    def where(self, sample: int) -> tuple[int, int]:
+        """Image of a sample, and the sample's number in it."""
+        counts = [self.num_tiles(k) for k in range(len(self.sizes))]
+        turns, rest = divmod(sample, sum(counts))
+        for k, count in enumerate(counts):
+            if rest < count:
+                return turns * len(counts) + k, rest
+            rest -= count
+        raise AssertionError("the rest is below the sum")
 
     def context_of(self, index: int) -> int | None:
         """Context of an image's mask; none where the label map is given."""
@@ -93,7 +121,9 @@ class Plan:
         """The label map of the mask canvas (H, W): its context's id + 1 everywhere; 0 is the null context."""
         facts, context = self.facts, self.context_of(index)
         assert context is not None
-        height, width = (max(facts.mask_patch, -(-side // facts.mask_pixel_px)) for side in self.size)
+        height, width = (
+            max(facts.mask_patch, -(-side // facts.mask_pixel_px)) for side in self.size_of(index)
+        )
         return np.full((height, width), context + 1, dtype=np.uint8)
 
     def model(self, stage: Literal["mask", "image"]) -> Model:
@@ -102,10 +132,26 @@ class Plan:
         base = (self.seed, sampling, self.schedule)
         if stage == "mask":
             bits, side = masks.num_bits(len(self.labels)), ((None, facts.mask_patch),)
-            return Model(*base, bits, side, sampling.mask_steps, (sampling.mask_guidance, "per_label"), MASK)
+            return Model(
+                *base,
+                bits,
+                side,
+                sampling.mask_steps,
+                facts.mask_patch,
+                (sampling.mask_guidance, "per_label"),
+                MASK,
+            )
         joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
         sides = facts.patch_by_log_snr
-        return Model(*base, facts.image_channels, sides, sampling.steps, (sampling.guidance, joint), IMAGE)
+        return Model(
+            *base,
+            facts.image_channels,
+            sides,
+            sampling.steps,
+            facts.image_patch,
+            (sampling.guidance, joint),
+            IMAGE,
+        )
 
     def given(self, index: int) -> tuple[str, LabelMap] | None:
         """Name and label map (H, W) given for an image, or `None` if it is to be sampled."""
@@ -132,6 +178,20 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
     size = config.parse_size(synthesis.size)
     if not given:
         check_size(size, facts, f"--size {synthesis.size}")
+    sizes = tuple(read_mask(data, name).shape for name, data in given) or (size,)
+    tile = synthesis.tile if synthesis.emit == "tiles" else None
+    if tile is not None:
+        for one in sizes:
+            if tile % facts.factor or one[0] % tile or one[1] % tile:
+                raise UserError(
+                    f"--tile {tile}: must divide the sides of all images ({one[1]}x{one[0]}) "
+                    f"and be a multiple of {facts.factor}"
+                )
+    if sampling.cover == "diffcollage":
+        for one in sizes:
+            if any(side % (facts.factor * facts.image_patch // 2) for side in one):
+                half = facts.factor * facts.image_patch // 2
+                raise UserError(f"sampling.cover=diffcollage needs sides that are multiples of {half} pixels")
     context = None if synthesis.context is None else base.labels.context_id(synthesis.context)
     run = {
         "version": __version__,
@@ -140,11 +200,12 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
         "size": None if given else {"height": size[0], "width": size[1]},
         "masks": hashlib.sha256(b"".join(data for _, data in given)).hexdigest() if given else None,
         "context": synthesis.context,
+        "tile": tile,
         "mpp": facts.mpp,
         "conditioning": facts.conditioning,
         "sampling": sampling.model_dump(mode="json"),
     }
-    return Plan(facts, base.labels, base.schedule, sampling, synthesis.seed, size, context, given, run)
+    return Plan(facts, base.labels, base.schedule, sampling, synthesis.seed, sizes, tile, context, given, run)
 
 
 def check_size(size: Size, facts: bundle.Facts, what: str) -> None:

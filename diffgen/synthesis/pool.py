@@ -64,11 +64,11 @@ def paint_on_ray(task: Task, report: Report) -> Status:
     Raises `UserError` where actors are lost again and again with no shard committed in between.
     """
     connect()
-    losses, left, total = 0, len(task.indices), len(task.indices)
+    losses, left, total = 0, len(task.indices), task.images
     while True:
         pool = Pool(task)
         try:
-            return pool.run(partial(_report_all, report, total - left))
+            return pool.run(partial(_report_all, report, total - task.images))
         except RayActorError as error:
             pool.close()  # one writer a folder at a time
             task = look_again(task)
@@ -84,7 +84,7 @@ def paint_on_ray(task: Task, report: Report) -> Status:
 
 def _report_all(report: Report, before: int, status: Status) -> None:
     """Figures of this attempt, with the images of those before."""
-    report(replace(status, images=before + status.images))
+    report(replace(status, images=before + status.images, progress=before + status.progress))
 
 
 class Pool:
@@ -99,14 +99,14 @@ class Pool:
         self.count = auto if settings.samplers == "auto" else settings.samplers
         in_flight = max(settings.in_flight, 2 * self.count)  # enough for all samplers to find work
         free = ray.remote(num_cpus=0)
-        self.coordinator = free(Coordinator).remote(
-            task.plan, task.indices, in_flight, settings.lease_timeout_s
-        )
         if task.writer().store.folder is not None:  # a local folder is the driver's
             here = ray.get_runtime_context().get_node_id()
             free = ray.remote(
                 num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
             )
+        self.coordinator = free(Coordinator).remote(
+            task.plan, task.indices, in_flight, settings.lease_timeout_s, task.out, settings.snapshot_s
+        )
         self.writer = free(ShardWriter).remote(task.out, task.plan.run, settings.images_per_shard)
         resources = {"num_cpus": min(sampling.threads, cpus), "num_gpus": 1 if gpus else 0}
         self.sampler = ray.remote(**resources)(PooledSampler)
@@ -130,7 +130,7 @@ class Pool:
             report(status)
             for k in self.task.ripe(status, self.begun):
                 samples = self.coordinator.take.remote(self.task.lacking[k])
-                self.writing[self.writer.complete.remote(k, self.task.n, samples)] = k
+                self.writing[self.writer.complete.remote(k, self.task.total, samples)] = k
                 self.begun.add(k)
             if status.over and not self.writing:
                 return status

@@ -4,25 +4,28 @@ Micro-batch and threads are settings that shape the sample, the same inline and 
 are equal byte for byte whatever came before and whatever else is in the lease.
 """
 
-import io
+import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from diffgen import config
-from diffgen.labels import LabelMap
 from diffgen.models import bundle
 from diffgen.sampling import masks
 from diffgen.sampling.canvas import NonFiniteError, Patch
-from diffgen.sampling.decode import decode
-from diffgen.sampling.denoise import Conditioning, batch_size, estimate, image_denoiser, mask_denoiser
-from diffgen.synthesis.coordinator import Lease
-from diffgen.synthesis.painting import Layout, Render, Rendered
-
-PNG_LEVEL = 4  # zlib: twice as fast as its default for 2 % more bytes on tissue
+from diffgen.sampling.denoise import (
+    Conditioning,
+    Denoiser,
+    batch_size,
+    conditions,
+    estimate,
+    image_denoiser,
+    mask_denoiser,
+)
+from diffgen.synthesis.coordinator import Lease, Work
+from diffgen.synthesis.painting import LaidOut, Layout
+from diffgen.synthesis.render import Labelled, render
 
 
 class Sampler:
@@ -33,46 +36,45 @@ class Sampler:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.bundle = bundle.load(folder).to(self.device)
         self.sampling = sampling
-        self.conditioning: Conditioning = (
-            "joint" if self.bundle.facts.conditioning == "joint" else "per_label"
-        )
-
-    def work(self, lease: Lease) -> list[Any]:
-        """Results of a lease's items, in their order."""
-        sampling, patches = self.sampling, [item for item in lease.items if isinstance(item, Patch)]
-        if lease.kind == "mask":
-            denoiser, base = mask_denoiser(self.bundle.mask_unet), self.bundle.facts.mask_patch
-            size = batch_size(sampling.micro_batch, base, patches[0].labels.shape)
-            return [*estimate(denoiser, patches, sampling.mask_guidance, "per_label", size)]
-        if lease.kind == "image":
-            denoiser, base = image_denoiser(self.bundle.image_unet), self.bundle.facts.image_patch
-            size = batch_size(sampling.micro_batch, base, patches[0].labels.shape)
-            return [*estimate(denoiser, patches, sampling.guidance, self.conditioning, size)]
-        return [
-            self._layout(item) if isinstance(item, Layout) else self._render(item) for item in lease.items
-        ]
-
-    def _layout(self, item: Layout) -> LabelMap:
-        """Bits → label map of the image: cleaned at the mask's scale, then enlarged and cut."""
         facts = self.bundle.facts
-        label_map = masks.from_bits(item.bits, len(self.bundle.labels))
-        least = round(self.sampling.min_region_um2 / facts.mask_pixel_um**2)
-        return masks.enlarge(masks.clean(label_map, least), facts.mask_pixel_px, item.height, item.width)
+        joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
+        self.models: dict[str, tuple[Denoiser, int, float, Conditioning]] = {
+            "mask": (
+                mask_denoiser(self.bundle.mask_unet), facts.mask_patch, sampling.mask_guidance, "per_label",
+            ),
+            "image": (image_denoiser(self.bundle.image_unet), facts.image_patch, sampling.guidance, joint),
+        }  # fmt: skip
 
-    def _render(self, item: Any) -> Rendered | NonFiniteError:
-        assert isinstance(item, Render)
-        sampling, factor = self.sampling, self.bundle.facts.factor
+    def work(self, lease: Lease) -> Work:
+        """What a lease asks for; an autoencoder's `NonFiniteError` is a result too."""
+        began = time.perf_counter()
+        if lease.patches is not None:
+            result, rows, slots = self._estimate(lease.kind, lease.patches.each())
+            return Work(result, rows, slots, time.perf_counter() - began)
+        if isinstance(lease.item, Layout):
+            return Work(self._layout(lease.item), seconds=time.perf_counter() - began)
+        assert lease.item is not None
         try:
-            picture = decode(
-                self.bundle.codec.decode, item.latents, factor, sampling.decode_tile, sampling.decode_overlap
-            )
+            factor = self.bundle.facts.factor
+            pictures = render(self.bundle.codec.decode, lease.item, self.bundle.labels, factor, self.sampling)
+            return Work(pictures, seconds=time.perf_counter() - began)
         except NonFiniteError as error:
-            return error
-        return Rendered(png(picture), png(item.label_map), self.bundle.labels.shares(item.label_map))
+            return Work(error, seconds=time.perf_counter() - began)
 
+    def _estimate(self, kind: str, patches: list[Patch]) -> tuple[np.ndarray, int, int]:
+        """Estimates one after the other, forwards, and the same with the padding."""
+        denoiser, base, guidance, conditioning = self.models[kind]
+        height, width = patches[0].labels.shape
+        size, cost = batch_size(self.sampling.micro_batch, base, (height, width)), height * width / base**2
+        estimates = estimate(denoiser, patches, guidance, conditioning, size)
+        rows = sum(len(conditions(p.labels, p.owned, guidance, conditioning)) for p in patches)
+        slots = -(-rows // size) * size
+        return np.concatenate(estimates, axis=1), round(rows * cost), round(slots * cost)
 
-def png(array: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    """RGB picture (H, W, 3) or label map (H, W; 8-bit grey, no palette) → PNG."""
-    sink = io.BytesIO()
-    Image.fromarray(array).save(sink, "png", compress_level=PNG_LEVEL)
-    return sink.getvalue()
+    def _layout(self, item: Layout) -> LaidOut:
+        """Bits → label map at the mask's scale, cleaned; and at the latent grid of the image."""
+        facts = self.bundle.facts
+        drawn = masks.from_bits(item.bits, len(self.bundle.labels))
+        cleaned = masks.clean(drawn, round(self.sampling.min_region_um2 / facts.mask_pixel_um**2))
+        rows, columns = (masks.grid_pixels(side, facts.factor) for side in (item.height, item.width))
+        return LaidOut(cleaned, Labelled(cleaned, facts.mask_pixel_px).pixels(rows, columns))

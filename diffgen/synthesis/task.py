@@ -32,8 +32,26 @@ class Task:
     def writer(self) -> ShardWriter:
         return ShardWriter(self.out, self.plan.run, self.settings.images_per_shard)
 
+    @property
+    def total(self) -> int:
+        """Samples that n images are."""
+        return self.plan.first_sample(self.n)
+
+    @property
+    def images(self) -> int:
+        """Images to paint."""
+        return len({self.plan.where(index)[0] for index in self.indices})
+
     def coordinator(self) -> Coordinator:
-        return Coordinator(self.plan, self.indices, self.settings.in_flight, self.settings.lease_timeout_s)
+        settings = self.settings
+        return Coordinator(
+            self.plan,
+            self.indices,
+            settings.in_flight,
+            settings.lease_timeout_s,
+            self.out,
+            settings.snapshot_s,
+        )
 
     def ripe(self, status: Status, begun: Collection[int]) -> list[int]:
         """Shards whose last lacking sample is painted, and that are not begun."""
@@ -52,10 +70,10 @@ def claim(plan: Plan, packed: dict[str, bytes], out: str, settings: config.Synth
 def look_again(task: Task) -> Task:
     """The task with what its folder lacks now."""
     writer, per_shard = task.writer(), task.settings.images_per_shard
-    committed = writer.begin(task.n)
+    committed = writer.begin(task.total)
     lacking = {}
-    for k in range(num_shards(task.n, per_shard)):
+    for k in range(num_shards(task.total, per_shard)):
         if k not in committed:
-            there = writer.salvage(k, task.n)
-            lacking[k] = tuple(i for i in shard_indices(k, task.n, per_shard) if i not in there)
+            there = writer.salvage(k, task.total)
+            lacking[k] = tuple(i for i in shard_indices(k, task.total, per_shard) if i not in there)
     return replace(task, out=writer.store.url, lacking=lacking)

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,40 +44,122 @@ def test_cleaning_leaves_no_small_region_and_no_new_class(label_map: np.ndarray,
         assert np.array_equal(cleaned, label_map)
 
 
+def whole(label_map: np.ndarray, factor: int) -> np.ndarray:
+    rows, columns = (np.arange(side * factor) for side in label_map.shape)
+    return masks.enlarge(label_map, factor, rows, columns)
+
+
 @given(maps, st.integers(1, 8))
 def test_enlarging_adds_no_class_and_keeps_flat_areas(label_map: np.ndarray, factor: int) -> None:
-    height, width = (side * factor for side in label_map.shape)
-    large = masks.enlarge(label_map, factor, height, width)
-    assert large.shape == (height, width)
+    large = whole(label_map, factor)
+    assert large.shape == tuple(side * factor for side in label_map.shape)
     assert set(np.unique(large)) <= set(np.unique(label_map))
-    flat = np.full((3, 3), 4, np.uint8)
-    assert (masks.enlarge(flat, factor, 3 * factor, 3 * factor) == 4).all()
+    assert (whole(np.full((3, 3), 4, np.uint8), factor) == 4).all()
+
+
+@given(maps, st.sampled_from([1, 3, 4, 8, 16]))
+def test_the_middle_of_a_mask_pixel_keeps_its_class(label_map: np.ndarray, factor: int) -> None:
+    """What the mask model has sampled is still there, a single pixel too."""
+    assert np.array_equal(whole(label_map, factor)[factor // 2 :: factor, factor // 2 :: factor], label_map)
+
+
+@given(maps, st.integers(1, 9), st.data())
+def test_a_choice_of_pixels_is_that_choice_of_the_whole(
+    label_map: np.ndarray, factor: int, data: st.DataObject
+) -> None:
+    """Any rows and columns, in any order, and from a crop that holds no more than they need."""
+    rows, columns = (
+        np.array(data.draw(st.lists(st.integers(0, side * factor - 1), min_size=1, max_size=20)))
+        for side in label_map.shape
+    )
+    expected = whole(label_map, factor)[rows[:, None], columns]
+    assert np.array_equal(masks.enlarge(label_map, factor, rows, columns), expected)
+    (y0, y1), (x0, x1) = (
+        masks.support(pixels, factor, side)
+        for pixels, side in zip((rows, columns), label_map.shape, strict=True)
+    )
+    crop = label_map[y0:y1, x0:x1]
+    found = masks.enlarge(crop, factor, rows, columns, origin=(y0, x0), shape=label_map.shape)
+    assert np.array_equal(found, expected)
+
+
+def test_a_window_needs_its_mask_pixels_and_two_more_on_either_side() -> None:
+    assert masks.support(np.arange(64, 128), 16, 100) == (2, 10)
+    assert masks.support(np.arange(64, 128), 16, 8) == (2, 8)
+    assert masks.support(np.arange(16), 16, 100) == (0, 3)
+    label_map = np.zeros((100, 100), np.uint8)
+    with pytest.raises(AssertionError, match="crop"):
+        masks.enlarge(label_map[3:], 16, np.arange(64, 128), np.arange(8), (3, 0), label_map.shape)
+
+
+def test_classes_that_tie_go_to_the_lowest_id() -> None:
+    """Between two mask pixels of different classes both weigh the same."""
+    line = masks.enlarge(np.array([[7, 2]], np.uint8), 3, np.arange(3), np.arange(6))[1]
+    assert line.tolist() == [7, 7, 7, 2, 2, 2]
+    assert masks.enlarge(np.array([[7, 2], [2, 7]], np.uint8), 1, np.arange(2), np.arange(2)).tolist() == [
+        [7, 2],
+        [2, 7],
+    ]
 
 
 def test_a_border_stays_a_border() -> None:
     """The paper's cleaning turns a border into a band of unknown; here 1 and 3 meet with nothing between."""
     label_map = np.ones((8, 8), np.uint8)
     label_map[:, 4:] = 3
-    large = masks.enlarge(label_map, 16, 128, 128)
+    large = whole(label_map, 16)
     assert set(np.unique(large)) == {1, 3}
     assert (np.diff(large.astype(int), axis=1) != 0).sum(axis=1).max() == 1
     assert (large == 3).mean() == pytest.approx(0.5, abs=0.01)
 
 
+def test_no_third_class_between_two() -> None:
+    """2 lies elsewhere in the map, and between 1 and 3 in number: it has no part in their border."""
+    label_map = np.ones((12, 12), np.uint8)
+    label_map[:8, 6:], label_map[8:] = 3, 2
+    assert set(np.unique(whole(label_map, 16)[: 6 * 16])) == {1, 3}
+
+
+def test_lines_of_one_mask_pixel_survive() -> None:
+    label_map = np.zeros((12, 12), np.uint8)
+    label_map[:, 4], label_map[6] = 1, 2
+    large = whole(label_map, 16)
+    assert 14 <= (large[32] == 1).sum() <= 18
+    assert 14 <= (large[:, 150] == 2).sum() <= 18
+
+
 def test_borders_are_smooth() -> None:
     """A diagonal staircase of mask pixels becomes a line: its steps are much shorter than a mask pixel."""
-    label_map = np.tri(12, 12, dtype=np.uint8)
-    large = masks.enlarge(label_map, 16, 192, 192)
-    ends = (large[32:160] == 1).sum(axis=1)
+    ends = (whole(np.tri(12, 12, dtype=np.uint8), 16)[32:160] == 1).sum(axis=1)
     assert np.abs(np.diff(ends)).max() <= 4
 
 
 def test_cut_to_size() -> None:
-    assert masks.enlarge(np.zeros((4, 4), np.uint8), 8, 20, 31).shape == (20, 31)
+    assert masks.enlarge(np.zeros((4, 4), np.uint8), 8, np.arange(20), np.arange(31)).shape == (20, 31)
+
+
+def test_memory_is_flat() -> None:
+    """Four times the rows take four times the result and no more."""
+
+    def beyond(rows: int) -> int:
+        label_map = np.random.default_rng(0).integers(0, 5, (rows // 16, 32)).astype(np.uint8)
+        tracemalloc.start()
+        large = masks.enlarge(label_map, 16, np.arange(rows), np.arange(512))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak - large.nbytes
+
+    assert beyond(2048) < beyond(512) + 300_000  # the taps' weights: 40 bytes a row and column
 
 
 def test_latent_grid_takes_block_centres() -> None:
     label_map = np.arange(64, dtype=np.uint8).reshape(8, 8)
     assert masks.on_grid(label_map, 4).tolist() == [[18, 22], [50, 54]]
-    assert masks.on_grid(label_map, 1) is not None
     assert np.array_equal(masks.on_grid(label_map, 1), label_map)
+
+
+@given(maps, st.integers(4, 8), st.integers(1, 4))
+def test_the_latent_grid_can_be_enlarged_by_itself(label_map: np.ndarray, factor: int, grid: int) -> None:
+    """A strided choice: the label map at the size of the image is never made."""
+    rows, columns = (masks.grid_pixels(side * factor, grid) for side in label_map.shape)
+    on_grid = masks.enlarge(label_map, factor, rows, columns)
+    assert np.array_equal(on_grid, masks.on_grid(whole(label_map, factor), grid))

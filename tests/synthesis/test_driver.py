@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from diffgen.errors import UserError
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.synthesis import inline
+from diffgen.synthesis.coordinator import Work
 from diffgen.synthesis.sampler import Sampler
 from tests.synthesis.helpers import run, shard_hashes
 
@@ -173,7 +175,7 @@ def test_a_failed_image_is_named_and_its_shard_is_not_written(
 
     def poisoned(self: Sampler, lease):  # type: ignore[no-untyped-def]
         results = work(self, lease)
-        return [r * np.nan for r in results] if lease.kind == "image" else results
+        return replace(results, result=results.result * np.nan) if lease.kind == "image" else results
 
     monkeypatch.setattr(inline.Sampler, "work", poisoned)
     with pytest.raises(UserError, match=r"2 of 2 images failed.*image 0, image model, step 1 of 3, patch"):
@@ -190,7 +192,7 @@ def test_the_shards_of_the_others_are_finished_all_the_same(
         nonlocal renders
         renders += lease.kind == "render"
         broken = lease.kind == "render" and renders == 1
-        return [NonFiniteError("no number")] if broken else work(self, lease)
+        return Work(NonFiniteError("no number")) if broken else work(self, lease)
 
     monkeypatch.setattr(inline.Sampler, "work", poisoned)
     with pytest.raises(UserError, match=r"1 of 5 images failed.*autoencoder, no number"):

@@ -6,11 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
+from diffgen.models import bundle
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.sampling.masks import to_bits
 from diffgen.synthesis.coordinator import Lease
-from diffgen.synthesis.painting import Layout, Render
-from diffgen.synthesis.sampler import Sampler, png
+from diffgen.synthesis.painting import Layout
+from diffgen.synthesis.plan import Plan, make_plan
+from diffgen.synthesis.render import Labelled, cut, png, regions
+from diffgen.synthesis.sampler import Sampler
 from tests.synthesis.helpers import settings
 
 
@@ -33,28 +36,39 @@ def test_threads_are_those_of_the_settings(tiny_bundle: Path) -> None:
         assert torch.get_num_threads() == threads
 
 
-def test_layout_enlarges_and_cleans(sampler: Sampler) -> None:
+def test_layout_cleans_and_lies_on_the_latents(sampler: Sampler) -> None:
     label_map = np.full((8, 8), 2, np.uint8)
     label_map[:, 4:] = 4
     label_map[1, 1] = 3  # 64 µm², less than the 100 of the settings
-    (large,) = sampler.work(Lease(1, "layout", (Layout(to_bits(label_map, 5), 64, 120),)))
-    assert large.shape == (64, 120)
-    assert set(np.unique(large)) == {2, 4}
+    laid = sampler.work(Lease(1, "layout", item=Layout(to_bits(label_map, 5), 64, 120))).result
+    assert laid.label_map.shape == (8, 8)
+    assert laid.on_latents.shape == (16, 30)
+    assert set(np.unique(laid.label_map)) == set(np.unique(laid.on_latents)) == {2, 4}
 
 
-def test_a_decoder_s_nan_never_becomes_pixels(sampler: Sampler) -> None:
+@pytest.fixture(scope="module")
+def made(tiny_bundle: Path) -> Plan:
+    return make_plan(bundle.pack(tiny_bundle), tiny_bundle, settings(), None)
+
+
+def whole(plan: Plan, latents: np.ndarray, label_map: np.ndarray) -> Lease:
+    (region,) = regions(plan, *label_map.shape)
+    return Lease(1, "render", item=cut(plan, latents, Labelled(label_map, 1), region))
+
+
+def test_a_decoder_s_nan_never_becomes_pixels(sampler: Sampler, made: Plan) -> None:
     """Promise 10, for the autoencoder."""
     latents = np.zeros((4, 8, 10), np.float32)
     latents[0, 3, 3] = np.nan
-    (result,) = sampler.work(Lease(1, "render", (Render(latents, np.zeros((32, 40), np.uint8)),)))
+    result = sampler.work(whole(made, latents, np.zeros((32, 40), np.uint8))).result
     assert isinstance(result, NonFiniteError)
-    assert "tile at row 0, column 0" in str(result)
+    assert "row 0, column 0" in str(result)
 
 
-def test_render_gives_both_pictures_and_shares(sampler: Sampler) -> None:
+def test_render_gives_both_pictures_and_shares(sampler: Sampler, made: Plan) -> None:
     label_map = np.zeros((32, 40), np.uint8)
     label_map[:8] = 3
-    (done,) = sampler.work(Lease(1, "render", (Render(np.zeros((4, 8, 10), np.float32), label_map),)))
+    (done,) = sampler.work(whole(made, np.zeros((4, 8, 10), np.float32), label_map)).result
     assert Image.open(io.BytesIO(done.image)).size == (40, 32)
     assert Image.open(io.BytesIO(done.image)).mode == "RGB"
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(done.mask))), label_map)

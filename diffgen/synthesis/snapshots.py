@@ -1,0 +1,55 @@
+"""Snapshots of large images in the works: `snapshots/000000012.safetensors` in the output folder.
+
+They are taken between two steps and hold the solver's history, so that an image that is gone on with
+has the bytes of one that was never stopped. The folder belongs to one run, and so do they.
+"""
+
+import json
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from diffgen.synthesis.painting import Painting
+from diffgen.synthesis.store import Store, warn
+
+FOLDER = "snapshots"
+
+
+def _name(image: int) -> str:
+    return f"{FOLDER}/{image:09d}.safetensors"
+
+
+def save(store: Store, painting: Painting) -> None:
+    """Write a snapshot over the last one; `OSError` where the store does not take it."""
+    arrays, numbers = painting.state()
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    store.write(_name(painting.index), to_bytes(whole, {"numbers": json.dumps(numbers)}))
+
+
+def resume(store: Store, painting: Painting) -> None:
+    """Go on from the image's snapshot, if there is a whole one."""
+    name = _name(painting.index)
+    if not store.exists(name):
+        return
+    with store.scratch() as scratch:
+        path = scratch / "snapshot"
+        path.write_bytes(store.read(name))
+        try:
+            with safe_open(path, framework="numpy") as file:
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
+                painting.restore(arrays, json.loads(file.metadata()["numbers"]))
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            warn(f"{name} is not whole ({error}); the image is begun anew")
+
+
+def forget(store: Store, image: int) -> None:
+    store.delete(_name(image))
+
+
+def clear(store: Store) -> None:
+    """Remove what is left when all is done."""
+    for name in store.files(FOLDER, ".safetensors"):
+        store.delete(f"{FOLDER}/{name}")
+    if store.folder is not None and (store.folder / FOLDER).is_dir():
+        (store.folder / FOLDER).rmdir()
