@@ -128,7 +128,19 @@ def synthesize(
     samplers: Annotated[
         str | None, typer.Option(help="Sampler actors, or `auto`.", show_default=False)
     ] = None,
+    emit: Annotated[
+        str | None, typer.Option(help="`images`, or `tiles` of them with their place.", show_default=False)
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of a tile in pixels. [default: 512]", show_default=False)
+    ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="One process, without Ray.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it takes: forwards, time, disk, memory.")
+    ] = False,
+    save_time_map: Annotated[
+        bool, typer.Option("--save-time-map", help="Keep the time-state map of each step, and a film of it.")
+    ] = False,
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
@@ -147,24 +159,31 @@ def synthesize(
     if masks and n is None:
         n = max(1, len(list(masks.glob("*.png"))))
     options = {"n": n, "size": size, "seed": seed, "context": context, "samplers": samplers}
+    options |= {"emit": emit, "tile": tile}
     values: dict[str, Any] = {f"synthesis.{key}": value for key, value in options.items()}
     settings = load(config, overrides or (), under, values | {"places.out": out})
     out = settings.places.out
-    console.print(f"out: {out}")
     if masks and size:
         raise UserError("--masks gives each image its size; leave --size out")
-    from diffgen.synthesis.driver import synthesize as run
+    from diffgen.synthesis import driver
+
+    if dry_run:
+        driver.dry_run(bundle, settings, masks, console)
+        return
+    console.print(f"out: {out}")
 
     try:
-        done = run(bundle, out, settings, masks, inline, console)
+        done = driver.synthesize(bundle, out, settings, masks, inline, console, save_time_map)
     except KeyboardInterrupt:
         console.print(f"[yellow]stopped[/]: whole shards are in {out}; the same command goes on from there")
         sys.exit(130)
     size_text = "given label maps" if masks else f"{settings.synthesis.size} px"
     console.print(
-        f"{done.made} images ({size_text}) in {done.seconds:.0f} s, {done.forwards} forwards; "
+        f"{done.made} images ({size_text}) in {done.seconds:.0f} s; "
         f"{settings.synthesis.n} images in {done.shards} shard(s): {done.out}"
     )
+    if done.made:
+        driver.summarise(done, console)
     _next(f"look at {out}/preview.png, then read {out}/README.md for five lines of loading code")
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 BIN = Path(sys.executable).parent / "diffgen"
@@ -103,3 +104,18 @@ def test_inline_run_says_what_it_took_and_what_is_next(tiny_bundle: Path, tmp_pa
     assert "next:" in done.stdout
     assert (tmp_path / "out" / "shard-000000.tar").exists()
     assert "2 of 2 images are there already" in diffgen(*words, cwd=tmp_path).stdout
+
+
+def test_a_dry_run_foretells_and_writes_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+    words = ["synthesize", "--bundle", str(tiny_bundle), "--n", "2", "--size", "64x48"]
+    dry = diffgen(*words, "--dry-run", cwd=tmp_path)
+    assert dry.returncode == 0, dry.stderr
+    assert not list(tmp_path.iterdir())
+    foretold = int(
+        next(line.split()[1] for line in dry.stdout.splitlines() if line.split()[:1] == ["forwards"])
+    )
+    done = diffgen(*words, "--inline", "--save-time-map", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert foretold == sum(pq.read_table(tmp_path / "out" / "manifest.parquet")["forwards"].to_pylist())
+    assert f"{foretold} (" in done.stdout
+    assert len(list((tmp_path / "out" / "time-map").iterdir())) == 4

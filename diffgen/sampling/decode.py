@@ -64,8 +64,8 @@ def regions(length: int, tile: int, overlap: float, unit: int) -> list[Span]:
 
 
 def _cut(spans: Sequence[Span], ideal: int, unit: int) -> int:
-    side = spans[0][1] - spans[0][0]
-    near = {round(ideal / unit) * unit, *range(-(-(ideal - side) // unit) * unit, ideal + side + 1, unit)}
+    reach = max(unit, spans[0][1] - spans[0][0])
+    near = range(-(-(ideal - reach) // unit) * unit, ideal + reach + 1, unit)
     return min(near, key=lambda cut: (sum(a < cut < b for a, b in spans), abs(cut - ideal), cut))
 
 

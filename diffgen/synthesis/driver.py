@@ -8,18 +8,45 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
 
 from diffgen import config, progress
 from diffgen.errors import UserError
 from diffgen.models import bundle
+from diffgen.sampling import time_map
 from diffgen.synthesis import snapshots
 from diffgen.synthesis.coordinator import Status
-from diffgen.synthesis.plan import make_plan
+from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.shards import num_shards
+from diffgen.synthesis.store import Store
 from diffgen.synthesis.task import Report, Task, claim
+
+
+def dry_run(folder: Path, settings: config.Settings, masks: Path | None, console: Console) -> None:
+    """Print what `synthesize` will take: forwards, time, disk, memory. Nothing is written."""
+    from diffgen.synthesis.forecast import forecast  # late: it loads the models
+
+    packed = bundle.pack(folder)
+    plan, n = make_plan(packed, folder, settings, masks), settings.synthesis.n
+    with console.status("reading the bundle") as shown:
+        told = forecast(plan, packed, n, settings.synthesis.in_flight, shown.update)
+    table = Table("of this run", "", box=None, show_header=False, padding=(0, 2))
+    about = "" if told.exact else "about "
+    table.add_row("images", f"{n}")
+    table.add_row("forwards", f"{about}{told.forwards}")
+    table.add_row("an image, a megapixel", f"{told.per_image:.1f}, {told.per_megapixel:.1f}")
+    table.add_row(
+        "time", f"{timedelta(seconds=round(told.seconds))} of one sampler on this machine, denoising"
+    )
+    table.add_row("disk", f"about {decimal(round(told.disk_bytes))}")
+    table.add_row("coordinator", f"up to {decimal(round(told.coordinator_bytes))} of canvases")
+    table.add_row("sampler", f"{decimal(round(told.weights_bytes))} of weights, and its activations")
+    console.print(table)
 
 
 @dataclass(frozen=True)
@@ -30,12 +57,18 @@ class Summary:
     already: int
     shards: int
     seconds: float
-    forwards: int
+    status: Status
     out: str
 
 
 def synthesize(
-    folder: Path, out: str, settings: config.Settings, masks: Path | None, inline: bool, console: Console
+    folder: Path,
+    out: str,
+    settings: config.Settings,
+    masks: Path | None,
+    inline: bool,
+    console: Console,
+    time_maps: bool = False,
 ) -> Summary:
     """Images 0 … n − 1 of a bundle as WebDataset shards under `out`, a folder or any filesystem URL.
 
@@ -63,8 +96,35 @@ def synthesize(
         failed, first = len(status.failed), status.failed[min(status.failed)]
         raise UserError(f"{failed} of {made} images failed, their shards are not written: {first}") from error
     snapshots.clear(writer.store)
+    if time_maps:
+        save_time_maps(plan, task.n, writer.store, console)
     shards = num_shards(task.total, settings.synthesis.images_per_shard)
-    return Summary(made, already, shards, time.monotonic() - began, status.forwards, writer.store.url)
+    return Summary(made, already, shards, time.monotonic() - began, status, writer.store.url)
+
+
+def save_time_maps(plan: Plan, n: int, store: Store, console: Console) -> None:
+    """Owners of every step of each image, and a film of L (Fig. 2c), under `time-map/`."""
+    with progress.bar(console, transient=True) as bar:
+        row = bar.add_task("time-state maps", total=n, figures="images")
+        for image in range(n):
+            height, width = (side // plan.facts.factor for side in plan.size_of(image))
+            covering = plan.model("image").covering(height, width, image)
+            npz, gif = time_map.record(covering)
+            store.write(f"time-map/{image:09d}.npz", npz)
+            store.write(f"time-map/{image:09d}.gif", gif)
+            bar.advance(row)
+
+
+def summarise(done: Summary, console: Console) -> None:
+    """The run's figures as a table."""
+    status, seconds = done.status, max(done.seconds, 1e-9)
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_row("forwards", f"{status.forwards} ({status.forwards / max(done.made, 1):.1f} an image)")
+    table.add_row("forwards a second", f"{status.forwards / seconds:.1f}")
+    table.add_row("micro-batches filled", f"{status.rows / max(status.slots, 1):.1%}")
+    for sampler, busy in sorted(status.busy.items()):
+        table.add_row(f"{sampler} busy", f"{min(1.0, busy / seconds):.0%}")
+    console.print(table)
 
 
 def _painter(inline: bool) -> Callable[[Task, Report], Status]:

@@ -1,4 +1,4 @@
-"""Coordinator, sampler pool and shard writer as Ray actors, and the loop that watches them.
+"""Coordinators, sampler pool and shard writer as Ray actors, and the loop that watches them.
 
 Samplers pull: each asks for its next lease while it computes the present one. A lost sampler is
 replaced and what it held is handed out anew; when coordinator or writer is lost, what the folder
@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
+from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from diffgen import config
@@ -29,19 +30,25 @@ from diffgen.synthesis.task import Report, Task, look_again
 
 WAIT_S = 0.02  # between two asks of an idle sampler
 POLL_S = 0.2
-EXPIRE_S = 5.0
+LOOK_S = 5.0  # between two looks for leases that expired and nodes that came or went
+GPUS_FED = 4  # by one coordinator, at about 1,000 paper-size patches a second each
+CPUS_FED = 64
 MAX_LOSSES = 5  # of actors, with nothing achieved in between: then it is no accident
 
 
 class PooledSampler:
-    """A sampler that pulls leases from a coordinator until there are none (an actor)."""
+    """A sampler that pulls leases from coordinators until there are none (an actor)."""
 
     def __init__(self, packed: dict[str, bytes], sampling: config.Sampling) -> None:
         with tempfile.TemporaryDirectory() as folder:
             self.sampler = Sampler(unpack(packed, Path(folder)), sampling)
 
-    def pull(self, name: str, coordinator: Any, budget: int) -> None:
-        """Work until the coordinator says that all is over."""
+    def pull(self, name: str, coordinators: list[Any], budget: int) -> None:
+        """Work for the first coordinator until it says that all is over, then help the next."""
+        for coordinator in coordinators:
+            self._serve(name, coordinator, budget)
+
+    def _serve(self, name: str, coordinator: Any, budget: int) -> None:
         asked, told, idle = coordinator.lease.remote(name, budget), None, False
         while True:
             lease: Lease = ray.get(asked)
@@ -94,50 +101,79 @@ class Pool:
         self.task = task
         self.packed = ray.put(task.packed)  # travels to each node once
         sampling, settings = task.plan.sampling, task.settings
-        gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
-        auto = gpus or max(1, cpus // sampling.threads)
-        self.count = auto if settings.samplers == "auto" else settings.samplers
-        in_flight = max(settings.in_flight, 2 * self.count)  # enough for all samplers to find work
-        free = ray.remote(num_cpus=0)
+        self.gpus = self._available("GPU") > 0
+        self.count = self._wanted()
+        pinned: dict[str, Any] = {"num_cpus": 0}
         if task.writer().store.folder is not None:  # a local folder is the driver's
             here = ray.get_runtime_context().get_node_id()
-            free = ray.remote(
-                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
+            pinned["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
+        self.coordinators = [
+            ray.remote(**pinned)(Coordinator).remote(
+                task.plan,
+                samples,
+                settings.in_flight,
+                settings.lease_timeout_s,
+                task.out,
+                settings.snapshot_s,
             )
-        self.coordinator = free(Coordinator).remote(
-            task.plan, task.indices, in_flight, settings.lease_timeout_s, task.out, settings.snapshot_s
+            for samples in task.split(-(-self.count // (GPUS_FED if self.gpus else CPUS_FED)))
+        ]
+        self.writer = ray.remote(**pinned)(ShardWriter).remote(
+            task.out, task.plan.run, settings.images_per_shard
         )
-        self.writer = free(ShardWriter).remote(task.out, task.plan.run, settings.images_per_shard)
-        resources = {"num_cpus": min(sampling.threads, cpus), "num_gpus": 1 if gpus else 0}
-        self.sampler = ray.remote(**resources)(PooledSampler)
+        threads = min(sampling.threads, self._available("CPU"))
+        self.sampler = ray.remote(num_cpus=threads, num_gpus=1 if self.gpus else 0)(PooledSampler)
         self.pulling: dict[Any, tuple[str, Any]] = {}
         self.writing: dict[Any, int] = {}
         self.begun: set[int] = set()
+        self.gauges = Gauges()
         self.started = self.losses = self.patches_at_loss = 0
 
+    @staticmethod
+    def _available(kind: str) -> int:
+        return int(ray.cluster_resources().get(kind, 0))
+
+    def _wanted(self) -> int:
+        """Samplers that there should be now; `auto` follows the cluster as it grows and shrinks."""
+        settings, threads = self.task.settings, self.task.plan.sampling.threads
+        if settings.samplers != "auto":
+            return settings.samplers
+        return self._available("GPU") if self.gpus else max(1, self._available("CPU") // threads)
+
     def run(self, report: Report) -> Status:
-        for _ in range(self.count):
-            self._start()
-        expired = time.monotonic()
+        looked, over = -LOOK_S, False
         while True:
+            if time.monotonic() - looked > LOOK_S:
+                looked = time.monotonic()
+                for late in self._all("expire"):
+                    self._replace(late)
+                for _ in range(0 if over else self._wanted() - len(self.pulling)):
+                    self._start()
             done, _ = ray.wait([*self.pulling, *self.writing], timeout=POLL_S)
             for reference in done:
                 self._written(reference) if reference in self.writing else self._stopped(reference)
-            if time.monotonic() - expired > EXPIRE_S:
-                expired = time.monotonic()
-                self._replace(ray.get(self.coordinator.expire.remote()))
-            status: Status = ray.get(self.coordinator.status.remote())
+            status = self._status()
+            self.gauges.show(status)
             report(status)
+            over = status.over
             for k in self.task.ripe(status, self.begun):
-                samples = self.coordinator.take.remote(self.task.lacking[k])
-                self.writing[self.writer.complete.remote(k, self.task.total, samples)] = k
+                samples = [c.take.remote(self.task.lacking[k]) for c in self.coordinators]
+                self.writing[self.writer.complete.remote(k, self.task.total, *samples)] = k
                 self.begun.add(k)
             if status.over and not self.writing:
                 return status
 
+    def _all(self, method: str, *arguments: Any) -> list[Any]:
+        """What each coordinator answers."""
+        return ray.get([getattr(c, method).remote(*arguments) for c in self.coordinators])
+
+    def _status(self) -> Status:
+        first, *others = self._all("status")
+        return sum(others, start=first)
+
     def close(self) -> None:
         """Kill the actors, and wait for the writer's end."""
-        for actor in (self.coordinator, self.writer, *(actor for _, actor in self.pulling.values())):
+        for actor in (*self.coordinators, self.writer, *(actor for _, actor in self.pulling.values())):
             ray.kill(actor)
         with contextlib.suppress(RayActorError):
             ray.get(self.writer.__ray_ready__.remote())
@@ -149,14 +185,16 @@ class Pool:
                 ray.kill(actor)
 
     def _start(self) -> None:
+        turn = self.started % len(self.coordinators)
         self.started += 1
         name = f"sampler-{self.started}"
+        order = [*self.coordinators[turn:], *self.coordinators[:turn]]
         actor = self.sampler.remote(self.packed, self.task.plan.sampling)
-        self.pulling[actor.pull.remote(name, self.coordinator, self.task.settings.lease)] = name, actor
+        self.pulling[actor.pull.remote(name, order, self.task.settings.lease)] = name, actor
 
     def _written(self, reference: Any) -> None:
         ray.get(reference)
-        self.coordinator.drop.remote(self.task.lacking[self.writing.pop(reference)])
+        self._all("drop", self.task.lacking[self.writing.pop(reference)])
 
     def _stopped(self, reference: Any) -> None:
         """A sampler has ended: because all is over, or because it was lost."""
@@ -164,10 +202,28 @@ class Pool:
         try:
             ray.get(reference)
         except RayActorError as error:
-            ray.get(self.coordinator.release.remote(name))
-            patches = ray.get(self.coordinator.status.remote()).patches
+            self._all("release", name)
+            patches = self._status().patches
             self.losses = self.losses + 1 if patches == self.patches_at_loss else 1
             self.patches_at_loss = patches
             if self.losses > MAX_LOSSES:
                 raise UserError(f"samplers are lost again and again: {one_line(error)[:200]}") from error
-            self._start()
+            if len(self.pulling) < self._wanted():
+                self._start()
+
+
+class Gauges:
+    """The run's figures for Ray's dashboard, Prometheus and Grafana."""
+
+    def __init__(self) -> None:
+        self.progress = Gauge("diffgen_images", "Images painted, with parts of those in the works.")
+        self.forwards = Gauge("diffgen_forwards", "Forwards of the base patch.")
+        self.fill = Gauge("diffgen_batch_fill", "Share of the micro-batches' rows that was asked for.")
+        self.busy = Gauge("diffgen_busy_seconds", "Seconds a sampler computed.", tag_keys=("sampler",))
+
+    def show(self, status: Status) -> None:
+        self.progress.set(status.progress)
+        self.forwards.set(status.forwards)
+        self.fill.set(status.rows / max(status.slots, 1))
+        for sampler, seconds in status.busy.items():
+            self.busy.set(seconds, {"sampler": sampler})

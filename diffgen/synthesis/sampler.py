@@ -45,6 +45,11 @@ class Sampler:
             "image": (image_denoiser(self.bundle.image_unet), facts.image_patch, sampling.guidance, joint),
         }  # fmt: skip
 
+    def parameters(self) -> list[torch.Tensor]:
+        """The weights of all models that are there."""
+        parts = (self.bundle.image_unet, self.bundle.mask_unet, self.bundle.codec.model)
+        return [parameter for part in parts if part is not None for parameter in part.parameters()]
+
     def work(self, lease: Lease) -> Work:
         """What a lease asks for; an autoencoder's `NonFiniteError` is a result too."""
         began = time.perf_counter()
@@ -52,7 +57,7 @@ class Sampler:
             result, rows, slots = self._estimate(lease.kind, lease.patches.each())
             return Work(result, rows, slots, time.perf_counter() - began)
         if isinstance(lease.item, Layout):
-            return Work(self._layout(lease.item), seconds=time.perf_counter() - began)
+            return Work(self.layout(lease.item), seconds=time.perf_counter() - began)
         assert lease.item is not None
         try:
             factor = self.bundle.facts.factor
@@ -71,7 +76,7 @@ class Sampler:
         slots = -(-rows // size) * size
         return np.concatenate(estimates, axis=1), round(rows * cost), round(slots * cost)
 
-    def _layout(self, item: Layout) -> LaidOut:
+    def layout(self, item: Layout) -> LaidOut:
         """Bits → label map at the mask's scale, cleaned; and at the latent grid of the image."""
         facts = self.bundle.facts
         drawn = masks.from_bits(item.bits, len(self.bundle.labels))

@@ -134,9 +134,10 @@ class ShardWriter:
             return {}
         return self._read(k)
 
-    def complete(self, k: int, n: int, samples: Sequence[Sample]) -> str:
+    def complete(self, k: int, n: int, *samples: Sequence[Sample]) -> str:
         """`write` with what `salvage` gives beside `samples`, so that it need not leave the writer."""
-        return self.write(k, list((self.salvage(k, n) | {s.index: s for s in samples}).values()))
+        fresh = {sample.index: sample for part in samples for sample in part}
+        return self.write(k, list((self.salvage(k, n) | fresh).values()))
 
     def write(self, k: int, samples: Sequence[Sample]) -> str:
         """Write and commit shard k, unless it holds these samples already; the sha256 of its tar.

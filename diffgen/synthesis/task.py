@@ -32,6 +32,16 @@ class Task:
     def writer(self) -> ShardWriter:
         return ShardWriter(self.out, self.plan.run, self.settings.images_per_shard)
 
+    def split(self, parts: int) -> list[list[int]]:
+        """The samples to make in so many parts, each of neighbouring images."""
+        images = sorted({self.plan.where(index)[0] for index in self.indices})
+        share = -(-len(images) // max(1, min(parts, len(images))))
+        part_of = {image: k // share for k, image in enumerate(images)}
+        split: list[list[int]] = [[] for _ in range(-(-len(images) // share))]
+        for index in self.indices:
+            split[part_of[self.plan.where(index)[0]]].append(index)
+        return split
+
     @property
     def total(self) -> int:
         """Samples that n images are."""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -166,6 +167,22 @@ def test_other_solvers_rules_and_guidance_repeat(
     run(tiny_bundle, tmp_path / "b", n=1, sampling=sampling)
     assert shard_hashes(tmp_path / "a") == shard_hashes(tmp_path / "b")
     assert members(tmp_path / "a")["000000000.png"] != members(whole)["000000000.png"]
+
+
+def test_a_bundle_of_two_patch_sides_widens_its_patches(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A wide patch counts as four forwards; a canvas narrower than it takes the base patch."""
+    folder = tmp_path / "wide"
+    shutil.copytree(tiny_bundle, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["patch_by_log_snr"] = [[-2.0, 16], [None, 8]]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for size in ("96", "48x96"):
+        run(folder, tmp_path / size / "wide", n=2, size=size, lease=3)
+        run(folder, tmp_path / size / "again", n=2, size=size, lease=50)
+        run(tiny_bundle, tmp_path / size / "base", n=2, size=size)
+        assert shard_hashes(tmp_path / size / "wide") == shard_hashes(tmp_path / size / "again")
+        wide, base = (members(tmp_path / size / name)["000000000.png"] for name in ("wide", "base"))
+        assert (wide == base) == (size == "48x96")
 
 
 def test_a_failed_image_is_named_and_its_shard_is_not_written(
