@@ -29,6 +29,24 @@ def test_the_pool_writes_what_one_process_does(
     assert shard_hashes(tmp_path) == undisturbed
 
 
+def test_several_coordinators_share_the_images(
+    tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a range of images, and a shard may hold images of two; one sampler serves them all."""
+    monkeypatch.setattr(pool, "CPUS_FED", 1)
+    made: list[int] = []
+    begin = pool.Pool.run
+
+    def counted(self: pool.Pool, report) -> object:  # type: ignore[no-untyped-def]
+        made.append(len(self.coordinators))
+        return begin(self, report)
+
+    monkeypatch.setattr(pool.Pool, "run", counted)
+    run(tiny_bundle, tmp_path, inline=False, n=5, samplers=2)
+    assert made == [2]
+    assert shard_hashes(tmp_path) == undisturbed
+
+
 def strike(monkeypatch: pytest.MonkeyPatch, victim: str, after: int) -> list[int]:
     """SIGKILL the processes of one kind of actor once so many patches are done; their pids, later."""
     killed: list[int] = []
