@@ -225,7 +225,7 @@ class Synthesis(Section):
     """Samples (images or tiles) a shard."""
     samplers: Positive | Literal["auto"] = "auto"
     """Sampler actors; `auto`: one a GPU or, where there is none, as many as the cores have threads for."""
-    in_flight: Positive = 8
+    in_flight: Positive = 32
     """Images a coordinator works on at most, if it takes so many to keep all samplers busy."""
     lease: Positive = 32
     """Forwards a sampler takes at a time."""

@@ -116,7 +116,7 @@ class Painting:
         """The result of a piece; false if it is no longer wanted. Raises `NonFiniteError`."""
         if turn != self.turn or number not in self.wanted:
             return False
-        del self.wanted[number]
+        rows = self.wanted.pop(number)
         self.open.pop(number, None)  # given up for lost, and here all the same
         if isinstance(result, NonFiniteError):
             raise result
@@ -128,13 +128,12 @@ class Painting:
             if not self.wanted:
                 self.stage, self.canvas, self.layout = "done", None, None
         else:
-            self._write(number, result)
+            self._write(number, rows, result)
         return True
 
-    def _write(self, number: int, estimate: NDArray[np.float32]) -> None:
+    def _write(self, number: int, rows: int, estimate: NDArray[np.float32]) -> None:
         assert self.canvas is not None
         canvas = self.canvas
-        rows = len(conditions(canvas.labels_of(number), canvas.cover.owned(number), *self.model.guidance))
         self.forwards[self.stage] += rows * canvas.covering.cost(canvas.cover.shape(number))
         canvas.write(number, estimate)
         if canvas.full:

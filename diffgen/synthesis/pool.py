@@ -52,8 +52,6 @@ class PooledSampler:
         asked, told, idle = coordinator.lease.remote(name, budget), None, False
         while True:
             lease: Lease = ray.get(asked)
-            if told is not None:
-                ray.get(told)  # an error in the coordinator ends the run instead of losing the work
             if lease.kind == "over":
                 return
             if lease.kind == "wait":
@@ -62,7 +60,10 @@ class PooledSampler:
                 asked, idle = coordinator.lease.remote(name, budget), True
                 continue
             asked, idle = coordinator.lease.remote(name, budget), False
-            told = coordinator.commit.remote(lease.id, self.sampler.work(lease))
+            work = self.sampler.work(lease)
+            if told is not None:
+                ray.get(told)  # an error in the coordinator ends the run instead of losing the work
+            told = coordinator.commit.remote(lease.id, work)
 
 
 def paint_on_ray(task: Task, report: Report) -> Status:
