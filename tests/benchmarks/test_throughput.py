@@ -26,7 +26,7 @@ def test_the_papers_sampler_runs_two_forwards_a_label_and_one_for_unknown() -> N
     schedule = dict(noise_schedule(1000, "squaredcos_cap_v2", "epsilon").config)
     labels = np.zeros((16, 16), dtype=np.uint8)
     labels[:, 8:] = 2
-    latents, forwards = throughput.paper_sampler(network, 4, 8, schedule, labels, range(5), 5)
+    latents, forwards = throughput.paper_sampler(network, 4, 8, schedule, labels, range(5), 250)
     covers = [throughput.paper_cover((16, 16), 8, step) for step in range(5)]
     expected = sum(
         throughput.paper_forwards(labels[cover.box(k)]) for cover in covers for k in range(len(cover))
@@ -42,9 +42,9 @@ def test_the_bare_loop_counts_base_forwards(tiny_bundle: Path) -> None:
 
 
 def test_a_free_coordinator_costs_nothing_and_a_slow_one_sets_the_pace() -> None:
-    fleet = simulate.Fleet(4, budget=64)
-    assert simulate.many_images(60, 256, 64, 5, fleet, FREE).efficiency > 0.95
-    slow = simulate.many_images(60, 256, 64, 5, fleet, replace(FREE, lease_s=1e-3))
+    fleet = simulate.Fleet(4, budget=64, in_flight=32)  # 8 images have too few patches for four
+    assert simulate.many_images(600, 256, 64, 5, fleet, FREE).efficiency > 0.95
+    slow = simulate.many_images(600, 256, 64, 5, fleet, replace(FREE, lease_s=1e-3))
     assert slow.efficiency < 0.26
     assert slow.coordinator_busy > 0.9
 
@@ -81,7 +81,7 @@ def test_the_trivial_sampler_paints_tiles_and_the_canvas_keeps_to_its_bytes() ->
 
 def test_parts_are_added_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    path.write_text('{"coordinator": {"64": %s}}' % json.dumps(throughput.ASSUMED))
+    path.write_text(json.dumps({"coordinator": {"64": throughput.ASSUMED}}))
     throughput.main(["--only", "scaling", "--quick", "--json", str(path)])
     found = json.loads(path.read_text())
     assert found["scaling"]["measured"]
