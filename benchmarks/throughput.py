@@ -266,7 +266,7 @@ def bare_rate(folder: Path, plan: Plan, size: tuple[int, int], number: int, seco
     import ray
 
     covering = plan.model("image").covering(*size, 0)
-    sides = [covering.side(step) for step in range(plan.sampling.steps)]
+    sides = [covering.side(step) for step in range(plan.steps)]
     with bare_actors(folder, plan.sampling, number) as actors:
         return float(sum(ray.get([actor.loop.remote(sides, seconds) for actor in actors])))
 
@@ -439,7 +439,10 @@ class Zeros:
     num_bytes: int = 0
     calls: int = 0
 
-    def work(self, lease: Lease) -> Work:
+    def finish(self, _lease: Lease, computed: Work) -> Work:
+        return computed
+
+    def compute(self, lease: Lease) -> Work:
         if lease.patches is None:
             assert isinstance(lease.item, Render)
             height, width = (8 * side for side in lease.item.canvas)
@@ -478,13 +481,13 @@ def in_process(task: Task, budget: int) -> dict[str, float]:
             began = time.perf_counter()
             lease = coordinator.lease("zeros", budget)
             spent["lease"] += time.perf_counter() - began
-            work = zeros.work(lease)
+            work = zeros.compute(lease)
             began = time.perf_counter()
             coordinator.commit(lease.id, work)
             spent["commit"] += time.perf_counter() - began
     seconds = time.perf_counter() - began_all
     spent["commit"] -= spent["step"]
-    pixels = (2048 // 8) ** 2 * task.plan.sampling.steps * task.n
+    pixels = (2048 // 8) ** 2 * task.plan.steps * task.n
     return {
         "patches_a_second": zeros.patches / (sum(spent.values())),
         "with_the_worker": zeros.patches / seconds,

@@ -181,7 +181,8 @@ class Sampling(Section):
     solver: Literal["dpmsolver++", "sde-dpmsolver++", "unipc", "euler", "ddim"] = "dpmsolver++"
     spacing: Literal["log-snr", "time"] = "log-snr"
     """What the steps are even in (DDIM: always time)."""
-    steps: Annotated[int, Field(ge=2)] = 20
+    steps: Annotated[int, Field(ge=2)] | None = None
+    """None: 15 where the bundle's U-Net knows wide patches (`patch_by_log_snr`), else 20."""
     eta: Share = 0.0
     """Share of the noise that DDIM draws anew in each step (the paper's code: 1)."""
     guidance: Annotated[float, Field(ge=0)] = 0.0
@@ -208,6 +209,10 @@ class Sampling(Section):
         if self.eta and self.solver != "ddim":
             raise ValueError(f"sampling.eta {self.eta} needs sampling.solver=ddim, not {self.solver!r}")
         return self
+
+    def steps_for(self, sides: int) -> int:
+        """Steps of an image model that was trained on so many patch sides (benchmarks/gaussian_field.py)."""
+        return self.steps or (15 if sides > 1 else 20)
 
 
 class Synthesis(Section):

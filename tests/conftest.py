@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -17,6 +18,9 @@ from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.sampling.masks import num_bits
 from diffgen.sampling.solvers import noise_schedule
+
+settings.register_profile("busy", deadline=None)  # the machine may have other work
+settings.load_profile("busy")
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 

@@ -33,13 +33,16 @@ class Cover:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    @cached_property
+    def _places(self) -> list[Box]:
+        return [(slice(y0, y1), slice(x0, x1)) for y0, x0, y1, x1 in self.boxes.tolist()]
+
     def box(self, patch: int) -> Box:
-        y0, x0, y1, x1 = (int(side) for side in self.boxes[patch])
-        return slice(y0, y1), slice(x0, x1)
+        return self._places[patch]
 
     def shape(self, patch: int) -> tuple[int, int]:
-        y0, x0, y1, x1 = (int(side) for side in self.boxes[patch])
-        return y1 - y0, x1 - x0
+        rows, columns = self._places[patch]
+        return rows.stop - rows.start, columns.stop - columns.start
 
     def owned(self, patch: int) -> NDArray[np.bool_]:
         """(h, w): the pixels of a patch that take something from it."""

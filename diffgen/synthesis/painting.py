@@ -105,11 +105,10 @@ class Painting:
     @property
     def fraction(self) -> float:
         """How much of the image is done, by steps."""
-        sampling = self.plan.sampling
-        before = 0 if self.given else sampling.mask_steps
+        before = 0 if self.given else self.plan.sampling.mask_steps
         done = self.canvas.step if self.canvas is not None and self.stage in {"mask", "image"} else 0
         reached = {"mask": done, "layout": before, "image": before + done}
-        total = before + sampling.steps
+        total = before + self.plan.steps
         return reached.get(self.stage, total) / total
 
     def give(self, turn: int, number: int, result: Any) -> bool:

@@ -83,6 +83,11 @@ class Plan:
     run: dict[str, Any]
     """All of this in names and numbers: a sample's provenance, and what a folder of shards belongs to."""
 
+    @property
+    def steps(self) -> int:
+        """Of the image model's canvas."""
+        return self.sampling.steps_for(len(self.facts.patch_by_log_snr))
+
     def size_of(self, index: int) -> Size:
         return self.sizes[index % len(self.sizes)]
 
@@ -147,7 +152,7 @@ class Plan:
             *base,
             facts.image_channels,
             sides,
-            sampling.steps,
+            self.steps,
             facts.image_patch,
             (sampling.guidance, joint),
             IMAGE,
@@ -170,7 +175,8 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
     if masks is None and "mask_unet" not in index:
         raise UserError(f"{folder} has no mask model: diffgen train mask, or give label maps with --masks")
     synthesis, sampling, facts = settings.synthesis, settings.sampling, base.facts
-    for steps in (sampling.steps, sampling.mask_steps):
+    num_steps = sampling.steps_for(len(facts.patch_by_log_snr))
+    for steps in (num_steps, sampling.mask_steps):
         Solver(sampling.solver, base.schedule, steps, sampling.eta, sampling.spacing)  # says what cannot be
     if masks and synthesis.context is not None:
         raise UserError("--masks gives the label maps; a context would change nothing")
@@ -203,7 +209,7 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
         "tile": tile,
         "mpp": facts.mpp,
         "conditioning": facts.conditioning,
-        "sampling": sampling.model_dump(mode="json"),
+        "sampling": sampling.model_dump(mode="json") | {"steps": num_steps},
     }
     return Plan(facts, base.labels, base.schedule, sampling, synthesis.seed, sizes, tile, context, given, run)
 

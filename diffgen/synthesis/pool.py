@@ -9,6 +9,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from diffgen import config
 from diffgen.cluster import connect
 from diffgen.errors import UserError, one_line
 from diffgen.models.bundle import unpack
-from diffgen.synthesis.coordinator import Coordinator, Lease, Status
+from diffgen.synthesis.coordinator import Coordinator, Lease, Status, Work
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import ShardWriter
 from diffgen.synthesis.task import Report, Task, look_again
@@ -42,6 +43,8 @@ class PooledSampler:
     def __init__(self, packed: dict[str, bytes], sampling: config.Sampling) -> None:
         with tempfile.TemporaryDirectory() as folder:
             self.sampler = Sampler(unpack(packed, Path(folder)), sampling)
+        self.encoder = ThreadPoolExecutor(1)  # PNGs are made while the device goes on
+        self.encoding: Future[None] | None = None
 
     def pull(self, name: str, coordinators: list[Any], budget: int) -> None:
         """Work for the first coordinator until it says that all is over, then help the next."""
@@ -60,10 +63,18 @@ class PooledSampler:
                 asked, idle = coordinator.lease.remote(name, budget), True
                 continue
             asked, idle = coordinator.lease.remote(name, budget), False
-            work = self.sampler.work(lease)
+            work = self.sampler.compute(lease)
+            if lease.kind == "render":
+                if self.encoding is not None:
+                    self.encoding.result()  # one at a time: pictures are large
+                self.encoding = self.encoder.submit(self._encode, coordinator, lease, work)
+                continue
             if told is not None:
                 ray.get(told)  # an error in the coordinator ends the run instead of losing the work
             told = coordinator.commit.remote(lease.id, work)
+
+    def _encode(self, coordinator: Any, lease: Lease, work: Work) -> None:
+        ray.get(coordinator.commit.remote(lease.id, self.sampler.finish(lease, work)))
 
 
 def paint_on_ray(task: Task, report: Report) -> Status:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffgen import config
-from diffgen.labels import LabelMap, Labels
+from diffgen.labels import LabelMap, Labels, Picture
 from diffgen.sampling import decode, masks
 from diffgen.synthesis.plan import Plan
 
@@ -138,14 +138,18 @@ def cut(plan: Plan, latents: NDArray[np.float32], labelled: Labelled, region: Re
     )
 
 
-def render(
-    decoder: Callable[[Tensor], Tensor], item: Render, labels: Labels, factor: int, sampling: config.Sampling
-) -> list[Rendered]:
-    """PNGs of a region's tiles; raises `NonFiniteError`."""
-    picture = decode.decode_region(
+def paint(
+    decoder: Callable[[Tensor], Tensor], item: Render, factor: int, sampling: config.Sampling
+) -> Picture:
+    """A region's pixels (H, W, 3): the device's part of rendering. Raises `NonFiniteError`."""
+    return decode.decode_region(
         decoder, item.latents, item.window, item.canvas, item.region.box, factor,
         sampling.decode_tile, sampling.decode_overlap,
     )  # fmt: skip
+
+
+def encode(picture: Picture, item: Render, labels: Labels, factor: int) -> list[Rendered]:
+    """PNGs of a region's tiles: the part that needs no device."""
     top, left = item.region.box[0] * factor, item.region.box[1] * factor
     done = []
     for tile, (y0, x0, y1, x1) in item.region.tiles.items():

@@ -5,6 +5,7 @@ are equal byte for byte whatever came before and whatever else is in the lease.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from diffgen.sampling.denoise import (
 )
 from diffgen.synthesis.coordinator import Lease, Work
 from diffgen.synthesis.painting import LaidOut, Layout
-from diffgen.synthesis.render import Labelled, render
+from diffgen.synthesis.render import Labelled, Render, encode, paint
 
 
 class Sampler:
@@ -52,6 +53,10 @@ class Sampler:
 
     def work(self, lease: Lease) -> Work:
         """What a lease asks for; an autoencoder's `NonFiniteError` is a result too."""
+        return self.finish(lease, self.compute(lease))
+
+    def compute(self, lease: Lease) -> Work:
+        """The part that needs the device; `finish` does the rest."""
         began = time.perf_counter()
         if lease.patches is not None:
             result, rows, slots = self._estimate(lease.kind, lease.patches.each())
@@ -60,11 +65,17 @@ class Sampler:
             return Work(self.layout(lease.item), seconds=time.perf_counter() - began)
         assert lease.item is not None
         try:
-            factor = self.bundle.facts.factor
-            pictures = render(self.bundle.codec.decode, lease.item, self.bundle.labels, factor, self.sampling)
-            return Work(pictures, seconds=time.perf_counter() - began)
+            picture = paint(self.bundle.codec.decode, lease.item, self.bundle.facts.factor, self.sampling)
+            return Work(picture, seconds=time.perf_counter() - began)
         except NonFiniteError as error:
             return Work(error, seconds=time.perf_counter() - began)
+
+    def finish(self, lease: Lease, computed: Work) -> Work:
+        """PNGs of what was rendered, which may be made beside the next lease."""
+        if not isinstance(lease.item, Render) or isinstance(computed.result, NonFiniteError):
+            return computed
+        labels, factor = self.bundle.labels, self.bundle.facts.factor
+        return replace(computed, result=encode(computed.result, lease.item, labels, factor))
 
     def _estimate(self, kind: str, patches: list[Patch]) -> tuple[np.ndarray, int, int]:
         """Estimates one after the other, forwards, and the same with the padding."""

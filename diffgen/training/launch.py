@@ -130,7 +130,7 @@ def _base(data: Path, run: Path, settings: config.Settings, console: Console) ->
         console.print(f"autoencoder: {made}, {quality:.1f} dB PSNR")
         diffusion = settings.diffusion
         schedule = noise_schedule(diffusion.steps, diffusion.schedule, diffusion.prediction)
-        for steps in (settings.sampling.steps, settings.sampling.mask_steps):
+        for steps in (settings.sampling.steps_for(1), settings.sampling.mask_steps):
             Solver(settings.sampling.solver, dict(schedule.config), steps)  # says what cannot be sampled
         base = bundle.Bundle(bundle.facts_of(settings, codec), patches.labels, dict(schedule.config), codec)
         bundle.save(

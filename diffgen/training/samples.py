@@ -33,7 +33,8 @@ def image_grid(
 ) -> Picture:
     """Label maps in their colours, and below each the image that fills it."""
     facts, sampling = bundle.facts, settings.sampling
-    conditioning, steps = settings.image_model.conditioning, sampling.steps
+    conditioning = settings.image_model.conditioning
+    steps = sampling.steps_for(len(facts.patch_by_log_snr))
     canvases = [
         _canvas(k, facts.image_channels, masks.on_grid(label_map, facts.factor), steps, bundle, settings)
         for k, label_map in enumerate(label_maps)

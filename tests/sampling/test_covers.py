@@ -1,21 +1,25 @@
+from dataclasses import replace
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgen.sampling import covers
+from diffgen.sampling.seeds import Purpose
 
-sides = st.integers(0, 60)
+sides, half = st.integers(0, 60), st.integers(0, 6)
+OWNED, WEIGHTED = ("jittered", "random", "aligned"), ("multidiffusion", "diffcollage")
 
 
-@given(sides, sides, st.integers(1, 24), st.floats(0, 0.95), st.integers(0, 2**32), st.booleans())
+@given(sides, sides, st.integers(1, 24), st.floats(0, 0.95), st.integers(0, 2**32), st.sampled_from(OWNED))
 def test_every_pixel_has_one_owner_that_holds_it(
-    dy: int, dx: int, patch: int, overlap: float, seed: int, jittered: bool
+    dy: int, dx: int, patch: int, overlap: float, seed: int, name: str
 ) -> None:
     """Promise 1, whatever the size, square or not, down to one patch."""
     height, width = patch + dy, patch + dx
-    rule = covers.rule("jittered" if jittered else "random", overlap)
-    cover = rule(height, width, patch, np.random.default_rng(seed))
+    cover = covers.rule(name, overlap)(height, width, patch, np.random.default_rng(seed))
     assert cover.owner.shape == (height, width)
     assert (cover.boxes[:, :2] >= 0).all()
     assert (cover.boxes[:, 2:] <= (height, width)).all()
@@ -61,6 +65,76 @@ def test_jitter_shifts_both_directions_and_each_step() -> None:
     assert len({x for _, x in inner}) > 3
 
 
-def test_one_patch_canvas() -> None:
-    for name in ("jittered", "random"):
-        assert len(covers.rule(name, 0.1)(8, 8, 8, np.random.default_rng(0))) == 1
+@pytest.mark.parametrize("name", get_args(covers.RuleName))
+def test_one_patch_canvas(name: str) -> None:
+    assert len(covers.rule(name, 0.1)(8, 8, 8, np.random.default_rng(0))) == 1
+
+
+@given(half, half, st.sampled_from([4, 8, 10]), st.floats(0, 0.9), st.sampled_from(WEIGHTED))
+def test_weights_are_shares_of_a_whole(dy: int, dx: int, patch: int, overlap: float, name: str) -> None:
+    """What a pixel takes from its patches sums to 1, negative shares included: a constant stays itself."""
+    height, width = patch + dy * patch // 2, patch + dx * patch // 2
+    cover = covers.rule(name, overlap)(height, width, patch, np.random.default_rng(0))
+    total = np.zeros((height, width))
+    for number in range(len(cover)):
+        assert cover.owned(number).all(), "every pixel of a weighted patch takes something from it"
+        total[cover.box(number)] += cover.share(number)
+    assert np.allclose(total, 1, atol=1e-5)
+    held = np.zeros((height, width), int)
+    for y0, x0, y1, x1 in cover.boxes:
+        held[y0:y1, x0:x1] += 1
+    assert np.array_equal(cover.touches(), held)
+
+
+@given(half, half, st.sampled_from([4, 8, 10]))
+def test_diffcollage_counts_each_pixel_once(dy: int, dx: int, patch: int) -> None:
+    """Patches +1, overlaps −1, overlaps of overlaps +1: the factor graph's own count, without division."""
+    height, width = patch + dy * patch // 2, patch + dx * patch // 2
+    cover = covers.diffcollage(height, width, patch)
+    assert set(cover.weights) <= {-1, 1}
+    assert (cover.total == 1).all()
+
+
+@given(sides, sides, st.integers(1, 24), st.floats(0, 0.95))
+def test_fixed_rules_ask_the_numbers_nothing(dy: int, dx: int, patch: int, overlap: float) -> None:
+    for name in ("aligned", "multidiffusion"):
+        one, other = (
+            covers.rule(name, overlap)(patch + dy, patch + dx, patch, np.random.default_rng(k))
+            for k in (0, 1)
+        )
+        assert np.array_equal(one.boxes, other.boxes)
+
+
+def covering(height: int, width: int, rule: str = "jittered", steps: int = 12) -> covers.Covering:
+    levels = tuple(np.linspace(-9, 9, steps))
+    return covers.Covering(
+        height, width, ((-2.0, 16), (None, 8)), levels, covers.rule(rule, 0.25), (3, 4), Purpose.IMAGE_COVER
+    )
+
+
+@given(st.integers(8, 40), st.integers(8, 40))
+def test_patches_are_wide_while_it_is_noisy(height: int, width: int) -> None:
+    """A canvas narrower than a wide patch takes the base patch throughout."""
+    widening = covering(height, width)
+    for step, cover in enumerate(widening):
+        wide = widening.log_snr[step] < -2 and min(height, width) >= 16
+        assert widening.side(step) == (16 if wide else 8)
+        assert {cover.shape(number) for number in range(len(cover))} == {(widening.side(step),) * 2}
+        assert widening.cost(cover.shape(0)) == (4 if wide else 1)
+
+
+@given(st.sampled_from(get_args(covers.RuleName)), st.integers(0, 11))
+def test_a_cover_is_a_function_of_its_step(rule: str, step: int) -> None:
+    """Steps may be asked for in any order, and again: a snapshot goes on with the same covers."""
+    one, other = covering(32, 40, rule), covering(32, 40, rule)
+    list(other)
+    assert np.array_equal(one.at(step).boxes, other.at(step).boxes)
+    if one.at(step).owner is not None:
+        assert np.array_equal(one.at(step).owner, other.at(step).owner)
+
+
+def test_images_and_steps_have_covers_of_their_own() -> None:
+    starts = {tuple(cover.boxes.reshape(-1)) for cover in covering(64, 64)}
+    assert len(starts) > 10
+    other = replace(covering(64, 64), key=(3, 5))
+    assert not np.array_equal(covering(64, 64).at(11).boxes, other.at(11).boxes)

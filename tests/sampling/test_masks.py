@@ -2,7 +2,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -11,7 +11,6 @@ from diffgen.sampling import masks
 maps = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 9))
 
 
-@settings(deadline=None)
 @given(maps, st.integers(10, 40))
 def test_bits_are_lossless(label_map: np.ndarray, classes: int) -> None:
     """Promise 7, for the mask model's own representation."""
@@ -21,7 +20,6 @@ def test_bits_are_lossless(label_map: np.ndarray, classes: int) -> None:
     assert np.array_equal(masks.from_bits(bits * 0.01, classes), label_map)
 
 
-@settings(deadline=None)
 @given(hnp.arrays(np.float32, (3, 4, 4), elements=st.floats(-3, 3, width=32)), st.integers(5, 8))
 def test_any_bits_give_a_class_that_exists(bits: np.ndarray, classes: int) -> None:
     assert masks.from_bits(bits, classes).max() < classes
@@ -32,7 +30,6 @@ def test_number_of_bits(classes: int, bits: int) -> None:
     assert masks.num_bits(classes) == bits
 
 
-@settings(deadline=None)
 @given(maps, st.integers(1, 20))
 def test_cleaning_leaves_no_small_region_and_no_new_class(label_map: np.ndarray, least: int) -> None:
     from skimage.measure import label
@@ -52,7 +49,6 @@ def whole(label_map: np.ndarray, factor: int) -> np.ndarray:
     return masks.enlarge(label_map, factor, rows, columns)
 
 
-@settings(deadline=None)
 @given(maps, st.integers(1, 8))
 def test_enlarging_adds_no_class_and_keeps_flat_areas(label_map: np.ndarray, factor: int) -> None:
     large = whole(label_map, factor)
@@ -61,14 +57,12 @@ def test_enlarging_adds_no_class_and_keeps_flat_areas(label_map: np.ndarray, fac
     assert (whole(np.full((3, 3), 4, np.uint8), factor) == 4).all()
 
 
-@settings(deadline=None)
 @given(maps, st.sampled_from([1, 3, 4, 8, 16]))
 def test_the_middle_of_a_mask_pixel_keeps_its_class(label_map: np.ndarray, factor: int) -> None:
     """What the mask model has sampled is still there, a single pixel too."""
     assert np.array_equal(whole(label_map, factor)[factor // 2 :: factor, factor // 2 :: factor], label_map)
 
 
-@settings(deadline=None)
 @given(maps, st.integers(1, 9), st.data())
 def test_a_choice_of_pixels_is_that_choice_of_the_whole(
     label_map: np.ndarray, factor: int, data: st.DataObject
@@ -163,7 +157,6 @@ def test_latent_grid_takes_block_centres() -> None:
     assert np.array_equal(masks.on_grid(label_map, 1), label_map)
 
 
-@settings(deadline=None)
 @given(maps, st.integers(4, 8), st.integers(1, 4))
 def test_the_latent_grid_can_be_enlarged_by_itself(label_map: np.ndarray, factor: int, grid: int) -> None:
     """A strided choice: the label map at the size of the image is never made."""

@@ -1,0 +1,66 @@
+"""Processes of a run: found by their titles, killed, and started again."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffgen.synthesis import pool
+from tests.synthesis.helpers import settings
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+needs_proc = pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds its victims in /proc")
+
+
+def processes(actor: str) -> list[int]:
+    """Pids of the actors of one class, by the titles that Ray gives its workers."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it may be gone by now
+            if path.read_bytes().startswith(f"ray::{actor}".encode()):
+                found.append(int(path.parent.name))
+    return found
+
+
+def strike(monkeypatch: pytest.MonkeyPatch, victim: str, after: list[int]) -> list[int]:
+    """SIGKILL a process of one kind of actor each time so many patches are done; their pids, later."""
+    killed: list[int] = []
+    moments, start = list(after), pool.Pool.run
+
+    def watched(self: pool.Pool, report) -> object:  # type: ignore[no-untyped-def]
+        def kill_then_report(status) -> None:  # type: ignore[no-untyped-def]
+            alive = [pid for pid in processes(victim) if pid not in killed]
+            if moments and status.patches >= moments[0] and alive:
+                moments.pop(0)
+                killed.append(alive[0])
+                os.kill(alive[0], signal.SIGKILL)
+            report(status)
+
+        return start(self, kill_then_report)
+
+    monkeypatch.setattr(pool.Pool, "run", watched)
+    monkeypatch.setattr(pool, "POLL_S", 0.01)
+    return killed
+
+
+def write_settings(path: Path, **synthesis: Any) -> Path:
+    """The tests' settings as a file for `--config`."""
+    path.write_text(settings(**synthesis).dump(), encoding="utf-8")
+    return path
+
+
+def command(bundle: Path, out: Path, given: Path, *more: str) -> list[str]:
+    """The command line of a run."""
+    diffgen = [str(Path(sys.executable).with_name("diffgen")), "synthesize"]
+    return [*diffgen, "--bundle", str(bundle), "--out", str(out), "--config", str(given), *more]
+
+
+def call(line: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        line, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )

@@ -1,0 +1,148 @@
+"""Actors that die, hang, or say things twice, on a real pool: shards are those of an undisturbed run."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffgen.errors import UserError
+from diffgen.synthesis import pool
+from diffgen.synthesis.coordinator import FIRST
+from tests.faults.helpers import needs_proc, strike
+from tests.synthesis.helpers import run, shard_hashes
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+N = 5
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("inline")
+    run(tiny_bundle, out, n=N)
+    return shard_hashes(out)
+
+
+@pytest.mark.parametrize(("samplers", "lease"), [(1, 50), (2, 1), (2, 7), (4, 3)])
+def test_the_pool_writes_what_one_process_does(
+    tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, samplers: int, lease: int
+) -> None:
+    """Promise 2: any number of samplers, any lease size, with Ray or without."""
+    run(tiny_bundle, tmp_path, inline=False, n=N, samplers=samplers, lease=lease)
+    assert shard_hashes(tmp_path) == undisturbed
+
+
+@needs_proc
+@pytest.mark.parametrize("victim", ["Coordinator", "PooledSampler", "ShardWriter"])
+def test_a_killed_actor_changes_nothing(
+    tiny_bundle: Path,
+    undisturbed: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    victim: str,
+) -> None:
+    """Promise 6."""
+    killed = strike(monkeypatch, victim, after=[3])
+    run(tiny_bundle, tmp_path, inline=False, n=N, samplers=1, lease=1)
+    assert killed
+    assert shard_hashes(tmp_path) == undisturbed
+
+
+@needs_proc
+@pytest.mark.slow
+def test_samplers_killed_again_and_again(
+    tiny_bundle: Path,
+    undisturbed: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At moments drawn at random, more often than losses in a row are put up with."""
+    moments = sorted(torch.randint(1, 150, (pool.MAX_LOSSES + 2,)).tolist())
+    killed = strike(monkeypatch, "PooledSampler", moments)
+    run(tiny_bundle, tmp_path, inline=False, n=N, samplers=2, lease=2)
+    assert len(killed) > 2, moments
+    assert shard_hashes(tmp_path) == undisturbed, moments
+
+
+def other_sampler(monkeypatch: pytest.MonkeyPatch, behave: Any) -> None:
+    """A pool whose samplers are told to misbehave; local, so that it travels to the workers by value."""
+
+    class PooledSampler(pool.PooledSampler):
+        def pull(self, name: str, coordinators: list[Any], budget: int) -> None:
+            super().pull(name, behave(self, coordinators), budget)
+
+    monkeypatch.setattr(pool, "PooledSampler", PooledSampler)
+    monkeypatch.setattr(pool, "LOOK_S", 0.2)
+
+
+@pytest.mark.parametrize("after", [0, 4])
+def test_a_hanging_sampler_is_replaced_even_the_only_one(
+    tiny_bundle: Path,
+    undisturbed: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after: int,
+) -> None:
+    """Its first lease has longer, as a network may be compiled in it."""
+    mark = tmp_path / "hung"
+
+    def hang(self: Any, coordinators: list[Any]) -> list[Any]:
+        calls, work = 0, self.sampler.work
+
+        def hanging(lease: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > after and not mark.exists():
+                mark.write_text(str(time.time()))
+                time.sleep(600)
+            return work(lease)
+
+        self.sampler.work = hanging
+        return coordinators
+
+    other_sampler(monkeypatch, hang)
+    run(tiny_bundle, tmp_path / "out", inline=False, n=N, samplers=1, lease=2, lease_timeout_s=1.0)
+    waited = time.time() - float(mark.read_text())
+    assert shard_hashes(tmp_path / "out") == undisturbed
+    assert after or waited > FIRST * 1.0, "the first lease has longer"
+
+
+def test_answers_that_come_twice_count_once(
+    tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(_self: Any, coordinators: list[Any]) -> list[Any]:
+        class Commit:
+            def __init__(self, real) -> None:  # type: ignore[no-untyped-def]
+                self.real = real
+
+            def remote(self, *answer) -> object:  # type: ignore[no-untyped-def]
+                self.real.remote(*answer)
+                return self.real.remote(*answer)
+
+        class Doubled:
+            def __init__(self, real) -> None:  # type: ignore[no-untyped-def]
+                self.lease, self.commit = real.lease, Commit(real.commit)
+
+        return [Doubled(coordinator) for coordinator in coordinators]
+
+    other_sampler(monkeypatch, twice)
+    run(tiny_bundle, tmp_path, inline=False, n=N, samplers=2, lease=3)
+    assert shard_hashes(tmp_path) == undisturbed
+
+
+def test_a_model_that_gives_nan_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Promise 10, with weights that are really broken; nothing of it becomes a shard."""
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_bundle, broken)
+    (path,) = (broken / "image_unet").glob("*.safetensors")
+    weights = load_file(path)
+    first = sorted(weights)[0]
+    save_file(weights | {first: torch.full_like(weights[first], torch.nan)}, path)
+    assert json.loads((broken / "model_index.json").read_text())
+    with pytest.raises(UserError, match=r"5 of 5 images failed.*image \d, image model, step 1 of 3, patch"):
+        run(broken, tmp_path / "out", inline=False, n=N, samplers=2)
+    assert not list((tmp_path / "out").glob("shard-*"))
