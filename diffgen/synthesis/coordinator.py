@@ -23,7 +23,7 @@ from diffgen.errors import one_line
 from diffgen.sampling.canvas import NonFiniteError, Patch
 from diffgen.sampling.denoise import batch_size
 from diffgen.synthesis import snapshots
-from diffgen.synthesis.painting import Layout, Painting
+from diffgen.synthesis.painting import Layout, Painting, Stage
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.render import Render
 from diffgen.synthesis.shards import Sample
@@ -31,6 +31,7 @@ from diffgen.synthesis.store import Store, warn
 
 NAMES = {"mask": "mask model", "layout": "layout", "image": "image model", "render": "autoencoder"}
 Kind = Literal["mask", "layout", "image", "render", "wait", "over"]
+WELL_FILLED = 0.95  # share of a micro-batch's rows; less is not handed out while more is to come
 FIRST = 5  # a worker's first lease has so many times longer: it compiles, and its device wakes up
 
 
@@ -188,53 +189,73 @@ class Coordinator:
             assert not isinstance(item, Patch)
             id = self._hold(worker, [Piece(single.index, single.turn, number, 0)])
             return Lease(id, "layout" if single.stage == "layout" else "render", item=item)
-        stage, shape = ripe[0].stage, ripe[0].shape
-        assert stage in {"mask", "image"}
-        alike = [p for p in ripe if p.stage == stage and p.shape == shape]
-        chosen = self._choose(alike, shape, budget)
+        chosen = self._choose(budget)
         if not chosen:
             return Lease(0, "wait")
+        kind: Kind = "mask" if chosen[0][0].stage == "mask" else "image"
         patches, pieces = [], []
         for painting, number in chosen:
             patch = painting.next(number)
             assert isinstance(patch, Patch)
             patches.append(patch)
             pieces.append(Piece(painting.index, painting.turn, number, int(patch.owned.sum())))
-        return Lease(self._hold(worker, pieces), "mask" if stage == "mask" else "image", Patches.of(patches))
+        return Lease(self._hold(worker, pieces), kind, Patches.of(patches))
 
     def _admit(self, wanted: int) -> None:
         """Begin images until there are so many forwards to hand out."""
         rows = sum(sum(painting.open.values()) for painting in self.paintings.values())
-        while self.todo and len(self.paintings) < self.in_flight and (rows < wanted or not self.paintings):
-            index = self.todo.pop()
-            painting = Painting(self.plan, index, self.tiles[index])
-            if self.store is not None:
-                snapshots.resume(self.store, painting)
-            self.paintings[index] = painting
+        while (rows < wanted or not self.paintings) and (painting := self._begin_another()):
             rows += sum(painting.open.values())
 
-    def _choose(
-        self, alike: list[Painting], shape: tuple[int, int], budget: int
-    ) -> list[tuple[Painting, int]]:
-        """Open pieces that fill micro-batches to the last row, if there are; a fair share of them."""
-        base = alike[0].model.base
-        batch = batch_size(self.plan.sampling.micro_batch, base, shape)
+    def _begin_another(self) -> Painting | None:
+        if not self.todo or len(self.paintings) >= self.in_flight:
+            return None
+        index = self.todo.pop()
+        painting = Painting(self.plan, index, self.tiles[index])
+        if self.store is not None:
+            snapshots.resume(self.store, painting)
+        self.paintings[index] = painting
+        return painting
+
+    def _choose(self, budget: int) -> list[tuple[Painting, int]]:
+        """Open patches of one model and shape, the oldest image's that fill micro-batches; none: wait.
+
+        Where no image's do, even with others', another image is begun.
+        """
+        while True:
+            groups: dict[tuple[Stage, tuple[int, int]], list[Painting]] = {}
+            for painting in self.paintings.values():
+                if painting.open and painting.stage in {"mask", "image"}:
+                    groups.setdefault((painting.stage, painting.shape), []).append(painting)
+            choices = [self._fill(alike, budget) for alike in groups.values()]
+            for chosen, filled in choices:
+                if filled:
+                    return chosen
+            if not self._begin_another():
+                break
+        return [] if self._more_to_come(next(iter(groups.values()))) else choices[0][0]
+
+    def _fill(self, alike: list[Painting], budget: int) -> tuple[list[tuple[Painting, int]], bool]:
+        """A fair share of open patches, as many as fill micro-batches best, and whether that is well."""
+        base, (height, width) = alike[0].model.base, alike[0].shape
+        batch = batch_size(self.plan.sampling.micro_batch, base, (height, width))
         there = sum(sum(painting.open.values()) for painting in alike)
-        most = max(1, budget * base**2 // (shape[0] * shape[1]))
+        most = max(1, budget * base**2 // (height * width))
         target = max(batch, min(most, there // len(self.workers)) // batch * batch)
         chosen: list[tuple[Painting, int]] = []
-        total = 0
+        total, best, length = 0, 0.0, 0
         for painting in alike:
             for number, rows in painting.open.items():
-                if total + rows <= target or not chosen:
-                    chosen.append((painting, number))
-                    total += rows
-                if total >= target:
-                    return chosen
-        while total > batch and total % batch:  # the rest goes with what comes next
-            painting, number = chosen.pop()
-            total -= painting.open[number]
-        return [] if total % batch and self._more_to_come(alike) else chosen
+                if total + rows > target and chosen:
+                    continue
+                chosen.append((painting, number))
+                total += rows
+                share = total / (-(-total // batch) * batch)
+                if share >= best:
+                    best, length = share, len(chosen)
+            if total >= target:
+                break
+        return chosen[:length], best >= WELL_FILLED or there >= most
 
     def _more_to_come(self, alike: list[Painting]) -> bool:
         """Whether workers hold patches of other images, whose next steps would fill a micro-batch."""

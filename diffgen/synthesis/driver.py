@@ -59,6 +59,8 @@ class Summary:
     seconds: float
     status: Status
     out: str
+    megapixels: float = 0.0
+    """Of the images painted in this run."""
 
 
 def synthesize(
@@ -78,7 +80,7 @@ def synthesize(
     packed = bundle.pack(folder)
     plan = make_plan(packed, folder, settings, masks)
     task = claim(plan, packed, out, settings.synthesis)
-    began, made = time.monotonic(), task.images
+    began, made = time.monotonic(), len(task.images)
     if already := task.n - made:
         console.print(f"going on: {already} of {task.n} images are there already")
     status = Status()
@@ -99,7 +101,8 @@ def synthesize(
     if time_maps:
         save_time_maps(plan, task.n, writer.store, console)
     shards = num_shards(task.total, settings.synthesis.images_per_shard)
-    return Summary(made, already, shards, time.monotonic() - began, status, writer.store.url)
+    megapixels = sum(height * width for height, width in map(plan.size_of, task.images)) / 1e6
+    return Summary(made, already, shards, time.monotonic() - began, status, writer.store.url, megapixels)
 
 
 def save_time_maps(plan: Plan, n: int, store: Store, console: Console) -> None:
@@ -119,7 +122,8 @@ def summarise(done: Summary, console: Console) -> None:
     """The run's figures as a table."""
     status, seconds = done.status, max(done.seconds, 1e-9)
     table = Table(box=None, show_header=False, padding=(0, 2))
-    table.add_row("forwards", f"{status.forwards} ({status.forwards / max(done.made, 1):.1f} an image)")
+    an_image, a_megapixel = status.forwards / max(done.made, 1), status.forwards / max(done.megapixels, 1e-9)
+    table.add_row("forwards", f"{status.forwards} ({an_image:.1f} an image, {a_megapixel:.1f} a megapixel)")
     table.add_row("forwards a second", f"{status.forwards / seconds:.1f}")
     table.add_row("micro-batches filled", f"{status.rows / max(status.slots, 1):.1%}")
     for sampler, busy in sorted(status.busy.items()):

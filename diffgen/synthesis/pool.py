@@ -83,11 +83,11 @@ def paint_on_ray(task: Task, report: Report) -> Status:
     Raises `UserError` where actors are lost again and again with no shard committed in between.
     """
     connect()
-    losses, left, total = 0, len(task.indices), task.images
+    losses, left, total = 0, len(task.indices), len(task.images)
     while True:
         pool = Pool(task)
         try:
-            return pool.run(partial(_report_all, report, total - task.images))
+            return pool.run(partial(_report_all, report, total - len(task.images)))
         except RayActorError as error:
             pool.close()  # one writer a folder at a time
             task = look_again(task)

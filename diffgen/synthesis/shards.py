@@ -41,7 +41,8 @@ PART = pa.schema(
         ("record_sha256", pa.string()),
         ("context", pa.string()),
         ("class_shares", pa.list_(pa.float32())),  # by class id
-        ("forwards", pa.int64()),
+        ("forwards", pa.int64()),  # of the whole image, for a tile too
+        ("forwards_per_megapixel", pa.float32()),
         ("seconds", pa.float64()),  # null for a sample that was read back from a tar
         ("shard_sha256", pa.string()),
         ("shard_bytes", pa.int64()),
@@ -278,6 +279,7 @@ def _sample(files: Mapping[str, bytes]) -> Sample:
 
 
 def _row(k: int, sample: Sample, height: int, width: int) -> dict[str, Any]:
+    whole = sample.record.get("parent", {"height": height, "width": width})
     return {
         "shard": shard_name(k),
         "key": sample.key,
@@ -290,6 +292,7 @@ def _row(k: int, sample: Sample, height: int, width: int) -> dict[str, Any]:
         "context": sample.record["context"],
         "class_shares": sample.record["class_shares"],
         "forwards": sample.record["forwards"],
+        "forwards_per_megapixel": 1e6 * sample.record["forwards"] / (whole["height"] * whole["width"]),
         "seconds": sample.seconds,
     }
 

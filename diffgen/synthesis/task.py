@@ -34,7 +34,7 @@ class Task:
 
     def split(self, parts: int) -> list[list[int]]:
         """The samples to make in so many parts, each of neighbouring images."""
-        images = sorted({self.plan.where(index)[0] for index in self.indices})
+        images = self.images
         share = -(-len(images) // max(1, min(parts, len(images))))
         part_of = {image: k // share for k, image in enumerate(images)}
         split: list[list[int]] = [[] for _ in range(-(-len(images) // share))]
@@ -48,9 +48,9 @@ class Task:
         return self.plan.first_sample(self.n)
 
     @property
-    def images(self) -> int:
-        """Images to paint."""
-        return len({self.plan.where(index)[0] for index in self.indices})
+    def images(self) -> list[int]:
+        """Those to paint."""
+        return sorted({self.plan.where(index)[0] for index in self.indices})
 
     def coordinator(self) -> Coordinator:
         settings = self.settings

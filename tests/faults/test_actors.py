@@ -91,7 +91,7 @@ def test_a_hanging_sampler_is_replaced_even_the_only_one(
     mark = tmp_path / "hung"
 
     def hang(self: Any, coordinators: list[Any]) -> list[Any]:
-        calls, work = 0, self.sampler.work
+        calls, work = 0, self.sampler.compute
 
         def hanging(lease: Any) -> Any:
             nonlocal calls
@@ -101,7 +101,7 @@ def test_a_hanging_sampler_is_replaced_even_the_only_one(
                 time.sleep(600)
             return work(lease)
 
-        self.sampler.work = hanging
+        self.sampler.compute = hanging
         return coordinators
 
     other_sampler(monkeypatch, hang)

@@ -169,6 +169,26 @@ def test_other_solvers_rules_and_guidance_repeat(
     assert members(tmp_path / "a")["000000000.png"] != members(whole)["000000000.png"]
 
 
+def test_micro_batches_are_filled(tiny_bundle: Path, tmp_path: Path) -> None:
+    """At least 95 % of their rows are asked for, over a run of 16 images."""
+    many = {"n": 16, "size": "96", "lease": 32, "in_flight": 32, "sampling": {"micro_batch": 8}}
+    status = run(tiny_bundle, tmp_path, **many).status
+    assert status.rows >= 0.95 * status.slots
+    assert status.rows == status.forwards
+
+
+def test_another_micro_batch_differs_by_rounding(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A setting of the run, as sums may be taken in another order: promised are equal images, not bytes."""
+    for size in (1, 3, 8):
+        run(tiny_bundle, tmp_path / str(size), n=2, sampling={"micro_batch": size})
+    one = members(tmp_path / "1")
+    for size in ("3", "8"):
+        other = members(tmp_path / size)
+        for name in (name for name in one if name.endswith("png")):
+            pictures = [np.asarray(Image.open(io.BytesIO(m[name]))).astype(int) for m in (one, other)]
+            assert np.abs(pictures[0] - pictures[1]).max() <= (0 if "mask" in name else 1)
+
+
 def test_a_bundle_of_two_patch_sides_widens_its_patches(tiny_bundle: Path, tmp_path: Path) -> None:
     """A wide patch counts as four forwards; a canvas narrower than it takes the base patch."""
     folder = tmp_path / "wide"
