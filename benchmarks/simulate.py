@@ -3,10 +3,10 @@
     python benchmarks/throughput.py --only scaling
 
 What is modelled: the protocol of `diffgen.synthesis.pool` (a sampler asks for its next lease before it
-computes the present one; with `awaits_commit` it begins the next only when the last commit is
-acknowledged), leases by the coordinator's own rule (fair share, whole micro-batches, what is left waits
-where more is to come), at most `in_flight` images a coordinator, images and samplers split over the
-coordinators as the pool does, samplers that go on to the next coordinator when theirs is over.
+computes the present one, and begins it when that is done), leases by the coordinator's own rule (fair
+share, whole micro-batches, what is left waits where more is to come), at most `in_flight` images a
+coordinator, images and samplers split over the coordinators as the pool does, samplers that go on to the
+next coordinator when theirs is over.
 
 What is assumed: a coordinator handles one call at a time and costs the same for each patch and each latent
 pixel stepped; samplers are equally fast and none is lost; messages take half a round trip each, whatever
@@ -24,8 +24,7 @@ import numpy as np
 
 from diffgen.sampling import covers
 from diffgen.sampling.seeds import blocks
-
-WAIT_S = 0.02  # as in `diffgen.synthesis.pool`
+from diffgen.synthesis.pool import WAIT_S
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Costs:
     patch_s: float = 1e-3
     """On a sampler, one row of a micro-batch."""
     render_s: float = 0.0
-    """On a sampler, an image's decoding and PNGs."""
+    """On a sampler's device, an image's decoding."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,7 @@ class Fleet:
     budget: int = 32
     """Patches a lease."""
     micro_batch: int = 32
-    in_flight: int = 8
-    awaits_commit: bool = True
+    in_flight: int = 32
 
 
 class Image(Protocol):
@@ -234,8 +232,7 @@ class Sampler:
     """Coordinators that it has yet to work for, the present one first."""
     present: Lease | None = None
     next: Lease | str | None = None
-    unacknowledged: bool = False
-    idle: bool = False
+    idle: int = 0
 
 
 @dataclass(frozen=True)
@@ -263,7 +260,6 @@ def simulate(images: Sequence[Image], patches: int, fleet: Fleet, costs: Costs) 
     samplers = [Sampler([(k + j) % number for j in range(number)]) for k in range(fleet.samplers)]
     travel, order = costs.round_trip_s / 2, count()
     events: list[tuple[float, int, str, int, Any]] = []
-    end = 0.0
 
     def at(time: float, kind: str, sampler: int, what: Any = None) -> None:
         heapq.heappush(events, (time, next(order), kind, sampler, what))
@@ -272,20 +268,21 @@ def simulate(images: Sequence[Image], patches: int, fleet: Fleet, costs: Costs) 
         """The lease that was fetched, if it is there and nothing is in its way."""
         sampler = samplers[k]
         lease = sampler.next
-        if lease is None or sampler.present is not None or sampler.unacknowledged:
+        if lease is None or sampler.present is not None:
             return
         sampler.next = None
         if lease == "over":
             sampler.order.pop(0)
-            sampler.idle = False
+            sampler.idle = 0
             if sampler.order:
                 at(now + travel, "ask", k)
         elif lease == "wait":
-            at(now + travel + WAIT_S * sampler.idle, "ask", k)
-            sampler.idle = True
+            pause = min(WAIT_S[0] * 1.5**sampler.idle, WAIT_S[1]) if sampler.idle else 0.0
+            at(now + travel + pause, "ask", k)
+            sampler.idle += 1
         else:
             assert isinstance(lease, Lease)
-            sampler.present, sampler.idle = lease, False
+            sampler.present, sampler.idle = lease, 0
             at(now + travel, "ask", k)
             slots = -(-lease.rows // fleet.micro_batch) * fleet.micro_batch
             seconds = costs.render_s if lease.render else slots * costs.patch_s
@@ -304,15 +301,10 @@ def simulate(images: Sequence[Image], patches: int, fleet: Fleet, costs: Costs) 
             go_on(now, k)
         elif kind == "computed":
             at(now + travel, "commit", k, sampler.present)
-            sampler.present, sampler.unacknowledged = None, fleet.awaits_commit
+            sampler.present = None
             go_on(now, k)
-        elif kind == "commit":
-            end = coordinators[sampler.order[0]].commit(now, what)
-            if fleet.awaits_commit:
-                at(end + travel, "acknowledged", k)
         else:
-            sampler.unacknowledged = False
-            go_on(now, k)
+            coordinators[sampler.order[0]].commit(now, what)
     end = max(c.free_at for c in coordinators)
     efficiency = patches * costs.patch_s / (fleet.samplers * end)
     return Outcome(end, patches, efficiency, max(c.busy for c in coordinators) / end)

@@ -12,75 +12,25 @@ What it keeps true:
 """
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffgen.errors import one_line
 from diffgen.sampling.canvas import NonFiniteError, Patch
 from diffgen.sampling.denoise import batch_size
 from diffgen.synthesis import snapshots
-from diffgen.synthesis.painting import Layout, Painting, Stage
+from diffgen.synthesis.leases import Kind, Lease, Patches, Status, Work
+from diffgen.synthesis.painting import Painting, Stage
 from diffgen.synthesis.plan import Plan
-from diffgen.synthesis.render import Render
 from diffgen.synthesis.shards import Sample
 from diffgen.synthesis.store import Store, warn
 
 NAMES = {"mask": "mask model", "layout": "layout", "image": "image model", "render": "autoencoder"}
-Kind = Literal["mask", "layout", "image", "render", "wait", "over"]
 WELL_FILLED = 0.95  # share of a micro-batch's rows; less is not handed out while more is to come
 FIRST = 5  # a worker's first lease has so many times longer: it compiles, and its device wakes up
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Patches of one shape, stacked: a few large arrays travel faster than many small ones."""
-
-    latents: NDArray[np.float32]
-    timesteps: NDArray[np.int64]
-    labels: NDArray[np.uint8]
-    owned: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, patches: Sequence[Patch]) -> "Patches":
-        return cls(
-            np.stack([patch.latents for patch in patches]),
-            np.array([patch.timestep for patch in patches]),
-            np.stack([patch.labels for patch in patches]),
-            np.stack([patch.owned for patch in patches]),
-        )
-
-    def each(self) -> list[Patch]:
-        return [
-            Patch(z, int(t), labels, owned)
-            for z, t, labels, owned in zip(self.latents, self.timesteps, self.labels, self.owned, strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class Lease:
-    """Work for one worker, of one kind. `wait`: ask again soon; `over`: there will be no more."""
-
-    id: int
-    kind: Kind
-    patches: Patches | None = None
-    item: Layout | Render | None = None
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a worker made of a lease: the estimates of all its patches (C, owned pixels) one after the
-    other, or the result of its item; and what it took."""
-
-    result: Any
-    rows: int = 0
-    """Forwards that were asked for, wide ones as several."""
-    slots: int = 0
-    """The same with those that padded the micro-batches."""
-    seconds: float = 0.0
 
 
 class Piece(NamedTuple):
@@ -99,44 +49,6 @@ class Held:
     worker: str
     since: float
     pieces: list[Piece]
-
-
-@dataclass(frozen=True)
-class Status:
-    """Figures for the driver."""
-
-    images: int = 0
-    """Finished or given up."""
-    progress: float = 0.0
-    """The same with the parts of those in the works."""
-    patches: int = 0
-    forwards: int = 0
-    ready: tuple[int, ...] = ()
-    """Finished samples that nobody has taken yet."""
-    failed: dict[int, str] = field(default_factory=dict)
-    over: bool = False
-    rows: int = 0
-    slots: int = 0
-    busy: dict[str, float] = field(default_factory=dict)
-    """Seconds that each worker computed."""
-
-    def __add__(self, other: "Status") -> "Status":
-        """Figures of two coordinators together."""
-        return Status(
-            self.images + other.images,
-            self.progress + other.progress,
-            self.patches + other.patches,
-            self.forwards + other.forwards,
-            self.ready + other.ready,
-            self.failed | other.failed,
-            self.over and other.over,
-            self.rows + other.rows,
-            self.slots + other.slots,
-            {
-                worker: self.busy.get(worker, 0.0) + other.busy.get(worker, 0.0)
-                for worker in {**self.busy, **other.busy}
-            },
-        )
 
 
 class Coordinator:

@@ -20,7 +20,7 @@ from diffgen.errors import UserError
 from diffgen.models import bundle
 from diffgen.sampling import time_map
 from diffgen.synthesis import snapshots
-from diffgen.synthesis.coordinator import Status
+from diffgen.synthesis.leases import Status
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.shards import num_shards
 from diffgen.synthesis.store import Store

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from diffgen.models.bundle import unpack
-from diffgen.synthesis.coordinator import Status
+from diffgen.synthesis.leases import Status
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.task import Report, Task
 

@@ -24,12 +24,13 @@ from diffgen import config
 from diffgen.cluster import connect
 from diffgen.errors import UserError, one_line
 from diffgen.models.bundle import unpack
-from diffgen.synthesis.coordinator import Coordinator, Lease, Status, Work
+from diffgen.synthesis.coordinator import Coordinator
+from diffgen.synthesis.leases import Lease, Status, Work
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import ShardWriter
 from diffgen.synthesis.task import Report, Task, look_again
 
-WAIT_S = 0.02  # between two asks of an idle sampler
+WAIT_S = 0.02, 0.2  # between two asks of an idle sampler: at first, and at most
 POLL_S = 0.2
 LOOK_S = 5.0  # between two looks for leases that expired and nodes that came or went
 GPUS_FED = 4  # by one coordinator, at about 1,000 paper-size patches a second each
@@ -52,17 +53,17 @@ class PooledSampler:
             self._serve(name, coordinator, budget)
 
     def _serve(self, name: str, coordinator: Any, budget: int) -> None:
-        asked, told, idle = coordinator.lease.remote(name, budget), None, False
+        asked, told, idle = coordinator.lease.remote(name, budget), None, 0
         while True:
             lease: Lease = ray.get(asked)
             if lease.kind == "over":
                 return
             if lease.kind == "wait":
                 if idle:
-                    time.sleep(WAIT_S)
-                asked, idle = coordinator.lease.remote(name, budget), True
+                    time.sleep(min(WAIT_S[0] * 1.5**idle, WAIT_S[1]))
+                asked, idle = coordinator.lease.remote(name, budget), idle + 1
                 continue
-            asked, idle = coordinator.lease.remote(name, budget), False
+            asked, idle = coordinator.lease.remote(name, budget), 0
             work = self.sampler.compute(lease)
             if lease.kind == "render":
                 if self.encoding is not None:

@@ -24,7 +24,7 @@ from diffgen.sampling.denoise import (
     image_denoiser,
     mask_denoiser,
 )
-from diffgen.synthesis.coordinator import Lease, Work
+from diffgen.synthesis.leases import Lease, Work
 from diffgen.synthesis.painting import LaidOut, Layout
 from diffgen.synthesis.render import Labelled, Render, encode, paint
 

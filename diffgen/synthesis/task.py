@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from diffgen import config
-from diffgen.synthesis.coordinator import Coordinator, Status
+from diffgen.synthesis.coordinator import Coordinator
+from diffgen.synthesis.leases import Status
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.shards import ShardWriter, num_shards, shard_indices
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from diffgen.models import bundle
-from diffgen.synthesis.coordinator import Coordinator, Lease, Work
+from diffgen.synthesis.coordinator import Coordinator
+from diffgen.synthesis.leases import Lease, Work
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import Sample

@@ -15,7 +15,7 @@ from PIL import Image
 from diffgen.errors import UserError
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.synthesis import inline
-from diffgen.synthesis.coordinator import Work
+from diffgen.synthesis.leases import Work
 from diffgen.synthesis.sampler import Sampler
 from tests.synthesis.helpers import run, shard_hashes
 

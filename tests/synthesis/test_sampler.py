@@ -9,7 +9,7 @@ from PIL import Image
 from diffgen.models import bundle
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.sampling.masks import to_bits
-from diffgen.synthesis.coordinator import Lease
+from diffgen.synthesis.leases import Lease
 from diffgen.synthesis.painting import Layout
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.render import Labelled, cut, png, regions
