@@ -9,7 +9,8 @@ the patch's own covariance. What is left of error is that of covers, owners and 
 engine's own (`diffgen.sampling`). The channels of one canvas are independent fields under one cover.
 
 Setting: 64² canvas, patches of 16², covariance 0.9·exp(−d/8) + 0.1·[d = 0], squared-cosine schedule of
-1,000 steps; wide patches of 32² below log-SNR −2 count as four forwards.
+1,000 steps; wide patches of 32² below log-SNR −2 count as four forwards. A rule's two overlaps are those
+below log-SNR −2 and above.
 
 variance      of all pixels; 1 is right
 seam          squared jump across the borders of the last step's owners, over elsewhere; 1 is right
@@ -51,10 +52,11 @@ DEFAULT = Sampling()
 @dataclass(frozen=True)
 class Row:
     preset: str
-    rule: str
+    rule: covers.RuleName
     solver: str
     steps: int
     overlap: float = DEFAULT.overlap
+    noisy: float = DEFAULT.noisy_overlap
     sides: Sides = BASE
     spacing: Any = "log-snr"
     covers: int = 64
@@ -62,27 +64,30 @@ class Row:
 
 
 ROWS = [
-    Row("exact", "exact samples", "", 0, channels=256),
+    Row("exact", "aligned", "", 0, channels=256),
     Row("paper", "random", "ddim", 250, covers=32, channels=32),
     Row("fixed", DEFAULT.cover, DEFAULT.solver, DEFAULT.steps_for(1), channels=128),
     Row("default", DEFAULT.cover, DEFAULT.solver, DEFAULT.steps_for(2), sides=WIDE, channels=128),
-    Row("fast", DEFAULT.cover, "unipc", 12, sides=WIDE, channels=256),
+    Row("fast", DEFAULT.cover, DEFAULT.solver, 11, sides=WIDE, channels=256),
     Row("", "random", "dpmsolver++", 20),
-    Row("", "jittered", "dpmsolver++", 20, spacing="time"),
-    Row("", "jittered", "dpmsolver++", 20, overlap=0.25),
-    Row("", "jittered", "dpmsolver++", 15),
+    Row("", "jittered", "dpmsolver++", 16, spacing="time"),
+    Row("", "jittered", "dpmsolver++", 20, noisy=0.125),
+    Row("", "jittered", "dpmsolver++", 20, overlap=0.25, noisy=0.25),
     Row("", "aligned", "dpmsolver++", 20),
-    Row("", "multidiffusion", "dpmsolver++", 20, overlap=0.5),
+    Row("", "multidiffusion", "dpmsolver++", 20, overlap=0.5, noisy=0.5),
     Row("", "diffcollage", "dpmsolver++", 20),
     Row("", "random", "dpmsolver++", 15, sides=WIDE),
     Row("", "jittered", "dpmsolver++", 20, sides=WIDE),
-    Row("", "jittered", "dpmsolver++", 12, sides=WIDE),
-    Row("", "jittered", "dpmsolver++", 10, sides=WIDE),
-    Row("", "jittered", "unipc", 15, sides=WIDE),
-    Row("", "jittered", "unipc", 10, sides=WIDE),
-    Row("", "jittered", "unipc", 12, overlap=0.25, sides=WIDE),
-    Row("", "jittered", "sde-dpmsolver++", 15, sides=WIDE),
-    Row("", "jittered", "euler", 15, sides=WIDE),
+    Row("", "jittered", "dpmsolver++", 15, sides=WIDE, noisy=0.125),
+    Row("", "jittered", "dpmsolver++", 12, sides=WIDE, noisy=0.125),
+    Row("", "jittered", "dpmsolver++", 12, sides=WIDE, noisy=0.5),
+    Row("", "jittered", "dpmsolver++", 9, sides=WIDE),
+    Row("", "jittered", "unipc", 13, sides=WIDE),
+    Row("", "jittered", "unipc", 11, sides=WIDE),
+    Row("", "jittered", "unipc", 12, sides=WIDE, noisy=0.25),
+    Row("", "jittered", "unipc", 12, sides=WIDE, noisy=0.125),
+    Row("", "jittered", "sde-dpmsolver++", 13, sides=WIDE),
+    Row("", "jittered", "euler", 13, sides=WIDE),
     Row("", "jittered", "ddim", 20, sides=WIDE),
 ]
 
@@ -124,10 +129,10 @@ def exact(height: int, width: int, count: int, seed: int) -> NDArray[np.float32]
 def sample(row: Row, height: int, width: int, number: int) -> tuple[NDArray[np.float32], Covering, int]:
     """Fields (C, H, W) under cover `number`, its covers, and forwards of the base patch."""
     solver = Solver(row.solver, dict(SCHEDULE.config), row.steps, spacing=row.spacing)
+    rule = covers.Rule(row.rule, row.overlap, row.noisy)
     covering = Covering(
-        height, width, row.sides, tuple(solver.log_snr), covers.rule(row.rule, row.overlap), (0, number),
-        Purpose.IMAGE_COVER,
-    )  # fmt: skip
+        height, width, row.sides, tuple(solver.log_snr), rule, (0, number), Purpose.IMAGE_COVER
+    )
     blank = np.zeros((height, width), np.uint8)
     canvas = Canvas(row.channels, blank, covering, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))
     forwards = 0
@@ -192,10 +197,10 @@ def judge(row: Row, height: int = SIDE, width: int = SIDE) -> dict[str, Any]:
     spread = np.sqrt((count - 1) / count * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
     wide = " wide" if len(row.sides) > 1 else ""
     spaced = ", even in time" if row.spacing == "time" else ""
-    overlap = f" {row.overlap:g}" if row.rule in {"jittered", "multidiffusion"} else ""
+    overlap = f" {row.noisy:g}/{row.overlap:g}" if row.rule in {"jittered", "multidiffusion"} else ""
     return {
         "preset": row.preset,
-        "rule": f"{row.rule}{overlap}{wide}",
+        "rule": "exact samples" if row.preset == "exact" else f"{row.rule}{overlap}{wide}",
         "solver": f"{row.solver}{spaced}",
         "steps": row.steps,
         "size": f"{width}x{height}",

@@ -182,7 +182,7 @@ class Sampling(Section):
     spacing: Literal["log-snr", "time"] = "log-snr"
     """What the steps are even in (DDIM: always time)."""
     steps: Annotated[int, Field(ge=2)] | None = None
-    """None: 15 where the bundle's U-Net knows wide patches (`patch_by_log_snr`), else 20."""
+    """None: 13 where the bundle's U-Net knows wide patches (`patch_by_log_snr`), else 16."""
     eta: Share = 0.0
     """Share of the noise that DDIM draws anew in each step (the paper's code: 1)."""
     guidance: Annotated[float, Field(ge=0)] = 0.0
@@ -191,6 +191,8 @@ class Sampling(Section):
     """How a step's patches are laid and weighed: `diffgen.sampling.covers` has one function for each."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.125
     """Least overlap of neighbouring patches (jittered, multidiffusion), in patch sides."""
+    noisy_overlap: Annotated[float, Field(ge=0, lt=1)] = 0.375
+    """The same at high noise (log-SNR below −2), where large structure is decided."""
     mask_steps: Annotated[int, Field(ge=2)] = 20
     mask_guidance: Annotated[float, Field(ge=0)] = 0.0
     """ω of eq. (2) for the mask model."""
@@ -200,9 +202,9 @@ class Sampling(Section):
     """Patches a forward; the last batch is padded, so that a result never depends on its companions."""
     threads: Positive = 1
     """CPU threads a sampler (bytes depend on it)."""
-    decode_tile: Positive = 64
+    decode_tile: Positive = 96
     """Side of a decoded tile, in latent pixels."""
-    decode_overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.25
+    decode_overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.125
 
     @model_validator(mode="after")
     def _eta(self) -> Self:
@@ -212,7 +214,7 @@ class Sampling(Section):
 
     def steps_for(self, sides: int) -> int:
         """Steps of an image model that was trained on so many patch sides (benchmarks/gaussian_field.py)."""
-        return self.steps or (15 if sides > 1 else 20)
+        return self.steps or (13 if sides > 1 else 16)
 
 
 class Synthesis(Section):

@@ -5,7 +5,7 @@ Either every pixel has one owner, a patch that contains it (and every patch owns
 have weights, and a pixel takes the sum over its patches divided by the sum of their weights.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
@@ -168,19 +168,34 @@ def _nearest(length: int, patch: int, starts: NDArray[np.intp]) -> tuple[NDArray
 
 
 RuleName = Literal["jittered", "random", "aligned", "multidiffusion", "diffcollage"]
-Rule = Callable[[int, int, int, np.random.Generator], Cover]
+NOISY = -2.0  # log-SNR below which large structure is decided: there a patch needs to know more around it
 
 
-def rule(name: str, overlap: float) -> Rule:
-    """The covering rule that the settings name: (height, width, patch, numbers of the step) → cover."""
-    rules: dict[str, Rule] = {
-        "random": random,
-        "jittered": lambda height, width, patch, rng: jittered(height, width, patch, rng, overlap),
-        "aligned": lambda height, width, patch, _: aligned(height, width, patch),
-        "multidiffusion": lambda height, width, patch, _: multidiffusion(height, width, patch, overlap),
-        "diffcollage": lambda height, width, patch, _: diffcollage(height, width, patch),
-    }
-    return rules[name]
+@dataclass(frozen=True)
+class Rule:
+    """A covering rule as the settings name it."""
+
+    name: RuleName
+    overlap: float
+    """Of neighbouring patches, in patch sides (jittered, multidiffusion)."""
+    noisy_overlap: float
+    """The same below log-SNR −2."""
+
+    def __call__(
+        self, height: int, width: int, patch: int, log_snr: float, rng: np.random.Generator
+    ) -> Cover:
+        overlap = self.noisy_overlap if log_snr < NOISY else self.overlap
+        match self.name:
+            case "random":
+                return random(height, width, patch, rng)
+            case "jittered":
+                return jittered(height, width, patch, rng, overlap)
+            case "aligned":
+                return aligned(height, width, patch)
+            case "multidiffusion":
+                return multidiffusion(height, width, patch, overlap)
+            case "diffcollage":
+                return diffcollage(height, width, patch)
 
 
 Sides = tuple[tuple[float | None, int], ...]
@@ -215,7 +230,7 @@ class Covering:
 
     def at(self, step: int) -> Cover:
         rng = generator(*self.key, self.purpose, step)
-        return self.rule(self.height, self.width, self.side(step), rng)
+        return self.rule(self.height, self.width, self.side(step), self.log_snr[step], rng)
 
     def cost(self, shape: tuple[int, int]) -> int:
         """Forwards of the base patch that one of a patch (h, w) counts as: twice the side, four times."""

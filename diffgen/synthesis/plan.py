@@ -17,7 +17,7 @@ from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.sampling import masks
 from diffgen.sampling.canvas import Canvas
-from diffgen.sampling.covers import Covering, Sides, rule
+from diffgen.sampling.covers import Covering, Rule, Sides
 from diffgen.sampling.denoise import Conditioning
 from diffgen.sampling.seeds import Purpose, generator
 from diffgen.sampling.solvers import Solver
@@ -53,7 +53,8 @@ class Model:
 
     def covering(self, height: int, width: int, index: int) -> Covering:
         """All covers of a canvas (H, W) of image `index`."""
-        covers, log_snr = rule(self.sampling.cover, self.sampling.overlap), tuple(self.solver.log_snr)
+        sampling, log_snr = self.sampling, tuple(self.solver.log_snr)
+        covers = Rule(sampling.cover, sampling.overlap, sampling.noisy_overlap)
         return Covering(height, width, self.sides, log_snr, covers, (self.seed, index), self.purposes[2])
 
     def canvas(self, label_map: LabelMap, index: int) -> Canvas:

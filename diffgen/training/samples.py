@@ -67,7 +67,7 @@ def _canvas(
     sampling, side = settings.sampling, label_map.shape[0]
     solver = Solver(sampling.solver, bundle.schedule, steps, sampling.eta, sampling.spacing)
     one = Covering(
-        side, side, ((None, side),), tuple(solver.log_snr), covers.rule("aligned", 0.0),
+        side, side, ((None, side),), tuple(solver.log_snr), covers.Rule("aligned", 0.0, 0.0),
         (settings.seed, k), Purpose.IMAGE_COVER,
     )  # fmt: skip
     return Canvas(channels, label_map, one, solver, PURPOSES)

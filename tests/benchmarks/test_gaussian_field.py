@@ -21,7 +21,7 @@ def test_the_denoiser_is_exact() -> None:
 
 
 def test_exact_samples_have_the_field_s_moments() -> None:
-    done = field.judge(field.Row("exact", "exact samples", "", 0, covers=16, channels=64))
+    done = field.judge(field.Row("exact", "aligned", "", 0, covers=16, channels=64))
     assert done["variance"] == pytest.approx(1, abs=0.03)
     assert done["correlation_error"] < 0.04
     assert done["seam_grid"] == pytest.approx(1, abs=0.02)

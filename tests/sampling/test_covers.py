@@ -10,16 +10,24 @@ from diffgen.sampling import covers
 from diffgen.sampling.seeds import Purpose
 
 sides, half = st.integers(0, 60), st.integers(0, 6)
-OWNED, WEIGHTED = ("jittered", "random", "aligned"), ("multidiffusion", "diffcollage")
+OWNED: tuple[covers.RuleName, ...] = ("jittered", "random", "aligned")
+WEIGHTED: tuple[covers.RuleName, ...] = ("multidiffusion", "diffcollage")
+FIXED: tuple[covers.RuleName, ...] = ("aligned", "multidiffusion")
+
+
+def lay(
+    name: covers.RuleName, overlap: float, height: int, width: int, patch: int, rng: np.random.Generator
+) -> covers.Cover:
+    return covers.Rule(name, overlap, overlap)(height, width, patch, 0.0, rng)
 
 
 @given(sides, sides, st.integers(1, 24), st.floats(0, 0.95), st.integers(0, 2**32), st.sampled_from(OWNED))
 def test_every_pixel_has_one_owner_that_holds_it(
-    dy: int, dx: int, patch: int, overlap: float, seed: int, name: str
+    dy: int, dx: int, patch: int, overlap: float, seed: int, name: covers.RuleName
 ) -> None:
     """Promise 1, whatever the size, square or not, down to one patch."""
     height, width = patch + dy, patch + dx
-    cover = covers.rule(name, overlap)(height, width, patch, np.random.default_rng(seed))
+    cover = lay(name, overlap, height, width, patch, np.random.default_rng(seed))
     assert cover.owner.shape == (height, width)
     assert (cover.boxes[:, :2] >= 0).all()
     assert (cover.boxes[:, 2:] <= (height, width)).all()
@@ -66,15 +74,17 @@ def test_jitter_shifts_both_directions_and_each_step() -> None:
 
 
 @pytest.mark.parametrize("name", get_args(covers.RuleName))
-def test_one_patch_canvas(name: str) -> None:
-    assert len(covers.rule(name, 0.1)(8, 8, 8, np.random.default_rng(0))) == 1
+def test_one_patch_canvas(name: covers.RuleName) -> None:
+    assert len(lay(name, 0.1, 8, 8, 8, np.random.default_rng(0))) == 1
 
 
 @given(half, half, st.sampled_from([4, 8, 10]), st.floats(0, 0.9), st.sampled_from(WEIGHTED))
-def test_weights_are_shares_of_a_whole(dy: int, dx: int, patch: int, overlap: float, name: str) -> None:
+def test_weights_are_shares_of_a_whole(
+    dy: int, dx: int, patch: int, overlap: float, name: covers.RuleName
+) -> None:
     """What a pixel takes from its patches sums to 1, negative shares included: a constant stays itself."""
     height, width = patch + dy * patch // 2, patch + dx * patch // 2
-    cover = covers.rule(name, overlap)(height, width, patch, np.random.default_rng(0))
+    cover = lay(name, overlap, height, width, patch, np.random.default_rng(0))
     total = np.zeros((height, width))
     for number in range(len(cover)):
         assert cover.owned(number).all(), "every pixel of a weighted patch takes something from it"
@@ -97,18 +107,25 @@ def test_diffcollage_counts_each_pixel_once(dy: int, dx: int, patch: int) -> Non
 
 @given(sides, sides, st.integers(1, 24), st.floats(0, 0.95))
 def test_fixed_rules_ask_the_numbers_nothing(dy: int, dx: int, patch: int, overlap: float) -> None:
-    for name in ("aligned", "multidiffusion"):
+    for name in FIXED:
         one, other = (
-            covers.rule(name, overlap)(patch + dy, patch + dx, patch, np.random.default_rng(k))
-            for k in (0, 1)
+            lay(name, overlap, patch + dy, patch + dx, patch, np.random.default_rng(k)) for k in (0, 1)
         )
         assert np.array_equal(one.boxes, other.boxes)
 
 
-def covering(height: int, width: int, rule: str = "jittered", steps: int = 12) -> covers.Covering:
-    levels = tuple(np.linspace(-9, 9, steps))
+LEVELS = tuple(np.linspace(-9, 9, 12))
+
+
+def covering(height: int, width: int, rule: covers.RuleName = "jittered") -> covers.Covering:
     return covers.Covering(
-        height, width, ((-2.0, 16), (None, 8)), levels, covers.rule(rule, 0.25), (3, 4), Purpose.IMAGE_COVER
+        height,
+        width,
+        ((-2.0, 16), (None, 8)),
+        LEVELS,
+        covers.Rule(rule, 0.25, 0.5),
+        (3, 4),
+        Purpose.IMAGE_COVER,
     )
 
 
@@ -123,8 +140,15 @@ def test_patches_are_wide_while_it_is_noisy(height: int, width: int) -> None:
         assert widening.cost(cover.shape(0)) == (4 if wide else 1)
 
 
+def test_patches_overlap_more_while_it_is_noisy() -> None:
+    """Where large structure is decided; steps of both kinds have patches of 8 on a canvas this narrow."""
+    counts = {level < -2: len(cover) for level, cover in zip(LEVELS, covering(8, 400), strict=True)}
+    assert counts[True] == pytest.approx(400 / (8 * 0.5), abs=2)
+    assert counts[False] == pytest.approx(400 / (8 * 0.75), abs=2)
+
+
 @given(st.sampled_from(get_args(covers.RuleName)), st.integers(0, 11))
-def test_a_cover_is_a_function_of_its_step(rule: str, step: int) -> None:
+def test_a_cover_is_a_function_of_its_step(rule: covers.RuleName, step: int) -> None:
     """Steps may be asked for in any order, and again: a snapshot goes on with the same covers."""
     one, other = covering(32, 40, rule), covering(32, 40, rule)
     list(other)
