@@ -21,7 +21,7 @@ def meet(a: Patch, b: Patch) -> bool:
     return a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=14),
     share=st.floats(0, 0.5),

@@ -42,7 +42,7 @@ def smear(canvas: Canvas, number: int) -> np.ndarray:
     return estimate
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(2, 8), st.integers(2, 8),
     st.sampled_from(["jittered", "random", "aligned", "multidiffusion", "diffcollage"]),
