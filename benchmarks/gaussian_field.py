@@ -246,7 +246,9 @@ def main() -> None:
         work = list(sizes(32))
     if not work:
         parser.error(f"--only {given.only}: there are exact, paper, fixed, default, fast")
-    table = Table("preset", "rule", "solver", "steps", "canvas")
+    table = Table("preset")
+    for name in ("rule", "solver", "steps", "canvas"):
+        table.add_column(name, no_wrap=True)
     for name in ("forwards", "variance", "seam", "grid", "error", "÷ variance", "s.e.", "canvases"):
         table.add_column(name, justify="right")
     with console.status("") as shown:

@@ -26,6 +26,8 @@ from diffgen.synthesis.shards import num_shards
 from diffgen.synthesis.store import Store
 from diffgen.synthesis.task import Report, Task, claim
 
+EACH = 8  # samplers, up to so many, are shown one by one
+
 
 def dry_run(folder: Path, settings: config.Settings, masks: Path | None, console: Console) -> None:
     """Print what `synthesize` will take: forwards, time, disk, memory. Nothing is written."""
@@ -155,9 +157,10 @@ def _shown(console: Console, total: int) -> Iterator[Report]:
 
 
 def figures(status: Status, began: float) -> str:
-    """Rate, filled share of the micro-batches, and each sampler's busy share since `began`."""
+    """Rate, filled share of the micro-batches, and each sampler's busy share (or their range)."""
     seconds = max(time.monotonic() - began, 1e-9)
     shares = [min(1.0, busy / seconds) for busy in status.busy.values()] or [0.0]
-    busy = " to ".join(sorted({f"{min(shares):.0%}", f"{max(shares):.0%}"}))
+    each = " ".join(f"{share:.0%}" for share in shares)
+    busy = each if len(shares) <= EACH else f"{min(shares):.0%} to {max(shares):.0%}"
     fill = status.rows / max(status.slots, 1)
     return f"{status.forwards / seconds:.0f} forwards/s, fill {fill:.0%}, busy {busy}"
