@@ -34,6 +34,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle
@@ -522,6 +523,7 @@ def over_ray(task: Task, budget: int) -> dict[str, float]:
     class ZeroSampler(PooledSampler):
         def __init__(self) -> None:
             self.sampler: Any = Zeros()
+            self.encoder, self.encoding = ThreadPoolExecutor(1), None
 
         def figures(self) -> tuple[Zeros, float]:
             return self.sampler, time.process_time()

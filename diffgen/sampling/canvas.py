@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffgen.labels import LabelMap
-from diffgen.sampling.covers import Cover, Covering
+from diffgen.sampling.covers import Cover, Covering, rectangle
 from diffgen.sampling.seeds import Purpose, blocks, noise
 from diffgen.sampling.solvers import History, Solver, as_tensor
 
@@ -90,13 +90,13 @@ class Canvas:
         self.due = None if self.cover.weights is None else self.cover.touches()
 
     def patch_of(self, number: int) -> Patch:
-        """Patch `number` of this step's cover (Alg. 2, lines 4–5)."""
-        box = self.cover.box(number)
+        """Patch `number` of this step's cover (Alg. 2, lines 4–5); of arrays that are the canvas's own."""
+        box, scale = self.cover.box(number), self.solver.input_scale(self.step)
         latents = self.latents[:, box[0], box[1]]
         return Patch(
-            latents * np.float32(self.solver.input_scale(self.step)),
+            latents if scale == 1 else latents * np.float32(scale),
             self.solver.timesteps[self.step],
-            np.ascontiguousarray(self.label_map[box]),
+            self.label_map[box],
             self.cover.owned(number),
         )
 
@@ -126,12 +126,17 @@ class Canvas:
 
     def _place(self, number: int, estimate: NDArray[np.float32]) -> None:
         """Owned pixels take the estimate; L goes from t + 1 to t there."""
-        box, owned = self.cover.box(number), self.cover.owned(number)
-        state = self.time_state[box]
+        (rows, columns), owned = self.cover.box(number), self.cover.owned(number)
+        noise, state = self.noise[:, rows, columns], self.time_state[rows, columns]
+        (y, x), whole = rectangle(owned)
+        if whole:  # slices are several times faster than a choice of pixels
+            noise, state = noise[:, y, x], state[y, x]
+            estimate = estimate.reshape(noise.shape)
+        where = slice(None) if whole else owned
         reached = self.steps - self.step  # t + 1: pixels of this step that still wait
-        assert (state[owned] == reached).all(), "a pixel is written once a step"
-        self.noise[:, box[0], box[1]][:, owned] = estimate
-        state[owned] = reached - 1
+        assert (state[where] == reached).all(), "a pixel is written once a step"
+        noise[:, where] = estimate
+        state[where] = reached - 1
 
     def _add(self, number: int, estimate: NDArray[np.float32]) -> None:
         """A patch's share of its pixels; L goes to t where it was the last that a pixel waited for."""

@@ -167,6 +167,13 @@ def _nearest(length: int, patch: int, starts: NDArray[np.intp]) -> tuple[NDArray
     return starts[used], nearest
 
 
+def rectangle(owned: NDArray[np.bool_]) -> tuple[Box, bool]:
+    """The smallest box (of a patch) that holds all pixels owned, and whether they are all of its pixels."""
+    rows, columns = np.flatnonzero(owned.any(axis=1)), np.flatnonzero(owned.any(axis=0))
+    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    return box, bool(owned[box].all())
+
+
 RuleName = Literal["jittered", "random", "aligned", "multidiffusion", "diffcollage"]
 NOISY = -2.0  # log-SNR below which large structure is decided: there a patch needs to know more around it
 
