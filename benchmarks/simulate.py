@@ -17,7 +17,7 @@ import heapq
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,6 +61,8 @@ class Image(Protocol):
 
     open: int
     held: int
+    left: int
+    """Patches to come, or steps."""
     done: bool
 
     def take(self, number: int) -> Any: ...
@@ -76,6 +78,10 @@ class Stepwise:
         self.patches, self.pixels, self.step = patches, pixels, 0
         self.open = self.missing = patches[0]
         self.held, self.done = 0, False
+
+    @property
+    def left(self) -> int:
+        return len(self.patches) - self.step
 
     def take(self, number: int) -> int:
         self.open -= number
@@ -205,6 +211,8 @@ class Coordinator:
         if rows % batch and any(image.held and not image.open for image in self.painted):
             return "wait"
         lease, left = Lease([], rows), rows
+        if not self.todo:  # the least advanced first, so that the last images end together
+            self.painted.sort(key=lambda image: image.left, reverse=True)
         for image in self.painted:
             if take := min(left, image.open):
                 lease.taken.append((image, image.take(take)))
@@ -246,8 +254,8 @@ class Outcome:
 
 
 def split(images: Sequence[Image], parts: int) -> list[Sequence[Image]]:
-    share = -(-len(images) // max(1, min(parts, len(images))))
-    return [images[k : k + share] for k in range(0, len(images), share)]
+    ends = [len(images) * k // parts for k in range(parts + 1)]
+    return [images[start:end] for start, end in pairwise(ends) if end > start]
 
 
 def simulate(images: Sequence[Image], patches: int, fleet: Fleet, costs: Costs) -> Outcome:

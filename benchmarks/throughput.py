@@ -58,19 +58,23 @@ from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.sampling import covers, decode, denoise, masks
 from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.solvers import noise_schedule
+from diffgen.schema import Sampling
 from diffgen.synthesis import driver
 from diffgen.synthesis.coordinator import Coordinator
 from diffgen.synthesis.leases import Lease, Status, Work
 from diffgen.synthesis.plan import Plan, make_plan
+from diffgen.synthesis.pool import GPUS_FED
 from diffgen.synthesis.render import Render, Rendered, png
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.task import Task, claim
 
 CONSOLE = Console()
+CONSOLE.width = max(CONSOLE.width, 140)  # a table is not cut where it is written to a file
 CLASSES = ("unknown", "background", "stroma", "tumour", "necrosis")
 NUM_MAPS = 4  # different given label maps
 REGION = 1.0  # typical size of a region of the label maps, in patches: about two labels a patch
 PAPER_STEPS, PAPER_GUIDANCE = 250, 3.0
+STEPS = Sampling().steps_for(1)
 H100 = 1000  # paper-size patches a second
 
 
@@ -587,7 +591,7 @@ def costs_of(measured: dict[str, Any], render_s: float = 0.0) -> simulate.Costs:
 
 
 def scaling(effort: Effort, measured: dict[str, Any] | None, per_coordinator: int) -> dict[str, Any]:
-    """Efficiency by samplers, for many images and for one; `measured`: the part `coordinator`, budget 64."""
+    """Efficiency by samplers, for many images and for one; `measured`: part `coordinator`, lease 32."""
     costs = costs_of(measured or ASSUMED)
     found: dict[str, Any] = {
         "measured": measured is not None,
@@ -598,13 +602,13 @@ def scaling(effort: Effort, measured: dict[str, Any] | None, per_coordinator: in
         "one_blockwise": {},
     }
     for samplers in (1, 8, 64, 512):
-        fleet = simulate.Fleet(samplers, per_coordinator, budget=64)
+        fleet = simulate.Fleet(samplers, per_coordinator)
         n = max(min(effort.images, 100 * samplers), min(effort.images, 400))  # fewer for few: the same ratio
-        found["many"][str(samplers)] = asdict(simulate.many_images(n, 256, 64, 20, fleet, costs))
+        found["many"][str(samplers)] = asdict(simulate.many_images(n, 256, 64, STEPS, fleet, costs))
         side = 2048 if effort.images > 1000 else 512
         one = replace(fleet, samplers_per_coordinator=samplers, micro_batch=8, in_flight=1)
         for name, by_blocks in (("one_stepwise", False), ("one_blockwise", True)):
-            found[name][str(samplers)] = asdict(simulate.one_image(side, 64, 20, by_blocks, one, costs))
+            found[name][str(samplers)] = asdict(simulate.one_image(side, 64, STEPS, by_blocks, one, costs))
     return found
 
 
@@ -872,7 +876,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, help="about how long a run of the command takes (40)")
     parser.add_argument("--samplers", type=int, nargs="+", default=[1, 2], help="for efficiency (1 2)")
     parser.add_argument(
-        "--samplers-per-coordinator", type=int, default=4, help="for scaling (4, the pool's with GPUs)"
+        "--samplers-per-coordinator", type=int, default=GPUS_FED, help="for scaling (the pool's, with GPUs)"
     )
     given = parser.parse_args(arguments)
     effort = QUICK if given.quick else Effort()
@@ -910,7 +914,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = coordinator(effort)
             keep("coordinator", found, show_coordinator(found))
         if "scaling" in chosen:
-            measured = result.get("coordinator", {}).get("64")
+            measured = result.get("coordinator", {}).get("32")
             found = scaling(effort, measured, given.samplers_per_coordinator)
             keep("scaling", found, show_scaling(found))
         if "memory" in chosen:

@@ -132,11 +132,15 @@ class Coordinator:
     def _choose(self, budget: int) -> list[tuple[Painting, int]]:
         """Open patches of one model and shape, the oldest image's that fill micro-batches; none: wait.
 
-        Where no image's do, even with others', another image is begun.
+        Where no image's do, even with others', another image is begun. The last images are painted side by
+        side: were they finished one after the other, too few patches would be open for all workers.
         """
         while True:
             groups: dict[tuple[Stage, tuple[int, int]], list[Painting]] = {}
-            for painting in self.paintings.values():
+            paintings = list(self.paintings.values())
+            if not self.todo:
+                paintings.sort(key=lambda painting: painting.fraction)
+            for painting in paintings:
                 if painting.open and painting.stage in {"mask", "image"}:
                     groups.setdefault((painting.stage, painting.shape), []).append(painting)
             choices = [self._fill(alike, budget) for alike in groups.values()]

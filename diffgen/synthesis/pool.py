@@ -33,8 +33,8 @@ from diffgen.synthesis.task import Report, Task, look_again
 WAIT_S = 0.02, 0.2  # between two asks of an idle sampler: at first, and at most
 POLL_S = 0.2
 LOOK_S = 5.0  # between two looks for leases that expired and nodes that came or went
-GPUS_FED = 4  # by one coordinator, at about 1,000 paper-size patches a second each
-CPUS_FED = 64
+GPUS_FED = 2  # by one coordinator, at about 1,000 paper-size patches a second each: it takes three times that
+CPUS_FED = 32
 MAX_LOSSES = 5  # of actors, with nothing achieved in between: then it is no accident
 
 

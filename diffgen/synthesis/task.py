@@ -36,9 +36,9 @@ class Task:
     def split(self, parts: int) -> list[list[int]]:
         """The samples to make in so many parts, each of neighbouring images."""
         images = self.images
-        share = -(-len(images) // max(1, min(parts, len(images))))
-        part_of = {image: k // share for k, image in enumerate(images)}
-        split: list[list[int]] = [[] for _ in range(-(-len(images) // share))]
+        parts = min(parts, len(images))
+        part_of = {image: k * parts // len(images) for k, image in enumerate(images)}
+        split: list[list[int]] = [[] for _ in range(parts)]
         for index in self.indices:
             split[part_of[self.plan.where(index)[0]]].append(index)
         return split
