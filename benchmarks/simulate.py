@@ -24,7 +24,7 @@ import numpy as np
 
 from diffgen.sampling import covers
 from diffgen.sampling.seeds import blocks
-from diffgen.synthesis.pool import WAIT_S
+from diffgen.synthesis.pool import pause
 
 
 @dataclass(frozen=True)
@@ -285,8 +285,7 @@ def simulate(images: Sequence[Image], patches: int, fleet: Fleet, costs: Costs) 
             if sampler.order:
                 at(now + travel, "ask", k)
         elif lease == "wait":
-            pause = min(WAIT_S[0] * 1.5**sampler.idle, WAIT_S[1]) if sampler.idle else 0.0
-            at(now + travel + pause, "ask", k)
+            at(now + travel + pause(sampler.idle), "ask", k)
             sampler.idle += 1
         else:
             assert isinstance(lease, Lease)

@@ -14,6 +14,7 @@ What it keeps true:
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,10 @@ class Piece(NamedTuple):
     turn: int
     number: int
     owned: int
+
+
+Open = tuple[Painting, dict[int, int]]
+"""An image, and open patches of it with their rows."""
 
 
 @dataclass
@@ -123,9 +128,8 @@ class Coordinator:
         if not self.todo or len(self.paintings) >= self.in_flight:
             return None
         index = self.todo.pop()
-        painting = Painting(self.plan, index, self.tiles[index])
-        if self.store is not None:
-            snapshots.resume(self.store, painting)
+        begin = partial(Painting, self.plan, index, self.tiles[index])
+        painting = begin() if self.store is None else snapshots.resume(self.store, begin)
         self.paintings[index] = painting
         return painting
 
@@ -136,14 +140,15 @@ class Coordinator:
         side: were they finished one after the other, too few patches would be open for all workers.
         """
         while True:
-            groups: dict[tuple[Stage, tuple[int, int]], list[Painting]] = {}
+            groups: dict[tuple[Stage, tuple[int, int]], list[Open]] = {}
             paintings = list(self.paintings.values())
             if not self.todo:
                 paintings.sort(key=lambda painting: painting.fraction)
             for painting in paintings:
-                if painting.open and painting.stage in {"mask", "image"}:
-                    groups.setdefault((painting.stage, painting.shape), []).append(painting)
-            choices = [self._fill(alike, budget) for alike in groups.values()]
+                if painting.stage in {"mask", "image"}:
+                    for shape, pieces in painting.open_by_shape().items():
+                        groups.setdefault((painting.stage, shape), []).append((painting, pieces))
+            choices = [self._fill(alike, shape, budget) for (_, shape), alike in groups.items()]
             for chosen, filled in choices:
                 if filled:
                     return chosen
@@ -151,17 +156,19 @@ class Coordinator:
                 break
         return [] if self._more_to_come(next(iter(groups.values()))) else choices[0][0]
 
-    def _fill(self, alike: list[Painting], budget: int) -> tuple[list[tuple[Painting, int]], bool]:
+    def _fill(
+        self, alike: list[Open], shape: tuple[int, int], budget: int
+    ) -> tuple[list[tuple[Painting, int]], bool]:
         """A fair share of open patches, as many as fill micro-batches best, and whether that is well."""
-        base, (height, width) = alike[0].model.base, alike[0].shape
-        batch = batch_size(self.plan.sampling.micro_batch, base, (height, width))
-        there = sum(sum(painting.open.values()) for painting in alike)
-        most = max(1, budget * base**2 // (height * width))
+        base = alike[0][0].model.base
+        batch = batch_size(self.plan.sampling.micro_batch, base, shape)
+        there = sum(sum(pieces.values()) for _, pieces in alike)
+        most = max(1, budget * base**2 // (shape[0] * shape[1]))
         target = max(batch, min(most, there // len(self.workers)) // batch * batch)
         chosen: list[tuple[Painting, int]] = []
         total, best, length = 0, 0.0, 0
-        for painting in alike:
-            for number, rows in painting.open.items():
+        for painting, pieces in alike:
+            for number, rows in pieces.items():
                 if total + rows > target and chosen:
                     continue
                 chosen.append((painting, number))
@@ -173,10 +180,10 @@ class Coordinator:
                 break
         return chosen[:length], best >= WELL_FILLED or there >= most
 
-    def _more_to_come(self, alike: list[Painting]) -> bool:
+    def _more_to_come(self, alike: list[Open]) -> bool:
         """Whether workers hold patches of other images, whose next steps would fill a micro-batch."""
         others = {p.index for p in self.paintings.values() if p.stage in {"mask", "layout", "image"}}
-        others -= {painting.index for painting in alike}
+        others -= {painting.index for painting, _ in alike}
         return any(piece.image in others for held in self.held.values() for piece in held.pieces)
 
     def _hold(self, worker: str, pieces: list[Piece]) -> int:
@@ -232,7 +239,7 @@ class Coordinator:
             return
         try:
             snapshots.save(self.store, painting)
-        except OSError as error:  # the work itself is not in danger
+        except (OSError, ValueError, RuntimeError) as error:  # the work itself is not in danger
             warn(f"image {painting.index} could not be snapshot ({one_line(error)})")
         painting.saved = time.monotonic()
 

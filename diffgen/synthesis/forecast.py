@@ -69,8 +69,9 @@ def forecast(
         if any(counts)
     )
     pixels = sum(float(np.prod(plan.size_of(k))) for k in range(n))
-    latents, channels = max(plan.sizes), plan.facts.image_channels
-    cells = latents[0] * latents[1] / plan.facts.factor**2
+    factor, channels = plan.facts.factor, plan.facts.image_channels
+    cells = max(height * width for height, width in plan.sizes) / factor**2
+    a_cell = 16 * channels + 8 + (factor**2 if plan.masks else 0)  # a given label map has the image's size
     total = round(sum(sum(counts) for counts in counted.values()) * share)
     return Forecast(
         total,
@@ -79,7 +80,7 @@ def forecast(
         total / pixels * 1e6,
         seconds,
         pixels * BYTES_A_PIXEL,
-        min(n, in_flight) * cells * (16 * channels + 8),
+        min(n, in_flight) * cells * a_cell,
         sum(p.numel() * p.element_size() for p in sampler.parameters()),
     )
 

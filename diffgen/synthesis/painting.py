@@ -96,11 +96,16 @@ class Painting:
     def model(self) -> Model:
         return self.plan.model("mask" if self.stage == "mask" else "image")
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(h, w) of the patches that are open: those of a lease are of one shape."""
+    def open_by_shape(self) -> dict[tuple[int, int], dict[int, int]]:
+        """The open patches by their (h, w), as those of a lease are of one shape."""
         assert self.canvas is not None
-        return self.canvas.cover.shape(next(iter(self.open)))
+        cover = self.canvas.cover
+        if cover.owner is not None:
+            return {cover.shape(0): self.open} if self.open else {}
+        found: dict[tuple[int, int], dict[int, int]] = {}
+        for number, rows in self.open.items():
+            found.setdefault(cover.shape(number), {})[number] = rows
+        return found
 
     @property
     def fraction(self) -> float:
@@ -161,8 +166,8 @@ class Painting:
             self._offer({0: 1})
         else:
             self.stage = "render"
-            self.regions = render.regions(self.plan, self.height, self.width)
-            self._offer({k: 1 for k, region in enumerate(self.regions) if self.tiles & region.tiles.keys()})
+            self.regions = render.regions(self.plan, self.height, self.width, self.tiles)
+            self._offer(dict.fromkeys(range(len(self.regions)), 1))
 
     def _sample(self, done: render.Rendered) -> Sample:
         plan = self.plan

@@ -56,11 +56,14 @@ class PooledSampler:
         asked, told, idle = coordinator.lease.remote(name, budget), None, 0
         while True:
             lease: Lease = ray.get(asked)
+            if lease.kind in {"wait", "over"}:  # an error ends the run instead of losing the work
+                told = None if told is None else ray.get(told) and None
+                if self.encoding is not None and self.encoding.done():
+                    self.encoding.result()
             if lease.kind == "over":
                 return
             if lease.kind == "wait":
-                if idle:
-                    time.sleep(min(WAIT_S[0] * 1.5**idle, WAIT_S[1]))
+                time.sleep(pause(idle))
                 asked, idle = coordinator.lease.remote(name, budget), idle + 1
                 continue
             asked, idle = coordinator.lease.remote(name, budget), 0
@@ -71,11 +74,16 @@ class PooledSampler:
                 self.encoding = self.encoder.submit(self._encode, coordinator, lease, work)
                 continue
             if told is not None:
-                ray.get(told)  # an error in the coordinator ends the run instead of losing the work
+                ray.get(told)
             told = coordinator.commit.remote(lease.id, work)
 
     def _encode(self, coordinator: Any, lease: Lease, work: Work) -> None:
         ray.get(coordinator.commit.remote(lease.id, self.sampler.finish(lease, work)))
+
+
+def pause(idle: int) -> float:
+    """Seconds before a sampler asks again that was told to wait so many times."""
+    return min(WAIT_S[0] * 1.5 ** min(idle, 10), WAIT_S[1]) if idle else 0.0
 
 
 def paint_on_ray(task: Task, report: Report) -> Status:
@@ -85,26 +93,33 @@ def paint_on_ray(task: Task, report: Report) -> Status:
     """
     connect()
     losses, left, total = 0, len(task.indices), len(task.images)
-    while True:
+    before = Status(over=True)  # figures of the attempts before
+    while task.indices:
         pool = Pool(task)
         try:
-            return pool.run(partial(_report_all, report, total - len(task.images)))
+            return before + pool.run(partial(_report_all, report, before))
         except RayActorError as error:
             pool.close()  # one writer a folder at a time
             task = look_again(task)
+            images = total - len(task.images)
+            spent = before + pool.status
+            before = replace(spent, images=images, progress=images, ready=(), failed={}, over=True)
             losses = losses + 1 if len(task.indices) == left else 0
             left = len(task.indices)
             if losses > MAX_LOSSES:
-                raise UserError(
-                    f"coordinator or writer is lost again and again: {one_line(error)[:200]}"
-                ) from error
+                raise UserError(f"coordinator or writer is lost again and again: {cause(error)}") from error
         finally:
             pool.close()
+    return before  # lost when all was written
 
 
-def _report_all(report: Report, before: int, status: Status) -> None:
-    """Figures of this attempt, with the images of those before."""
-    report(replace(status, images=before + status.images, progress=before + status.progress))
+def _report_all(report: Report, before: Status, status: Status) -> None:
+    report(before + status)
+
+
+def cause(error: RayActorError) -> str:
+    """Why an actor was lost, in a line: Ray's message ends with the error, after where and how."""
+    return one_line(ValueError(str(error).strip().rpartition("\n")[2]))[:300]
 
 
 class Pool:
@@ -140,7 +155,9 @@ class Pool:
         self.writing: dict[Any, int] = {}
         self.begun: set[int] = set()
         self.gauges = Gauges()
-        self.started = self.losses = self.patches_at_loss = 0
+        self.status = Status()
+        self.started = self.losses = self.counted = 0
+        self.progress_at_loss = 0.0
 
     @staticmethod
     def _available(kind: str) -> int:
@@ -162,10 +179,12 @@ class Pool:
                     self._replace(late)
                 for _ in range(0 if over else self._wanted() - len(self.pulling)):
                     self._start()
+            if not (self.pulling or self.writing):  # no device is left: one may come
+                time.sleep(POLL_S)
             done, _ = ray.wait([*self.pulling, *self.writing], timeout=POLL_S)
             for reference in done:
                 self._written(reference) if reference in self.writing else self._stopped(reference)
-            status = self._status()
+            status = self.status = self._status()
             self.gauges.show(status)
             report(status)
             over = status.over
@@ -216,13 +235,21 @@ class Pool:
             ray.get(reference)
         except RayActorError as error:
             self._all("release", name)
-            patches = self._status().patches
-            self.losses = self.losses + 1 if patches == self.patches_at_loss else 1
-            self.patches_at_loss = patches
-            if self.losses > MAX_LOSSES:
-                raise UserError(f"samplers are lost again and again: {one_line(error)[:200]}") from error
+            if getattr(error, "actor_init_failed", False):
+                raise UserError(f"a sampler cannot start: {cause(error)}") from error
+            self._count(int(name.rpartition("-")[2]), error)
             if len(self.pulling) < self._wanted():
                 self._start()
+
+    def _count(self, number: int, error: RayActorError) -> None:
+        """`UserError` at too many losses without progress; those of one moment, as with a node, are one."""
+        if number <= self.counted:
+            return
+        self.counted, progress = self.started, self._status().progress
+        self.losses = self.losses + 1 if progress == self.progress_at_loss else 1
+        self.progress_at_loss = progress
+        if self.losses > MAX_LOSSES:
+            raise UserError(f"samplers are lost again and again: {cause(error)}") from error
 
 
 class Gauges:

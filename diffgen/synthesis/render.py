@@ -6,7 +6,7 @@ its memory does not grow with the image where tiles are asked for.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,8 +92,8 @@ class Rendered:
     class_shares: list[float]
 
 
-def regions(plan: Plan, height: int, width: int) -> list[Region]:
-    """The regions of an image of so many pixels: whole tiles each, in the order of their rows."""
+def regions(plan: Plan, height: int, width: int, wanted: Collection[int]) -> list[Region]:
+    """The regions of an image of so many pixels with the tiles that are wanted of each, by their rows."""
     factor, sampling = plan.facts.factor, plan.sampling
     if plan.tile is None:
         box = (0, 0, height // factor, width // factor)
@@ -103,18 +103,20 @@ def regions(plan: Plan, height: int, width: int) -> list[Region]:
         decode.regions(side // factor, sampling.decode_tile, sampling.decode_overlap, unit)
         for side in (height, width)
     ]
-    return [
+    found = [
         Region(
             (y0, x0, y1, x1),
             {
-                y // unit * across + x // unit: _pixels((y, x, y + unit, x + unit), factor)
+                tile: _pixels((y, x, y + unit, x + unit), factor)
                 for y in range(y0, y1, unit)
                 for x in range(x0, x1, unit)
+                if (tile := y // unit * across + x // unit) in wanted
             },
         )
         for y0, y1 in spans[0]
         for x0, x1 in spans[1]
-    ]  # fmt: skip
+    ]
+    return [region for region in found if region.tiles]
 
 
 def _pixels(box: Quad, factor: int) -> Quad:

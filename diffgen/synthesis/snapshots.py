@@ -5,6 +5,7 @@ has the bytes of one that was never stopped. The folder belongs to one run, and 
 """
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -27,20 +28,22 @@ def save(store: Store, painting: Painting) -> None:
     store.write(_name(painting.index), to_bytes(whole, {"numbers": json.dumps(numbers)}))
 
 
-def resume(store: Store, painting: Painting) -> None:
-    """Go on from the image's snapshot, if there is a whole one."""
+def resume(store: Store, begin: Callable[[], Painting]) -> Painting:
+    """The image as it was at its snapshot, if there is a whole one; else as it begins."""
+    painting = begin()
     name = _name(painting.index)
-    if not store.exists(name):
-        return
-    with store.scratch() as scratch:
-        path = scratch / "snapshot"
-        path.write_bytes(store.read(name))
-        try:
-            with safe_open(path, framework="numpy") as file:
-                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
-                painting.restore(arrays, json.loads(file.metadata()["numbers"]))
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            warn(f"{name} is not whole ({error}); the image is begun anew")
+    try:
+        if store.exists(name):
+            with store.scratch() as scratch:
+                path = scratch / "snapshot"
+                path.write_bytes(store.read(name))
+                with safe_open(path, framework="numpy") as file:
+                    arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
+                    painting.restore(arrays, json.loads(file.metadata()["numbers"]))
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError) as error:
+        warn(f"{name} is not whole ({error}); the image is begun anew")
+        return begin()  # what was restored of it may be half of it
+    return painting
 
 
 def forget(store: Store, image: int) -> None:

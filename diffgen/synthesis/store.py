@@ -194,10 +194,8 @@ class Store:
     def scratch(self) -> Iterator[Path]:
         """A local temporary folder to build files in; in a local store on its own filesystem."""
         temporary = None if self.folder is None else self.folder / TEMPORARY
-        if temporary is not None:
-            temporary.mkdir(parents=True, exist_ok=True)
         try:
-            with tempfile.TemporaryDirectory(dir=temporary) as scratch:
+            with _temporary(temporary) as scratch:
                 yield Path(scratch)
         finally:
             if temporary is not None:
@@ -217,6 +215,15 @@ class Store:
                 path.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             temporary.rmdir()
+
+
+def _temporary(parent: Path | None) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder; another process may remove an empty `parent` just when it is made."""
+    while True:
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            return tempfile.TemporaryDirectory(dir=parent)
 
 
 def _open(url: str) -> tuple[Any, str]:

@@ -26,7 +26,11 @@ def plan(tiny_bundle: Path) -> Plan:
 def test_regions_hold_every_tile_once(plan: Plan, down: int, across: int, unit: int) -> None:
     tile = unit * plan.facts.factor
     tiled, height, width = replace(plan, tile=tile), down * tile, across * tile
-    found = [item for region in render.regions(tiled, height, width) for item in region.tiles.items()]
+    found = [
+        item
+        for region in render.regions(tiled, height, width, range(down * across))
+        for item in region.tiles.items()
+    ]
     assert sorted(number for number, _ in found) == list(range(down * across))
     for number, (y0, x0, y1, x1) in found:
         assert (y0, x0) == (number // across * tile, number % across * tile)
@@ -58,7 +62,7 @@ def test_encoded_tiles_are_those_of_the_picture(plan: Plan) -> None:
     def enlarge(z: torch.Tensor) -> torch.Tensor:
         return z[:, :3].repeat_interleave(4, 2).repeat_interleave(4, 3).tanh()
 
-    (region,) = render.regions(tiled, 64, 96)
+    (region,) = render.regions(tiled, 64, 96, range(6))
     item = render.cut(tiled, latents, render.Labelled(label_map, 1), region)
     picture = render.paint(enlarge, item, 4, tiled.sampling)
     assert picture.shape == (64, 96, 3)

@@ -52,7 +52,7 @@ def made(tiny_bundle: Path) -> Plan:
 
 
 def whole(plan: Plan, latents: np.ndarray, label_map: np.ndarray) -> Lease:
-    (region,) = regions(plan, *label_map.shape)
+    (region,) = regions(plan, *label_map.shape, {0})
     return Lease(1, "render", item=cut(plan, latents, Labelled(label_map, 1), region))
 
 
