@@ -211,7 +211,9 @@ class Coordinator:
         if rows % batch and any(image.held and not image.open for image in self.painted):
             return "wait"
         lease, left = Lease([], rows), rows
-        if not self.todo:  # the least advanced first, so that the last images end together
+        if not self.todo and there < 4 * fleet.budget * len(
+            self.workers
+        ):  # the least advanced first, so that the last images end together
             self.painted.sort(key=lambda image: image.left, reverse=True)
         for image in self.painted:
             if take := min(left, image.open):

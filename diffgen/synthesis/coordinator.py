@@ -136,13 +136,14 @@ class Coordinator:
     def _choose(self, budget: int) -> list[tuple[Painting, int]]:
         """Open patches of one model and shape, the oldest image's that fill micro-batches; none: wait.
 
-        Where no image's do, even with others', another image is begun. The last images are painted side by
-        side: were they finished one after the other, too few patches would be open for all workers.
+        Where no image's do, even with others', another image is begun. The last few images are painted side
+        by side: finished one after the other, they would leave too few patches for all workers.
         """
         while True:
             groups: dict[tuple[Stage, tuple[int, int]], list[Open]] = {}
             paintings = list(self.paintings.values())
-            if not self.todo:
+            rows = sum(sum(painting.open.values()) for painting in paintings)
+            if not self.todo and rows < 4 * budget * len(self.workers):
                 paintings.sort(key=lambda painting: painting.fraction)
             for painting in paintings:
                 if painting.stage in {"mask", "image"}:
