@@ -125,12 +125,15 @@ class Plan:
 
     def context_map(self, index: int) -> LabelMap:
         """The label map of the mask canvas (H, W): its context's id + 1 everywhere; 0 is the null context."""
-        facts, context = self.facts, self.context_of(index)
+        context = self.context_of(index)
         assert context is not None
-        height, width = (
-            max(facts.mask_patch, -(-side // facts.mask_pixel_px)) for side in self.size_of(index)
-        )
-        return np.full((height, width), context + 1, dtype=np.uint8)
+        return np.full(self.mask_shape(index), context + 1, dtype=np.uint8)
+
+    def mask_shape(self, index: int) -> tuple[int, int]:
+        """(H, W) of the mask canvas: the image's size in mask pixels, one mask patch at least."""
+        facts, (height, width) = self.facts, self.size_of(index)
+        rows, columns = (max(facts.mask_patch, -(-side // facts.mask_pixel_px)) for side in (height, width))
+        return rows, columns
 
     def model(self, stage: Literal["mask", "image"]) -> Model:
         """How the mask or the image model is sampled from."""
@@ -194,11 +197,6 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
                     f"--tile {tile}: must divide the sides of all images ({one[1]}x{one[0]}) "
                     f"and be a multiple of {facts.factor}"
                 )
-    if sampling.cover == "diffcollage":
-        for one in sizes:
-            if any(side % (facts.factor * facts.image_patch // 2) for side in one):
-                half = facts.factor * facts.image_patch // 2
-                raise UserError(f"sampling.cover=diffcollage needs sides that are multiples of {half} pixels")
     context = None if synthesis.context is None else base.labels.context_id(synthesis.context)
     run = {
         "version": __version__,
@@ -212,7 +210,26 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
         "conditioning": facts.conditioning,
         "sampling": sampling.model_dump(mode="json") | {"steps": num_steps},
     }
-    return Plan(facts, base.labels, base.schedule, sampling, synthesis.seed, sizes, tile, context, given, run)
+    plan = Plan(facts, base.labels, base.schedule, sampling, synthesis.seed, sizes, tile, context, given, run)
+    if sampling.cover == "diffcollage":
+        _check_halves(plan)
+    return plan
+
+
+def _check_halves(plan: Plan) -> None:
+    """`UserError` where half patches do not fit a canvas: DiffCollage's chains overlap by half."""
+    for index, (height, width) in enumerate(plan.sizes):
+        shapes = {"image": (height // plan.facts.factor, width // plan.facts.factor)}
+        if not plan.masks:
+            shapes["mask"] = plan.mask_shape(index)
+        for stage, shape in shapes.items():
+            covering = plan.model("mask" if stage == "mask" else "image").covering(*shape, index)
+            for half in {covering.side(step) // 2 for step in range(len(covering.log_snr))}:
+                if any(length % half for length in shape):
+                    raise UserError(
+                        f"sampling.cover=diffcollage: the {stage} canvas of {width}x{height} pixels is "
+                        f"{shape[1]}x{shape[0]}, not a multiple of half a patch, {half}"
+                    )
 
 
 def check_size(size: Size, facts: bundle.Facts, what: str) -> None:

@@ -27,8 +27,10 @@ def processes(actor: str) -> list[int]:
     return found
 
 
-def strike(monkeypatch: pytest.MonkeyPatch, victim: str, after: list[int]) -> list[int]:
-    """SIGKILL a process of one kind of actor each time so many patches are done; their pids, later."""
+def strike(
+    monkeypatch: pytest.MonkeyPatch, victim: str, after: list[int], at_once: bool = False
+) -> list[int]:
+    """SIGKILL an actor of one kind (or all) each time so many patches are done; their pids, later."""
     killed: list[int] = []
     moments, start = list(after), pool.Pool.run
 
@@ -37,8 +39,9 @@ def strike(monkeypatch: pytest.MonkeyPatch, victim: str, after: list[int]) -> li
             alive = [pid for pid in processes(victim) if pid not in killed]
             if moments and status.patches >= moments[0] and alive:
                 moments.pop(0)
-                killed.append(alive[0])
-                os.kill(alive[0], signal.SIGKILL)
+                for pid in alive if at_once else alive[:1]:
+                    killed.append(pid)
+                    os.kill(pid, signal.SIGKILL)
             report(status)
 
         return start(self, kill_then_report)

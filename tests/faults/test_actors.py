@@ -68,6 +68,21 @@ def test_samplers_killed_again_and_again(
     assert shard_hashes(tmp_path) == undisturbed, moments
 
 
+@needs_proc
+def test_all_samplers_of_a_node_lost_at_once_are_one_loss(
+    tiny_bundle: Path,
+    undisturbed: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More of them than losses in a row are put up with."""
+    monkeypatch.setattr(pool, "MAX_LOSSES", 1)
+    killed = strike(monkeypatch, "PooledSampler", after=[3], at_once=True)
+    run(tiny_bundle, tmp_path, inline=False, n=N, samplers=3, lease=1)
+    assert len(killed) == 3
+    assert shard_hashes(tmp_path) == undisturbed
+
+
 def other_sampler(monkeypatch: pytest.MonkeyPatch, behave: Any) -> None:
     """A pool whose samplers are told to misbehave; local, so that it travels to the workers by value."""
 
@@ -146,3 +161,12 @@ def test_a_model_that_gives_nan_is_named(tiny_bundle: Path, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"5 of 5 images failed.*image \d, image model, step 1 of 3, patch"):
         run(broken, tmp_path / "out", inline=False, n=N, samplers=2)
     assert not list((tmp_path / "out").glob("shard-*"))
+
+
+def test_a_sampler_that_cannot_start_says_why(tiny_bundle: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_bundle, broken)
+    (path,) = (broken / "image_unet").glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"a sampler cannot start: .*(image_unet|header|safetensors)"):
+        run(broken, tmp_path / "out", inline=False, n=N, samplers=1)

@@ -158,6 +158,8 @@ def test_sizes_from_one_patch_up(tiny_bundle: Path, tmp_path: Path, size: str) -
         {"solver": "ddim", "eta": 1.0, "steps": 4, "mask_steps": 4},
         {"cover": "random"},
         {"guidance": 2.0, "mask_guidance": 1.0},
+        {"cover": "multidiffusion"},
+        {"cover": "diffcollage"},
     ],
 )
 def test_other_solvers_rules_and_guidance_repeat(

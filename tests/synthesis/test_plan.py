@@ -33,6 +33,14 @@ def test_impossible_sizes(tiny_bundle: Path, size: str) -> None:
         plan(tiny_bundle, size=size)
 
 
+@pytest.mark.parametrize(
+    ("size", "canvas"), [("72x64", "image canvas.*18x16"), ("160x64", "mask canvas.*10x8")]
+)
+def test_sizes_that_diffcollage_cannot_chain(tiny_bundle: Path, size: str, canvas: str) -> None:
+    with pytest.raises(UserError, match=f"sampling.cover=diffcollage: the {canvas}"):
+        plan(tiny_bundle, size=size, sampling={"cover": "diffcollage"})
+
+
 def test_more_steps_than_the_bundle_has(tiny_bundle: Path) -> None:
     with pytest.raises(UserError, match="1001 sampling steps"):
         plan(tiny_bundle, sampling={"mask_steps": 1001})

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayActorError
 
 from diffgen.synthesis import pool
 from tests.synthesis.helpers import run, shard_hashes
@@ -33,3 +34,27 @@ def test_several_coordinators_share_the_images(
     run(tiny_bundle, tmp_path, inline=False, n=5, samplers=2)
     assert made == [2]
     assert shard_hashes(tmp_path) == undisturbed
+
+
+def test_a_run_that_is_lost_at_its_very_end_has_ended(
+    tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All shards are written and a coordinator dies: nothing is lacking, and the figures are those of the run."""
+    start = pool.Pool.run
+
+    def dying(self: pool.Pool, report) -> object:  # type: ignore[no-untyped-def]
+        start(self, report)
+        raise RayActorError
+
+    monkeypatch.setattr(pool.Pool, "run", dying)
+    status = run(tiny_bundle, tmp_path, inline=False, n=5, samplers=1).status
+    assert shard_hashes(tmp_path) == undisturbed
+    assert status.images == 5
+    assert status.forwards == status.rows > 0
+
+
+def test_pauses_grow_to_a_limit() -> None:
+    pauses = [pool.pause(idle) for idle in (0, 1, 2, 5, 100, 10**6)]
+    assert pauses[0] == 0
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == pool.WAIT_S[1]

@@ -32,6 +32,9 @@ def test_regions_hold_every_tile_once(plan: Plan, down: int, across: int, unit: 
         for item in region.tiles.items()
     ]
     assert sorted(number for number, _ in found) == list(range(down * across))
+    some = {number for number, _ in found[::3]}
+    picked = [number for region in render.regions(tiled, height, width, some) for number in region.tiles]
+    assert sorted(picked) == sorted(some)
     for number, (y0, x0, y1, x1) in found:
         assert (y0, x0) == (number // across * tile, number % across * tile)
         assert (y1 - y0, x1 - x0) == (tile, tile)
