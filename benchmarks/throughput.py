@@ -591,7 +591,7 @@ def costs_of(measured: dict[str, Any], render_s: float = 0.0) -> simulate.Costs:
 
 
 def scaling(effort: Effort, measured: dict[str, Any] | None, per_coordinator: int) -> dict[str, Any]:
-    """Efficiency by samplers, for many images and for one; `measured`: part `coordinator`, lease 32."""
+    """Efficiency by samplers, for many images and for one; `measured`: part `coordinator`, lease 64."""
     costs = costs_of(measured or ASSUMED)
     found: dict[str, Any] = {
         "measured": measured is not None,
@@ -602,7 +602,7 @@ def scaling(effort: Effort, measured: dict[str, Any] | None, per_coordinator: in
         "one_blockwise": {},
     }
     for samplers in (1, 8, 64, 512):
-        fleet = simulate.Fleet(samplers, per_coordinator)
+        fleet = simulate.Fleet(samplers, per_coordinator, budget=64)
         n = max(min(effort.images, 100 * samplers), min(effort.images, 400))  # fewer for few: the same ratio
         found["many"][str(samplers)] = asdict(simulate.many_images(n, 256, 64, STEPS, fleet, costs))
         side = 2048 if effort.images > 1000 else 512
@@ -914,7 +914,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = coordinator(effort)
             keep("coordinator", found, show_coordinator(found))
         if "scaling" in chosen:
-            measured = result.get("coordinator", {}).get("32")
+            measured = result.get("coordinator", {}).get("64")
             found = scaling(effort, measured, given.samplers_per_coordinator)
             keep("scaling", found, show_scaling(found))
         if "memory" in chosen:

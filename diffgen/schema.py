@@ -234,7 +234,7 @@ class Synthesis(Section):
     """Sampler actors; `auto`: one a GPU or, where there is none, as many as the cores have threads for."""
     in_flight: Positive = 32
     """Images a coordinator works on at most, if it takes so many to keep all samplers busy."""
-    lease: Positive = 32
+    lease: Positive = 64
     """Forwards a sampler takes at a time."""
     snapshot_s: Annotated[float, Field(ge=0)] = 300.0
     """An image that has been in the works for so long is saved between two steps, again and again."""

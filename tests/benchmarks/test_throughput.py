@@ -81,7 +81,7 @@ def test_the_trivial_sampler_paints_tiles_and_the_canvas_keeps_to_its_bytes() ->
 
 def test_parts_are_added_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    path.write_text(json.dumps({"coordinator": {"32": throughput.ASSUMED}}))
+    path.write_text(json.dumps({"coordinator": {"64": throughput.ASSUMED}}))
     throughput.main(["--only", "scaling", "--quick", "--json", str(path)])
     found = json.loads(path.read_text())
     assert found["scaling"]["measured"]

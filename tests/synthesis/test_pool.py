@@ -39,7 +39,7 @@ def test_several_coordinators_share_the_images(
 def test_a_run_that_is_lost_at_its_very_end_has_ended(
     tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All shards are written and a coordinator dies: nothing is lacking, and the figures are those of the run."""
+    """All shards are written and a coordinator dies: nothing is lacking, the figures are those of the run."""
     start = pool.Pool.run
 
     def dying(self: pool.Pool, report) -> object:  # type: ignore[no-untyped-def]
