@@ -58,7 +58,7 @@ The licence is left to whoever publishes it.
 |---|---|
 | `shard-000000.tar`, … | WebDataset shards; a sample is `KEY.png`, `KEY.mask.png`, `KEY.json` |
 | `KEY.mask.png` | label map: 8-bit, one channel, the class id as value, no palette |
-| `KEY.json` | where the sample comes from: seed, index, context, settings, bundle, class shares |
+| `KEY.json` | where the sample comes from: seed, index, context, settings, bundle, class shares{tile} |
 | `manifest.parquet` | a row a sample: shard, key, size, sha256, context, class shares, forwards, seconds |
 | `manifest/` | the same, one part a shard, written after it: a shard without its part is not finished |
 | `labels.json` | names and colours of the classes, names of the contexts |
@@ -125,6 +125,7 @@ def dataset_card(run: Mapping[str, Any], manifest: Any, labels: Labels) -> str:
         sizes=" and ".join(sizes) + " pixels",
         shards="1 shard" if num_shards == 1 else f"{num_shards} shards",
         bundle=run["bundle"],
+        tile="; its place in the parent image, of which it is a tile" if run.get("tile") else "",
         classes="\n".join(
             f"| {i} | {_cell(name)} | `#{bytes(labels.colours[i]).hex()}` | {share:.1%} |"
             for i, (name, share) in enumerate(zip(labels.classes, shares, strict=True))

@@ -32,6 +32,8 @@ def test_tiles_are_crops_of_the_whole(tiny_bundle: Path, tmp_path: Path) -> None
             crop = picture(whole, f"{parent['index']:09d}.{kind}")[y : y + 32, x : x + 32]
             assert np.array_equal(picture(tiles, f"{record['index']:09d}.{kind}"), crop)
     assert len({(r["parent"]["index"], r["y"], r["x"]) for r in records}) == 12
+    cards = [(tmp_path / name / "README.md").read_text() for name in ("whole", "tiles")]
+    assert ["of which it is a tile" in card for card in cards] == [False, True]
 
 
 def test_more_images_go_on_with_more_tiles(tiny_bundle: Path, tmp_path: Path) -> None:
