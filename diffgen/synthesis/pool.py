@@ -57,7 +57,9 @@ class PooledSampler:
         while True:
             lease: Lease = ray.get(asked)
             if lease.kind in {"wait", "over"}:  # an error ends the run instead of losing the work
-                told = None if told is None else ray.get(told) and None
+                if told is not None:
+                    ray.get(told)
+                told = None
                 if self.encoding is not None and self.encoding.done():
                     self.encoding.result()
             if lease.kind == "over":

@@ -27,19 +27,17 @@ def processes(actor: str) -> list[int]:
     return found
 
 
-def strike(
-    monkeypatch: pytest.MonkeyPatch, victim: str, after: list[int], at_once: bool = False
-) -> list[int]:
-    """SIGKILL an actor of one kind (or all) each time so many patches are done; their pids, later."""
+def strike(monkeypatch: pytest.MonkeyPatch, victim: str, after: list[int], at_once: int = 1) -> list[int]:
+    """SIGKILL so many actors of one kind each time that many patches are done; their pids, later."""
     killed: list[int] = []
     moments, start = list(after), pool.Pool.run
 
     def watched(self: pool.Pool, report) -> object:  # type: ignore[no-untyped-def]
         def kill_then_report(status) -> None:  # type: ignore[no-untyped-def]
             alive = [pid for pid in processes(victim) if pid not in killed]
-            if moments and status.patches >= moments[0] and alive:
+            if moments and status.patches >= moments[0] and len(alive) >= at_once:
                 moments.pop(0)
-                for pid in alive if at_once else alive[:1]:
+                for pid in alive[:at_once]:
                     killed.append(pid)
                     os.kill(pid, signal.SIGKILL)
             report(status)

@@ -27,7 +27,7 @@ def undisturbed(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return shard_hashes(out)
 
 
-@pytest.mark.parametrize(("samplers", "lease"), [(1, 50), (2, 1), (2, 7), (4, 3)])
+@pytest.mark.parametrize(("samplers", "lease"), [(1, 50), (2, 1), (4, 3)])
 def test_the_pool_writes_what_one_process_does(
     tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, samplers: int, lease: int
 ) -> None:
@@ -77,9 +77,9 @@ def test_all_samplers_of_a_node_lost_at_once_are_one_loss(
 ) -> None:
     """More of them than losses in a row are put up with."""
     monkeypatch.setattr(pool, "MAX_LOSSES", 1)
-    killed = strike(monkeypatch, "PooledSampler", after=[3], at_once=True)
-    run(tiny_bundle, tmp_path, inline=False, n=N, samplers=3, lease=1)
-    assert len(killed) == 3
+    killed = strike(monkeypatch, "PooledSampler", after=[3], at_once=2)
+    run(tiny_bundle, tmp_path, inline=False, n=N, samplers=2, lease=1)
+    assert len(killed) == 2
     assert shard_hashes(tmp_path) == undisturbed
 
 
