@@ -282,6 +282,7 @@ class Coordinator:
     def drop(self, samples: Iterable[int]) -> None:
         """Forget samples that are in a committed shard."""
         images = {self.plan.where(index)[0] for index in samples if self.finished.pop(index, None)}
+        images -= {self.plan.where(index)[0] for index in self.finished}  # tiles of a shard to come
         if self.store is not None:
             for image in images - self.paintings.keys():
                 snapshots.forget(self.store, image)
