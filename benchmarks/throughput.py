@@ -376,7 +376,8 @@ def paper(folder: Path, effort: Effort, full: bool) -> dict[str, Any]:
         options = {"sampling__guidance": PAPER_GUIDANCE, "synthesis__samplers": 1}
         settings = settings_of(folder, **options)
         plan = make_plan(bundle.pack(folder), folder, settings, given)
-        maps = [masks.on_grid(plan.given(k)[1], facts.factor) for k in range(NUM_MAPS)]  # type: ignore[index]
+        there = [given_map for k in range(NUM_MAPS) if (given_map := plan.given(k)) is not None]
+        maps = [masks.on_grid(label_map, facts.factor) for _, label_map in there]
         with bare_actors(folder, plan.sampling, 1) as (actor,):
             done, seconds = ray.get(actor.paper.remote(maps[0], timed, PAPER_STEPS))
         an_image = statistics.mean(forwards_of(plan, k) for k in range(NUM_MAPS))
@@ -680,7 +681,7 @@ def trivial_sampler(plan: Plan) -> Sampler:
         large = latents[:, :3].repeat_interleave(facts.factor, 2).repeat_interleave(facts.factor, 3)
         return (0.2 * large).add_(texture[..., : large.shape[2], : large.shape[3]])
 
-    codec.decode = decoder  # type: ignore[method-assign]
+    codec.decode = decoder  # type: ignore[method-assign]  # in place of a real one
     sampler.device, sampler.sampling = torch.device("cpu"), plan.sampling
     sampler.bundle = bundle.Bundle(facts, plan.labels, plan.schedule, codec)
 
