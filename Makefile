@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test test-faults lint format clean
 .DEFAULT_GOAL := install
 
 install: .venv/installed  ## set up .venv with the tested versions
@@ -24,6 +24,9 @@ lint: install  ## format, style and types
 
 test: lint  ## lint, then every test
 	$(BIN)/python -m pytest
+
+test-faults: install  ## trainings killed, stopped, moved and resized: minutes each
+	$(BIN)/python -m pytest -m faults tests/faults
 
 format: install  ## rewrite the code in the house style
 	$(BIN)/ruff format .

@@ -55,6 +55,7 @@ from diffgen import config
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
+from diffgen.models.mask_codec import num_bits
 from diffgen.sampling import covers, decode, denoise, masks
 from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.solvers import noise_schedule
@@ -111,7 +112,7 @@ def demo_bundle(folder: Path) -> Path:
         LinearAutoencoder.fit(torch.rand(4, 3, 64, 64) * 2 - 1, autoencoder.factor, autoencoder.channels)
     )
     image = bundle.new_image_unet(settings, labels)
-    mask = bundle.new_mask_unet(settings, labels, masks.num_bits(len(labels)))
+    mask = bundle.new_mask_unet(settings, labels, num_bits(len(labels)))
     for parameter in (*image.parameters(), *mask.parameters()):
         parameter.data += 0.02 * torch.randn_like(parameter)
     diffusion = settings.diffusion

@@ -25,7 +25,9 @@ Example: `diffgen prepare slide.svs --labels stain -c demo && diffgen train && d
 
 Config = Annotated[
     str | None,
-    typer.Option("--config", "-c", help="Preset (demo, small, paper) or a YAML file.", show_default=False),
+    typer.Option(
+        "--config", "-c", help="Preset (demo, small, modern, paper) or a YAML file.", show_default=False
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -69,11 +71,42 @@ def prepare(
     _next(f"diffgen train --data {folder}")
 
 
+Data = Annotated[Path | None, typer.Option(help="Prepared data. [default: the last prepared]")]
+Run = Annotated[
+    str | None,
+    typer.Option(help="Name of the run, in the folder or URL `places.runs`; the same name goes on."),
+]
+
+
+@app.command()
+def encode(data: Data = None, run: Run = None, config: Config = None, overrides: Overrides = None) -> None:
+    """Encode all training images once, so that training does not have to.
+
+    Goes on where it was stopped. `diffgen train` does the same at its start where
+    `autoencoder.latents` is `stored`; here it can be done before, on other machines.
+
+    Example: `diffgen encode --data data --set autoencoder.dihedral=8`
+    """
+    console = _console()
+    data, settings = _training_settings(data, run, config, overrides, console)
+    from diffgen.training.launch import prepare_latents
+
+    prepare_latents(data, _run(settings), settings, console)
+    _next(f"diffgen train --data {data} --set autoencoder.latents=stored")
+
+
 @app.command()
 def train(
     which: Annotated[str, typer.Argument(help="`both`, `image` or `mask`.")] = "both",
-    data: Annotated[Path | None, typer.Option(help="Prepared data. [default: the last prepared]")] = None,
-    run: Annotated[str | None, typer.Option(help="Name of the run; the same name goes on.")] = None,
+    data: Data = None,
+    run: Run = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Bundle whose weights a new run starts from.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it takes: parameters, memory, FLOPs, time.")
+    ] = False,
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
@@ -85,28 +118,30 @@ def train(
     Example: `diffgen train --data data --run lung --set training.workers=4`
     """
     from diffgen import places
-    from diffgen.config import load
 
     if which not in {"both", "image", "mask"}:
         raise UserError(f"train {which!r}: expected both, image or mask")
+    parts: Any = ("mask", "image") if which == "both" else (which,)
     console = _console()
-    data = data or _asked(config, overrides, "data") or _last("data", console) or _default("data", console)
-    under = _saved(
-        data / "settings.yaml", f"{data} holds no prepared data: diffgen prepare SOURCE… --out {data}"
-    )
-    settings = load(config, overrides or (), under, {"places.run": run, "places.data": data})
+    data, settings = _training_settings(data, run, config, overrides, console)
+    if dry_run:
+        from diffgen.labels import Labels
+        from diffgen.training import cost
+
+        cost.dry_run(parts, settings, Labels.load(data / "labels.json"), console)
+        return
     from diffgen.training.launch import launch
 
-    folder = Path(settings.places.runs) / settings.places.run
+    folder = _run(settings)
     console.print(f"run: {folder}")
     try:
-        launch(("mask", "image") if which == "both" else (which,), data, folder, settings, console)
-    except KeyboardInterrupt:
+        bundle = launch(parts, data, folder, settings, console, init_from)
+    except KeyboardInterrupt as stopped:
         console.print("[yellow]stopped[/]: the same command goes on from the last checkpoint")
-        sys.exit(130)
-    bundle = folder / "bundle"
-    places.remember("bundle", bundle)
-    console.print(f"bundle: {bundle}   curves: tensorboard --logdir {folder / 'tensorboard'}")
+        sys.exit(128 + getattr(stopped, "signal", 2))
+    if "://" not in bundle:
+        places.remember("bundle", Path(bundle))
+    console.print(f"bundle: {bundle}   curves: tensorboard --logdir {folder}/tensorboard")
     _next(f"diffgen synthesize --bundle {bundle} --n 10 --size {settings.synthesis.size}")
 
 
@@ -185,6 +220,23 @@ def synthesize(
     if done.made:
         driver.summarise(done, console)
     _next(f"look at {out}/preview.png, then read {out}/README.md for five lines of loading code")
+
+
+def _training_settings(
+    data: Path | None, run: str | None, config: str | None, overrides: list[str] | None, console: Any
+) -> tuple[Path, Any]:
+    """Prepared data, and the settings of a training on it, which begin with those of the data."""
+    from diffgen.config import load
+
+    data = data or _asked(config, overrides, "data") or _last("data", console) or _default("data", console)
+    under = _saved(
+        data / "settings.yaml", f"{data} holds no prepared data: diffgen prepare SOURCE… --out {data}"
+    )
+    return data, load(config, overrides or (), under, {"places.run": run, "places.data": data})
+
+
+def _run(settings: Any) -> str:
+    return f"{settings.places.runs.rstrip('/')}/{settings.places.run}"
 
 
 def _saved(path: Path, otherwise: str) -> dict[str, Any]:

@@ -25,20 +25,22 @@ class Prepare(Section):
     """µm per pixel of the training images."""
     assume_mpp: Annotated[float, Field(gt=0)] | None = None
     """µm per pixel of a source file that does not say its own."""
-    labels: Literal["masks", "stain", "none"] = "masks"
-    """`masks`: from `<stem>_mask.png`; `stain`: weak labels from the stains where there is no mask."""
+    labels: Literal["masks", "stain", "none", "maps"] = "masks"
+    """`masks`: from `<stem>_mask.png`; `stain`: weak labels from the stains where there is no mask; `maps`:
+    the sources are label maps without images, for the mask model alone."""
     classes: dict[int, str] = {}
     """Names of the ids in the masks (0 is always unknown)."""
     mask_values: dict[int, int] = {}
     """Pixel value in a mask file → class id, where they differ (such as 255 → 1)."""
-    contexts: Literal["one", "folder"] = "one"
-    """Context of a source: one for all, or the name of the folder the file lies in."""
+    contexts: str = "one"
+    """Context of a source: `one` for all, `folder` for the name of the folder the file lies in, or the
+    path of a CSV with the columns `file` (name or stem) and `context`."""
     stride: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Step between image patches, in units of a stored patch."""
     mask_stride: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Step between mask patches, in units of a mask patch."""
     min_tissue: Share = 0.25
-    """Least share of tissue in a patch that is kept."""
+    """Least share of tissue (`maps`: of known pixels) in a patch that is kept."""
     test_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the sources (or, with few sources, of each source's length) kept for testing."""
     patches_per_shard: Positive = 512
@@ -56,6 +58,13 @@ class Autoencoder(Section):
     channels: Positive = 12
     standardize: bool = True
     """Bring the latents to mean 0, deviation 1 a channel by what is measured on the data."""
+    latents: Literal["live", "stored"] = "live"
+    """`live`: training encodes what it crops; `stored`: `diffgen encode` (or the start of training) does
+    it once. Encoding a crop and cropping what was encoded differ at the crop's border."""
+    dihedral: Literal[1, 8] = 8
+    """Variants a stored patch is encoded in: flips and turns do not commute with an autoencoder."""
+    sample: bool = False
+    """Draw training latents from the autoencoder's distribution instead of taking its mode."""
 
     @model_validator(mode="after")
     def _source(self) -> Self:
@@ -107,11 +116,34 @@ class UNet(Section):
 class ImageModel(UNet):
     conditioning: Literal["per_label", "joint"] = "per_label"
     """`per_label`: one forward a label (paper); `joint`: each pixel asks with its own label, one forward."""
+    context: Literal["fixed", "wide"] = "fixed"
+    """`wide`: at high noise, where large structure is decided, most crops are twice as wide."""
+    wide_below: float = -2.0
+    """log-SNR below which crops may be wide."""
+    p_wide: Share = 0.75
+    """Probability of a wide crop there; the others keep small canvases in distribution."""
+
+    @property
+    def sides(self) -> tuple[tuple[float | None, int], ...]:
+        """Patch sides by noise, as a bundle says them (`patch_by_log_snr`)."""
+        base = ((None, self.patch),)
+        return base if self.context == "fixed" else ((self.wide_below, 2 * self.patch), *base)
 
 
 class MaskModel(UNet):
     pixel_um: Annotated[float, Field(gt=0)] = 8.0
     """Side of a mask pixel in µm."""
+    encoding: Literal["bits", "latents"] = "bits"
+    """`bits`: class ids as analog bits; `latents`: a grey image through an autoencoder (paper)."""
+    factor: Positive = 8
+    """Mask pixels per latent pixel, along a side (`latents`; `patch` is then in latent pixels)."""
+    channels: Positive = 4
+    """Of the mask's latents (`latents`)."""
+
+    @property
+    def patch_pixels(self) -> int:
+        """Side of a patch in mask pixels."""
+        return self.patch * (self.factor if self.encoding == "latents" else 1)
 
 
 class Diffusion(Section):
@@ -120,6 +152,19 @@ class Diffusion(Section):
     steps: Annotated[int, Field(ge=2)] = 1000
     schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
     prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    zero_terminal_snr: bool = False
+    """Rescale the schedule so that its last step is pure noise (Lin et al., 2024); not with ε."""
+    min_snr: Annotated[float, Field(gt=0)] | None = None
+    """γ of min-SNR weighting (Hang et al., 2023); None weighs all time steps alike (Alg. 1)."""
+
+    @model_validator(mode="after")
+    def _terminal(self) -> Self:
+        if self.zero_terminal_snr and self.prediction == "epsilon":
+            raise ValueError(
+                "diffusion.zero_terminal_snr: at an SNR of 0 an ε says nothing of z_0; "
+                "use diffusion.prediction=v_prediction"
+            )
+        return self
 
 
 class Part(Section):
@@ -137,6 +182,10 @@ class Part(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     ema: Share = 0.995
     """Largest decay of the moving average of the weights."""
+    ema_every: Positive = 1
+    """Steps between its updates."""
+    ema_length: Annotated[float, Field(gt=0, lt=0.25)] | None = None
+    """Relative width σ_rel of a power-function average instead (Karras et al., 2024, eq. 127): no `ema`."""
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm."""
     p_conditional: Share = 0.5
@@ -144,34 +193,61 @@ class Part(Section):
 
     The text of the paper calls p_unc the probability of the unconditional step; its eq. (9) and its
     code make it that of the conditional one. At the paper's 0.5 both agree."""
+    balance: Literal["class", "area"] = "class"
+    """What is drawn for a conditional sample of the image model: `class`, a class, then a patch that has
+    it, however rare; `area`, a pixel of the labelled data, and its class."""
+    micro_batch: Positive | None = None
+    """Patches a worker takes forward and back at a time, a wide one counting as four; None: its whole
+    share of the batch. The gradient is that of the batch, whatever the micro-batch and the workers."""
     checkpoint_every: Positive = 1000
+    keep_history: bool = False
+    """Keep the averaged weights of every checkpoint (`history/`), to see how a model came to be."""
     sample_every: Positive = 1000
     """Steps between grids of samples in TensorBoard."""
 
 
 class Training(Section):
-    workers: Positive = 1
-    """DDP workers."""
+    workers: Positive | tuple[Positive, Positive] = 1
+    """DDP workers; `[least, most]`: as many as the cluster has, more or fewer as it changes."""
     threads: Positive = 2
     """CPU cores a worker."""
     gpu: bool = False
     """One GPU a worker (then NCCL, else gloo)."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16`: autocast; weights, optimiser and average stay fp32."""
+    compile: bool = False
+    """`torch.compile` the U-Net."""
+    channels_last: bool = False
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, a third more time."""
+    readers: Annotated[int, Field(ge=0)] = 1
+    """Threads a worker that read batches ahead; 0 reads each when it is needed."""
     keep_checkpoints: Positive = 2
+    """Last checkpoints that are kept; the one of least held-out loss is kept beside them."""
     cache_mb: Annotated[int, Field(ge=0)] = 512
     """Decoded patches a worker keeps in memory."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Lost workers after which training goes on from its last checkpoint, before it gives up."""
+    log_every: Positive = 10
+    """Steps that one entry of the logs is the mean of."""
+    spike: Annotated[float, Field(gt=1)] = 10.0
+    """Training stops where the loss of 20 steps is so many times that of the 100 before them."""
     image: Part = Part()
     mask: Part = Part()
 
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """Fewest and most workers."""
+        return self.workers if isinstance(self.workers, tuple) else (self.workers, self.workers)
+
     @model_validator(mode="after")
     def _shares(self) -> Self:
+        least, most = self.worker_range
+        if least > most:
+            raise ValueError(f"training.workers [{least}, {most}]: the least comes first")
         for name, part in (("image", self.image), ("mask", self.mask)):
-            if part.batch % self.workers:
-                raise ValueError(
-                    f"training.{name}.batch {part.batch} must be a multiple "
-                    f"of training.workers {self.workers}"
-                )
+            if part.batch < most:
+                raise ValueError(f"training.{name}.batch {part.batch} is less than training.workers {most}")
         return self
 
 
@@ -247,6 +323,7 @@ class Places(Section):
 
     data: str = "data"
     runs: str = "runs"
+    """A folder that all nodes see, or a URL."""
     run: str = "default"
     out: str = "out"
 
@@ -267,7 +344,7 @@ class Settings(Section):
 
     @property
     def image_patch_px(self) -> int:
-        """Side of the image U-Net's patch in image pixels."""
+        """Side of the image U-Net's base patch in image pixels; a wide one fills a stored patch."""
         return self.image_model.patch * self.autoencoder.factor
 
     @property

@@ -16,7 +16,7 @@ from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
-from diffgen.sampling.masks import num_bits
+from diffgen.models.mask_codec import num_bits
 from diffgen.sampling.solvers import noise_schedule
 
 settings.register_profile("busy", deadline=None)  # the machine may have other work

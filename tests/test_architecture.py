@@ -27,6 +27,7 @@ MAY_IMPORT = {
         "config",
         "errors",
         "cluster",
+        "files",
         "progress",
     },
     "synthesis": {

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffgen.data.maps import open_source, read_labels
 from diffgen.data.patches import Layout, Patch, Rectangle
 from diffgen.data.scan import Scan
-from diffgen.data.slides import Slide, load_mask, open_slide
+from diffgen.data.slides import Slide
 from diffgen.data.sources import Source
 from diffgen.data.stain import StainModel
 from diffgen.labels import LabelMap, Labels, majority
@@ -67,6 +68,8 @@ class Recipe:
     """(65536,) class id of each value in a mask file."""
     stain: StainModel | None = None
     stain_ids: tuple[int, ...] = ()
+    min_known: float = 0.0
+    """Least share of known pixels in a mask patch."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,11 @@ def works(scan: Scan, patches: Sequence[Patch], layout: Layout, context: int, la
 
 
 def cut(work: Work, recipe: Recipe) -> list[Sample]:
-    """All samples of a work, in its order; a mask patch without any label is none.
+    """All samples of a work, in its order; a mask patch without any label, or too few, is none.
 
     Raises `LeftOut` if the source cannot be read there.
     """
-    slide, _ = open_slide(work.source.path, work.assumed_mpp)
+    slide, _ = open_source(work.source, work.assumed_mpp)
     images = [patch for patch in work.patches if patch.kind == "image"]
     x, y, width, height = _union(images or work.patches)
     picture = slide.read(x, y, width, height, recipe.mpp) if images else None
@@ -111,13 +114,14 @@ def cut(work: Work, recipe: Recipe) -> list[Sample]:
             samples.append(_sample(work, recipe, patch, labels, _crop(picture, patch, x, y)))
         elif labels is not None and labels.any():
             small = majority(labels, recipe.mask_factor, len(recipe.labels))
-            samples.append(_sample(work, recipe, patch, small, None))
+            if np.count_nonzero(small) >= recipe.min_known * small.size:
+                samples.append(_sample(work, recipe, patch, small, None))
     return samples
 
 
 def _label_map(slide: Slide, work: Work, recipe: Recipe, box: Rectangle) -> LabelMap:
     if work.source.mask:
-        return recipe.table[slide.read_mask(load_mask(work.source.mask), *box, recipe.mpp)]
+        return read_labels(work.source, slide, recipe.table, box, recipe.mpp)
     assert recipe.stain is not None, "a labelled source has a mask or a stain model"
     ids = np.asarray(recipe.stain_ids, np.uint8)
     return ids[recipe.stain.label(slide, *box, recipe.mpp)]

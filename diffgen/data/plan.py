@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from diffgen.config import Settings
-from diffgen.data.patches import Extent, Layout, Patch, Rectangle, Split, lay, split
+from diffgen.data.patches import Extent, Kind, Layout, Patch, Rectangle, Split, lay, split
 from diffgen.data.report import LeftOuts, counted, listed
 from diffgen.data.scan import Scan
 from diffgen.errors import UserError
@@ -22,17 +22,22 @@ class Plan:
 def plan_patches(
     scans: Sequence[Scan], settings: Settings, stained: bool, left: LeftOuts, notes: list[str]
 ) -> list[Plan]:
-    """Plans of all sources that have an image patch; the others go to `left`. `UserError` if none has."""
-    layout = layout_of(settings)
+    """Plans of all sources that have an image patch (label maps: a mask patch); the others go to `left`.
+
+    `UserError` if none has.
+    """
+    layout, maps = layout_of(settings), settings.prepare.labels == "maps"
+    kind: Kind = "mask" if maps else "image"
     extents = [Extent(item.source.name, item.width, item.height, item.tissue) for item in scans]
     plans, small = [], []
-    parts = split(extents, settings.prepare.test_share, layout.least)
+    parts = split(extents, settings.prepare.test_share, layout.mask_side if maps else layout.least)
     for item, extent, sides in zip(scans, extents, parts, strict=True):
-        laid = lay(extent, sides, layout, "image")
+        laid = lay(extent, sides, layout, kind)
         if not laid:
-            left.add(f"no patch with {settings.prepare.min_tissue:.0%} tissue", item.source.name)
+            what = "known pixels" if maps else "tissue"
+            left.add(f"no patch with {settings.prepare.min_tissue:.0%} {what}", item.source.name)
             continue
-        if item.source.mask or stained:
+        if not maps and (item.source.mask or stained):
             if min(item.width, item.height) < layout.mask_side:
                 small.append(item.source.name)
             laid += lay(extent, sides, layout, "mask")
@@ -58,7 +63,8 @@ def _plan_notes(plans: Sequence[Plan], small: Sequence[str], settings: Settings)
             f"too small for a mask patch ({side} px): {counted(len(small), 'file')} ({listed(small)})"
         )
     kinds = {(patch.kind, patch.split) for plan in plans for patch in plan.patches}
-    if settings.prepare.test_share and ("image", "test") not in kinds:
+    first = "mask" if settings.prepare.labels == "maps" else "image"
+    if settings.prepare.test_share and (first, "test") not in kinds:
         notes.append("no test patches: the sources are too small, or too few, for a test part")
     elif settings.prepare.test_share and ("mask", "train") in kinds and ("mask", "test") not in kinds:
         notes.append("no mask patches for testing: the test parts are smaller than a mask patch")
@@ -68,7 +74,7 @@ def _plan_notes(plans: Sequence[Plan], small: Sequence[str], settings: Settings)
 def layout_of(settings: Settings) -> Layout:
     """Sides and steps of the patches, in pixels of the training images."""
     stored, factor = 2 * settings.image_patch_px, settings.mask_pixel_px
-    pixels = settings.mask_model.patch
+    pixels = settings.mask_model.patch_pixels
     return Layout(
         stored=stored,
         least=settings.image_patch_px,

@@ -22,9 +22,10 @@ from diffgen import progress
 from diffgen.cluster import connect
 from diffgen.config import Settings
 from diffgen.data import contact_sheet, showcase, stain
+from diffgen.data.contexts import contexts_of
 from diffgen.data.cut import Recipe, Sample, Work, cut, works
 from diffgen.data.plan import Plan, layout_of, plan_patches
-from diffgen.data.report import LeftOuts, Report, class_shares
+from diffgen.data.report import LeftOuts, Report, class_shares, leading
 from diffgen.data.scan import Classes, Scan, decide_classes, scan
 from diffgen.data.shards import COMPLETE, PatchWriter, check_folder
 from diffgen.data.slides import LeftOut
@@ -41,32 +42,36 @@ def prepare(sources: Sequence[str], out: Path, settings: Settings, console: Cons
     """Cut all sources into the folder `out` (see the module), and say at the end what was done.
 
     Raises `UserError` before any work for a path that does not exist, an `out` that is prepared already
-    or holds other things, and masks whose classes have no names; and when nothing at all could be prepared.
+    or holds other things, masks whose classes have no names, and contexts that are not there; and when
+    nothing at all could be prepared.
     """
     started = time.monotonic()
-    found, twice = find_sources(sources, out)
+    maps = settings.prepare.labels == "maps"
+    found, twice = find_sources(sources, out, maps)
     check_folder(out)
     classes, found, notes = decide_classes(found, settings)
+    contexts = contexts_of(found, settings)
     left = LeftOuts()
     for name in twice:
         left.add("the same file as another", name)
     connect()
-    scans = _scan_all(found, settings, left, console)
+    scans = _scan_all(found, settings, classes, left, console)
     _name_unnamed(scans, classes, settings, left)
     model = _fit(scans, notes)
     plans = plan_patches(scans, settings, bool(model), left, notes)
     recipe = _recipe(settings, classes, model)
-    labels = _contexts(classes.labels, plans, settings)
+    labels = _with_contexts(classes.labels, plans, contexts)
+    recipe = replace(recipe, labels=labels)
     with PatchWriter(out, settings.prepare.patches_per_shard) as writer:
-        pictures = _cut_all(plans, replace(recipe, labels=labels), settings, writer, left, console)
-        if not any(row["kind"] == "image" for row in writer.rows):
+        pictures = _cut_all(plans, recipe, contexts, settings, writer, left, console)
+        if not any(row["kind"] == ("mask" if maps else "image") for row in writer.rows):
             raise UserError(f"nothing could be prepared ({left.first()})")
     report = _report(out, _with_shares(labels, writer.rows), plans, writer.rows, left, notes, model)
     report = replace(report, seconds=time.monotonic() - started)
     _write(report, writer, settings)
-    pairs = {kind: showcase.pairs(plans, pictures[kind], settings) for kind in ("image", "mask")}
+    pairs = {kind: showcase.pairs(plans, pictures[kind], recipe, settings) for kind in ("image", "mask")}
     with atomic(out / "contact_sheet.png") as file:
-        overviews = showcase.overviews(plans, settings)
+        overviews = showcase.overviews(plans, recipe, settings)
         contact_sheet.draw(file, report.labels, overviews, pairs["image"], pairs["mask"])
     write_text(out / COMPLETE, json.dumps(report.to_json(), indent=2) + "\n")
     report.print(console)
@@ -76,12 +81,15 @@ def prepare(sources: Sequence[str], out: Path, settings: Settings, console: Cons
 # --- the first pipeline ---------------------------------------------------------------------------------
 
 
-def _scan_all(sources: Sequence[Source], settings: Settings, left: LeftOuts, console: Console) -> list[Scan]:
+def _scan_all(
+    sources: Sequence[Source], settings: Settings, classes: Classes, left: LeftOuts, console: Console
+) -> list[Scan]:
     rows = [{"source": json.dumps(vars(source))} for source in sources]
+    constants = {"settings": settings, "classes": classes}
     scans = []
     with progress.bar(console, transient=True) as bar:
         task = bar.add_task("looking at sources", total=len(rows), figures="")
-        for row, source in zip(_pipeline(rows, _scan_row, {"settings": settings}), sources, strict=True):
+        for row, source in zip(_pipeline(rows, _scan_row, constants), sources, strict=True):
             bar.advance(task)
             if row["reason"]:
                 left.add(row["reason"], source.name)
@@ -92,10 +100,10 @@ def _scan_all(sources: Sequence[Source], settings: Settings, left: LeftOuts, con
     return scans
 
 
-def _scan_row(row: dict[str, Any], settings: Settings) -> list[dict[str, Any]]:
+def _scan_row(row: dict[str, Any], settings: Settings, classes: Classes) -> list[dict[str, Any]]:
     empty = {"reason": "", "json": "", "tissue": b"", "stains": b""}
     try:
-        found = scan(Source(**json.loads(row["source"])), settings)
+        found = scan(Source(**json.loads(row["source"])), settings, classes)
     except LeftOut as reason:
         return [empty | {"reason": str(reason)}]
     facts = [
@@ -142,21 +150,25 @@ def _fit(scans: Sequence[Scan], notes: list[str]) -> stain.StainModel | None:
 
 def _recipe(settings: Settings, classes: Classes, model: stain.StainModel | None) -> Recipe:
     table = classes.table(settings.prepare.mask_values)
+    least = settings.prepare.min_tissue if settings.prepare.labels == "maps" else 0.0
+    factor = settings.mask_pixel_px
     return Recipe(
-        settings.prepare.mpp, settings.mask_pixel_px, classes.labels, table, model, classes.stain_ids
+        settings.prepare.mpp, factor, classes.labels, table, model, classes.stain_ids, min_known=least
     )
 
 
-def _contexts(labels: Labels, plans: Sequence[Plan], settings: Settings) -> Labels:
-    names: tuple[str, ...] = ("tissue",)
-    if settings.prepare.contexts == "folder":
-        names = tuple(sorted({plan.scan.source.folder for plan in plans}))
+def _with_contexts(labels: Labels, plans: Sequence[Plan], contexts: Mapping[str, str]) -> Labels:
+    """The labels with the contexts of the sources that are used, by name."""
+    names = tuple(sorted({contexts[plan.scan.source.name] for plan in plans}))
     return replace(labels, contexts=names, context_shares=(1 / len(names),) * len(names))
 
 
 def _with_shares(labels: Labels, rows: Sequence[Mapping[str, Any]]) -> Labels:
-    """The labels with each context's share of the training images (of all, where none is for training)."""
-    images = [row for row in rows if row["kind"] == "image"]
+    """The labels with each context's share of the training images (of all, where none is for training).
+
+    Where there are no images, of the mask patches."""
+    kind = leading(rows)
+    images = [row for row in rows if row["kind"] == kind]
     counted = [row["context"] for row in images if row["split"] == "train"] or [
         row["context"] for row in images
     ]
@@ -170,13 +182,14 @@ def _with_shares(labels: Labels, rows: Sequence[Mapping[str, Any]]) -> Labels:
 def _cut_all(
     plans: Sequence[Plan],
     recipe: Recipe,
+    contexts: Mapping[str, str],
     settings: Settings,
     writer: PatchWriter,
     left: LeftOuts,
     console: Console,
 ) -> dict[str, list[Sample]]:
     """Cut and write everything; gives back some samples of each kind for the contact sheet."""
-    todo = _works(plans, recipe, settings)
+    todo = _works(plans, recipe, contexts, settings)
     every = [patch for work in todo for patch in work.patches]
     wanted = showcase.choose(every)
     pictures: dict[str, list[Sample]] = {"image": [], "mask": []}
@@ -200,12 +213,14 @@ def _cut_all(
     return pictures
 
 
-def _works(plans: Sequence[Plan], recipe: Recipe, settings: Settings) -> list[Work]:
-    layout, contexts = layout_of(settings), recipe.labels.contexts
+def _works(
+    plans: Sequence[Plan], recipe: Recipe, contexts: Mapping[str, str], settings: Settings
+) -> list[Work]:
+    layout = layout_of(settings)
     todo = []
     for plan in plans:
         source = plan.scan.source
-        context = contexts.index(source.folder) if settings.prepare.contexts == "folder" else 0
+        context = recipe.labels.contexts.index(contexts[source.name])
         labelled = bool(source.mask or recipe.stain)
         todo += works(plan.scan, plan.patches, layout, context, labelled)
     return todo

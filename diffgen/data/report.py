@@ -33,7 +33,8 @@ class LeftOuts:
 
 @dataclass(frozen=True)
 class Report:
-    """Patches by kind and split, class shares of the image patches by split, and what was left out."""
+    """Patches by kind and split, class shares of the image patches (label maps: of the mask patches)
+    by split, and what was left out."""
 
     out: Path
     labels: Labels
@@ -117,11 +118,17 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
+def leading(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The kind of patch that shares are counted on: images, where there are any."""
+    return "image" if any(row["kind"] == "image" for row in rows) else "mask"
+
+
 def class_shares(rows: Sequence[Mapping[str, Any]], classes: int) -> dict[str, list[float]]:
-    """Mean shares of the classes over the image patches of each split that has any."""
+    """Mean class shares by split, over the image patches or, where there are none, the mask patches."""
+    kind = leading(rows)
     shares: dict[str, list[float]] = {}
     for split in ("train", "test"):
-        found = [row["shares"] for row in rows if row["kind"] == "image" and row["split"] == split]
+        found = [row["shares"] for row in rows if row["kind"] == kind and row["split"] == split]
         if found:
             shares[split] = [sum(row[i] for row in found) / len(found) for i in range(classes)]
     return shares

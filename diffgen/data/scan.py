@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffgen.config import Settings
+from diffgen.data.maps import open_source, read_labels
 from diffgen.data.report import counted
-from diffgen.data.slides import MAX_ENLARGEMENT, LeftOut, Slide, mask_size, mask_values, open_slide
+from diffgen.data.slides import MAX_ENLARGEMENT, LeftOut, Slide, mask_size, mask_values
 from diffgen.data.sources import Source
 from diffgen.data.stain import STAIN_CLASSES, STAIN_COLOURS, sample
 from diffgen.data.tissue import TISSUE_UM, Mask, tissue_mask
@@ -31,14 +32,17 @@ class Scan:
     width: int
     height: int
     tissue: Mask
+    """Of a label map: where it is known."""
     mask_values: tuple[int, ...] = ()
     stains: NDArray[np.float32] | None = None
     """(n, 2) haematoxylin and eosin, where the source gets its labels from the stains."""
 
 
-def scan(source: Source, settings: Settings) -> Scan:
+def scan(source: Source, settings: Settings, classes: "Classes") -> Scan:
     """Open a source and look at it as a whole. Raises `LeftOut` with the reason if it cannot be used."""
-    slide, assumed = open_slide(source.path, settings.prepare.assume_mpp)
+    slide, assumed = open_source(source, settings.prepare.assume_mpp)
+    if source.is_map:
+        return _scan_map(source, slide, assumed, settings, classes)
     _check_scale(slide, settings)
     values: tuple[int, ...] = ()
     if source.mask:
@@ -53,6 +57,21 @@ def scan(source: Source, settings: Settings) -> Scan:
     stains = sample(slide, tissue) if from_stains else None
     width, height = slide.size(settings.prepare.mpp)
     return Scan(source, slide.mpp, assumed, width, height, tissue, values, stains)
+
+
+def _scan_map(source: Source, slide: Slide, assumed: bool, settings: Settings, classes: "Classes") -> Scan:
+    um, mpp = settings.mask_model.pixel_um, settings.prepare.mpp
+    side = settings.mask_model.patch_pixels * settings.mask_pixel_px
+    if max(slide.mpp) > um:
+        raise LeftOut(f"{max(slide.mpp):.3g} µm per pixel is too coarse for mask pixels of {um:g} µm")
+    width, height = slide.size(mpp)
+    if min(width, height) < side:
+        raise LeftOut(f"smaller than a mask patch ({side} px at {mpp:g} µm per pixel)")
+    table = classes.table(settings.prepare.mask_values)
+    known = read_labels(source, slide, table, (0, 0, *slide.size(um)), um) > 0
+    if not known.any():
+        raise LeftOut("nothing in it is known")
+    return Scan(source, slide.mpp, assumed, width, height, known, tuple(mask_values(source.path)))
 
 
 def _check_scale(slide: Slide, settings: Settings) -> None:
@@ -96,10 +115,12 @@ def decide_classes(sources: Sequence[Source], settings: Settings) -> tuple[Class
     if kind == "none":
         return Classes(Labels(("unknown",))), without, _unused(masked, "labels is 'none'")
     given = _given(sources, settings)
-    if kind == "masks":
+    if kind in {"masks", "maps"}:
         if masked and given is None:
+            maps = kind == "maps"
+            what = counted(masked, "label map") if maps else f"{counted(masked, 'source')} with a mask"
             raise UserError(
-                f"{counted(masked, 'source')} with a mask, but no class has a name: "
+                f"{what}, but no class has a name: "
                 "say --set 'prepare.classes={1: nuclei}', or put a labels.json beside them"
             )
         notes = (

@@ -6,10 +6,11 @@ import numpy as np
 
 from diffgen.config import Settings
 from diffgen.data.contact_sheet import Overview, Pair
-from diffgen.data.cut import Sample, decode
-from diffgen.data.patches import Patch
+from diffgen.data.cut import Recipe, Sample, decode
+from diffgen.data.maps import open_source, read_labels
+from diffgen.data.patches import Patch, Rectangle
 from diffgen.data.plan import Plan, layout_of
-from diffgen.data.slides import LeftOut, Slide, open_slide
+from diffgen.data.slides import LeftOut, Slide
 from diffgen.labels import LabelMap, Picture
 
 COUNTS = {"image": 12, "mask": 8}
@@ -30,7 +31,7 @@ def choose(every: Sequence[Patch]) -> set[int]:
     return chosen
 
 
-def overviews(plans: Sequence[Plan], settings: Settings) -> list[Overview]:
+def overviews(plans: Sequence[Plan], recipe: Recipe, settings: Settings) -> list[Overview]:
     """The first sources, with their tissue and their parts of the split."""
     shown = []
     for plan in plans[:OVERVIEWS]:
@@ -38,14 +39,14 @@ def overviews(plans: Sequence[Plan], settings: Settings) -> list[Overview]:
             slide = _open(plan)
             size = slide.size(settings.prepare.mpp)
             um = settings.prepare.mpp * max(1.0, max(size) / OVERVIEW_PX)
-            picture = slide.read(0, 0, *slide.size(um), um)
+            picture = _read(plan, slide, (0, 0, *slide.size(um)), um, recipe)
         except LeftOut:  # damaged somewhere, and named in the report where patches were to come from
             continue
         shown.append(Overview(plan.scan.source.name, picture, plan.scan.tissue, size, plan.parts))
     return shown
 
 
-def pairs(plans: Sequence[Plan], samples: Sequence[Sample], settings: Settings) -> list[Pair]:
+def pairs(plans: Sequence[Plan], samples: Sequence[Sample], recipe: Recipe, settings: Settings) -> list[Pair]:
     """Pictures with their label maps; a mask patch gets its picture from its source."""
     by_name = {plan.scan.source.name: plan for plan in plans}
     shown = []
@@ -53,7 +54,11 @@ def pairs(plans: Sequence[Plan], samples: Sequence[Sample], settings: Settings) 
         meta = sample.meta
         label_map = None if sample.mask is None else decode(sample.mask)
         try:
-            picture = decode(sample.png) if sample.png else _picture(by_name[meta["source"]], meta, settings)
+            picture = (
+                decode(sample.png)
+                if sample.png
+                else _picture(by_name[meta["source"]], meta, recipe, settings)
+            )
         except LeftOut:
             continue
         if label_map is not None:
@@ -68,12 +73,19 @@ def enlarged(label_map: LabelMap, picture: Picture) -> LabelMap:
     return label_map[rows[:, None], columns[None, :]]
 
 
-def _picture(plan: Plan, meta: Mapping[str, int], settings: Settings) -> Picture:
+def _picture(plan: Plan, meta: Mapping[str, int], recipe: Recipe, settings: Settings) -> Picture:
     factor = max(1, settings.mask_pixel_px // PIXELS_PER_MASK_PIXEL)
     side = layout_of(settings).mask_side // factor
     x, y = meta["x"] // factor, meta["y"] // factor
-    return _open(plan).read(x, y, side, side, settings.prepare.mpp * factor)
+    return _read(plan, _open(plan), (x, y, side, side), settings.prepare.mpp * factor, recipe)
+
+
+def _read(plan: Plan, slide: Slide, box: Rectangle, um: float, recipe: Recipe) -> Picture:
+    """A region of a source; of a label map, its classes in their colours."""
+    if plan.scan.source.is_map:
+        return recipe.labels.paint(read_labels(plan.scan.source, slide, recipe.table, box, um))
+    return slide.read(*box, um)
 
 
 def _open(plan: Plan) -> Slide:
-    return open_slide(plan.scan.source.path, plan.scan.mpp[0] if plan.scan.assumed else None)[0]
+    return open_source(plan.scan.source, plan.scan.mpp[0] if plan.scan.assumed else None)[0]

@@ -9,6 +9,8 @@ from diffgen.errors import UserError
 PLAIN = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 TIFF = {".tif", ".tiff"}
 SLIDES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif"}
+LOSSLESS = {".png"} | TIFF
+"""What a label map may come in."""
 MASK = "_mask.png"
 
 
@@ -22,9 +24,17 @@ class Source:
     root: str
     mask: str | None = None
 
+    @property
+    def is_map(self) -> bool:
+        """A label map without an image is its own mask."""
+        return self.mask == self.path
 
-def find_sources(paths: Sequence[str], out: Path | None = None) -> tuple[list[Source], list[str]]:
-    """Sources in the order of their names, and the names of files that are there twice.
+
+def find_sources(
+    paths: Sequence[str], out: Path | None = None, maps: bool = False
+) -> tuple[list[Source], list[str]]:
+    """Sources in the order of their names, and the names of files that are there twice; with `maps` the
+    sources are label maps without images.
 
     A path is a file, or a folder that is searched recursively. A file reached by two ways (a symlink,
     a folder and the file in it) counts once, so that it cannot be on both sides of the split.
@@ -32,20 +42,23 @@ def find_sources(paths: Sequence[str], out: Path | None = None) -> tuple[list[So
     exist, is no image, is `out`, or is a folder that holds no image, or none outside `out`.
     """
     found: list[Source] = []
+    kinds = LOSSLESS if maps else PLAIN | TIFF | SLIDES
     for text in paths:
         root = Path(text)
         if not root.exists():
             raise UserError(f"source {text}: no such file or folder")
-        files = sorted(_images(root, out)) if root.is_dir() else [root]
+        files = sorted(_files(root, out, kinds, maps)) if root.is_dir() else [root]
         if out is not None and root.resolve() == out.resolve():
             raise UserError(f"source {text} and output are the same folder; choose another --out")
-        if not files and out is not None and any(_images(root, None)):
+        if not files and out is not None and any(_files(root, None, kinds, maps)):
             raise UserError(f"source {text}: all of it lies in the output folder {out}; choose another --out")
         if not files:
-            raise UserError(f"source {text}: no slide and no image in this folder")
-        if files == [root] and root.suffix.lower() not in PLAIN | TIFF | SLIDES | {".dcm"}:
-            raise UserError(f"source {text}: neither a slide nor an image, by its suffix {root.suffix!r}")
-        found += [_source(file, root if root.is_dir() else root.parent) for file in files]
+            what = "label map (PNG or TIFF)" if maps else "slide and no image"
+            raise UserError(f"source {text}: no {what} in this folder")
+        if files == [root] and root.suffix.lower() not in (kinds if maps else kinds | {".dcm"}):
+            what = "no label map (PNG or TIFF)" if maps else "neither a slide nor an image"
+            raise UserError(f"source {text}: {what}, by its suffix {root.suffix!r}")
+        found += [_source(file, root if root.is_dir() else root.parent, maps) for file in files]
     seen: dict[Path, Source] = {}
     twice = []
     for source in found:
@@ -56,17 +69,17 @@ def find_sources(paths: Sequence[str], out: Path | None = None) -> tuple[list[So
     return sorted(_unique(list(seen.values())), key=lambda source: source.name), twice
 
 
-def _images(root: Path, out: Path | None) -> Iterator[Path]:
+def _files(root: Path, out: Path | None, kinds: set[str], maps: bool) -> Iterator[Path]:
     for path in root.rglob("*"):
         inside_out = out is not None and out.resolve() in path.resolve().parents
-        if path.suffix.lower() in PLAIN | TIFF | SLIDES and path.is_file() and not inside_out:
-            if path.name.endswith(MASK) or path.name.startswith("."):
+        if path.suffix.lower() in kinds and path.is_file() and not inside_out:
+            if path.name.startswith(".") or (path.name.endswith(MASK) and not maps):
                 continue
             yield path
 
 
-def _source(path: Path, root: Path) -> Source:
-    mask = path.with_name(path.stem + MASK)
+def _source(path: Path, root: Path, is_map: bool) -> Source:
+    mask = path if is_map else path.with_name(path.stem + MASK)
     name = path.relative_to(root).as_posix()
     folder = path.absolute().parent.name
     return Source(

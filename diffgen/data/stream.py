@@ -7,6 +7,7 @@ read in whatever order (seed, step) asks for.
 import io
 import json
 import tarfile
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,13 +52,20 @@ class Patches:
         self.labels = Labels.load(folder / "labels.json")
         self._cache: OrderedDict[tuple[str, str], NDArray[np.uint8]] = OrderedDict()
         self._cache_left = cache_mb * 2**20
+        self._lock = threading.Lock()  # batches are read ahead in threads
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = sum(array.nbytes for array in self._cache.values())
-        return self.__dict__ | {"_cache": OrderedDict(), "_cache_left": self._cache_left + kept}
+        state = self.__dict__ | {"_cache": OrderedDict(), "_cache_left": self._cache_left + kept}
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     @cached_property
     def members(self) -> dict[tuple[str, str], Member]:
@@ -102,16 +110,20 @@ class Patches:
     def _read(self, number: int, extension: str) -> NDArray[np.uint8]:
         row = self.rows[number]
         key = row["shard"], f"{row['key']}.{extension}"
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
         member = self.members[key]
         with self.filesystem.open_input_file(f"{self.root}/{member.shard}") as stream:
             array = np.asarray(Image.open(io.BytesIO(stream.read_at(member.size, member.offset))))
-        self._keep(key, array)
+        with self._lock:
+            self._keep(key, array)
         return array
 
     def _keep(self, key: tuple[str, str], array: NDArray[np.uint8]) -> None:
+        if key in self._cache:  # two threads have read it
+            return
         self._cache[key] = array
         self._cache_left -= array.nbytes
         while self._cache_left < 0 and self._cache:

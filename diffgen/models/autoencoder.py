@@ -109,15 +109,35 @@ class LatentCodec:
         if isinstance(self.model, LinearAutoencoder):
             return self.model.encode(images)
         encoded = self.model.encode(images)
-        raw: Tensor = (
-            encoded.latents if isinstance(self.model, AutoencoderTiny) else encoded.latent_dist.mode()
-        )
+        return self._scaled(encoded.latent_dist.mode() if self.varies else encoded.latents)
+
+    def _scaled(self, raw: Tensor) -> Tensor:
         return (raw - self.shift) * self.scale
+
+    def _standardized(self, own: Tensor) -> Tensor:
+        return (own - self._channel(self.mean)) / self._channel(self.deviation)
+
+    @property
+    def varies(self) -> bool:
+        """Whether an image has a distribution of latents (a normal one, a latent pixel), not just one value."""
+        return isinstance(self.model, AutoencoderKL)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [−1, 1] → latents (B, C, H/f, W/f)."""
-        return (self._own(images) - self._channel(self.mean)) / self._channel(self.deviation)
+        return self._standardized(self._own(images))
+
+    @torch.no_grad()
+    def moments(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [−1, 1] → mean (as `encode`) and log-deviation (B, 2C, H/f, W/f).
+
+        Both in standardised units; of an autoencoder whose latents do not vary, the mean alone (B, C, …).
+        """
+        if not self.varies:
+            return self.encode(images)
+        found = self.model.encode(images.to(self.device)).latent_dist
+        unit = self.scale / self._channel(self.deviation)
+        return torch.cat([self._standardized(self._scaled(found.mean)), found.logvar / 2 + unit.log()], dim=1)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -153,6 +173,16 @@ def build(settings: config.Autoencoder, images: Sequence[Tensor]) -> LatentCodec
     if settings.kind == "linear":
         fitted = LinearAutoencoder.fit(torch.cat(list(images)), settings.factor, settings.channels)
         return LatentCodec(fitted).measured(images, settings.standardize)
+    return load(settings).measured(images, settings.standardize)
+
+
+def load(settings: config.Autoencoder) -> LatentCodec:
+    """The autoencoder that the settings name, at its own scaling; a linear one is blank before it is fitted.
+
+    Raises `UserError` where it cannot be loaded or has another factor or number of channels.
+    """
+    if settings.kind == "linear":
+        return LatentCodec(LinearAutoencoder(settings.factor, settings.channels))
     make: Any = AutoencoderKL if settings.kind == "kl" else AutoencoderTiny
     try:
         loaded = make.from_pretrained(
@@ -167,7 +197,7 @@ def build(settings: config.Autoencoder, images: Sequence[Tensor]) -> LatentCodec
             f"autoencoder.source {settings.source!r} has factor {codec.factor}, {codec.channels} channels; "
             f"the settings say autoencoder.factor {settings.factor}, channels {settings.channels}"
         )
-    return codec.measured(images, settings.standardize)
+    return codec
 
 
 def psnr(images: Tensor, restored: Tensor) -> float:

@@ -2,6 +2,7 @@
 
     model_index.json   components, and the facts below in `Facts`
     image_unet/ mask_unet/ autoencoder/   config.json + safetensors each
+    mask_autoencoder/  where label maps go through one of their own
     scheduler/         the forward process
     labels.json        classes and contexts
     settings.yaml      everything it was trained with; its sampling section is the default for sampling
@@ -12,7 +13,7 @@ Weights are read from safetensors only; nothing is unpickled (promise 8).
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from diffgen import config
 from diffgen.errors import UserError, one_line
 from diffgen.labels import Labels
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
+from diffgen.models.mask_codec import GreyLatents, LabelBits, MaskCodec
 from diffgen.models.unet import ImageUNet, MaskUNet
 
 INDEX = "model_index.json"
@@ -47,16 +49,30 @@ class Facts:
     image_patch: int
     """Patch side of the image U-Net in latent pixels."""
     mask_patch: int
-    """Patch side of the mask U-Net in mask pixels."""
+    """Patch side of the mask U-Net in its own pixels: mask pixels, or latent pixels of label maps."""
     patch_by_log_snr: tuple[tuple[float | None, int], ...]
     """Patch sides the image U-Net was trained for: (below this log-SNR, side); the last has no bound."""
     conditioning: str
     latents_mean: tuple[float, ...]
     latents_deviation: tuple[float, ...]
+    mask_encoding: str = "bits"
+    """`bits` or `latents`; what follows is of `latents`."""
+    mask_factor: int = 1
+    """Mask pixels per pixel of the mask U-Net."""
+    mask_channels: int = 0
+    """Of the masks' latents; as bits they have as many as the classes need."""
+    mask_latents_mean: tuple[float, ...] = ()
+    mask_latents_deviation: tuple[float, ...] = ()
 
     @property
     def mask_pixel_px(self) -> int:
+        """Side of a mask pixel in image pixels."""
         return round(self.mask_pixel_um / self.mpp)
+
+    @property
+    def mask_patch_pixels(self) -> int:
+        """Patch side of the mask U-Net in mask pixels."""
+        return self.mask_patch * self.mask_factor
 
 
 @dataclass
@@ -69,9 +85,21 @@ class Bundle:
     codec: LatentCodec
     image_unet: ImageUNet | None = None
     mask_unet: MaskUNet | None = None
+    mask_codec: MaskCodec = field(default=None)  # type: ignore[assignment]
+    """Label bits, where none is given."""
+
+    def __post_init__(self) -> None:
+        self.mask_codec = self.mask_codec or LabelBits(len(self.labels))
+
+    @property
+    def mask_autoencoder(self) -> Any | None:
+        """The label maps' own autoencoder; none where they are bits, or go through the images'."""
+        model = self.mask_codec.autoencoder.model if isinstance(self.mask_codec, GreyLatents) else None
+        return None if model is self.codec.model else model
 
     def to(self, device: torch.device | str) -> "Bundle":
         self.codec.to(device)
+        self.mask_codec.to(device)
         for unet in (self.image_unet, self.mask_unet):
             if unet is not None:
                 unet.to(device).eval().requires_grad_(False)
@@ -85,17 +113,26 @@ def new_image_unet(settings: config.Settings, labels: Labels) -> ImageUNet:
     )
 
 
-def new_mask_unet(settings: config.Settings, labels: Labels, bits: int) -> MaskUNet:
-    """The mask U-Net of the settings, with fresh weights, on `bits` bit planes."""
-    return MaskUNet(channels=bits, num_contexts=len(labels.contexts), **_shape(settings.mask_model))
+def new_mask_unet(settings: config.Settings, labels: Labels, channels: int) -> MaskUNet:
+    """The mask U-Net of the settings, with fresh weights, on as many channels as the `MaskCodec` has."""
+    return MaskUNet(channels=channels, num_contexts=len(labels.contexts), **_shape(settings.mask_model))
 
 
 def _shape(unet: config.UNet) -> dict[str, Any]:
     return unet.model_dump(include=set(config.UNet.model_fields))
 
 
-def facts_of(settings: config.Settings, codec: LatentCodec) -> Facts:
-    """The facts of a bundle trained with these settings: one patch side at all noise levels."""
+def facts_of(settings: config.Settings, codec: LatentCodec, masks: MaskCodec | None = None) -> Facts:
+    """The facts of a bundle trained with these settings; without `masks` label maps are bits."""
+    assert isinstance(masks, GreyLatents) == (settings.mask_model.encoding == "latents")
+    latents: dict[str, Any] = {}
+    if isinstance(masks, GreyLatents):
+        latents = {
+            "mask_factor": masks.factor,
+            "mask_channels": masks.channels,
+            "mask_latents_mean": tuple(masks.autoencoder.mean),
+            "mask_latents_deviation": tuple(masks.autoencoder.deviation),
+        }
     return Facts(
         mpp=settings.prepare.mpp,
         mask_pixel_um=settings.mask_model.pixel_um,
@@ -103,10 +140,12 @@ def facts_of(settings: config.Settings, codec: LatentCodec) -> Facts:
         image_channels=codec.channels,
         image_patch=settings.image_model.patch,
         mask_patch=settings.mask_model.patch,
-        patch_by_log_snr=((None, settings.image_model.patch),),
+        patch_by_log_snr=settings.image_model.sides,
         conditioning=settings.image_model.conditioning,
         latents_mean=tuple(codec.mean),
         latents_deviation=tuple(codec.deviation),
+        mask_encoding=settings.mask_model.encoding,
+        **latents,
     )
 
 
@@ -115,7 +154,8 @@ def save(bundle: Bundle, folder: Path, settings: config.Settings, card: str) -> 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
     parts: dict[str, Any] = {"autoencoder": bundle.codec.model, "image_unet": bundle.image_unet}
-    parts |= {"mask_unet": bundle.mask_unet, "scheduler": DDPMScheduler.from_config(bundle.schedule)}
+    parts |= {"mask_unet": bundle.mask_unet, "mask_autoencoder": bundle.mask_autoencoder}
+    parts |= {"scheduler": DDPMScheduler.from_config(bundle.schedule)}
     index: dict[str, Any] = {"_class_name": "DiffInfinite", "_diffusers_version": diffusers.__version__}
     for name, part in parts.items():
         if part is not None:
@@ -142,17 +182,32 @@ def load(folder: Path, weights: bool = True) -> Bundle:
     Raises `UserError` where the folder is no bundle.
     """
     index = read_index(folder)
-    facts = Facts(**{name: _tuples(index[name]) for name in Facts.__dataclass_fields__})
+    facts = Facts(**{part.name: _tuples(index[part.name]) for part in fields(Facts) if part.name in index})
     labels = Labels.load(folder / "labels.json")
     schedule = dict(DDPMScheduler.load_config(folder / "scheduler"))
     if not weights:
         blank = LinearAutoencoder(facts.factor, facts.image_channels)
-        return Bundle(facts, labels, schedule, LatentCodec(blank))
+        return Bundle(
+            facts, labels, schedule, LatentCodec(blank), mask_codec=_mask_codec(facts, labels, None)
+        )
     make = AUTOENCODERS[index["autoencoder"][1]]
     codec = LatentCodec(_read(make, folder / "autoencoder"), facts.latents_mean, facts.latents_deviation)
     image_unet = _read(ImageUNet, folder / "image_unet") if "image_unet" in index else None
     mask_unet = _read(MaskUNet, folder / "mask_unet") if "mask_unet" in index else None
-    return Bundle(facts, labels, schedule, codec, image_unet, mask_unet)
+    model = codec.model
+    if "mask_autoencoder" in index:
+        model = _read(AUTOENCODERS[index["mask_autoencoder"][1]], folder / "mask_autoencoder")
+    masks = _mask_codec(facts, labels, model)
+    return Bundle(facts, labels, schedule, codec, image_unet, mask_unet, masks)
+
+
+def _mask_codec(facts: Facts, labels: Labels, model: Any | None) -> MaskCodec:
+    """How the label maps are encoded; without a model by a blank one, of the right shape."""
+    if facts.mask_encoding == "bits":
+        return LabelBits(len(labels))
+    model = model or LinearAutoencoder(facts.mask_factor, facts.mask_channels)
+    own = LatentCodec(model, facts.mask_latents_mean, facts.mask_latents_deviation)
+    return GreyLatents(own, len(labels))
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -161,7 +216,8 @@ def read_index(folder: Path) -> dict[str, Any]:
         index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(f"{folder} is not a bundle: no readable {INDEX}") from error
-    absent = [name for name in (*Facts.__dataclass_fields__, "autoencoder") if name not in index]
+    needed = [part.name for part in fields(Facts) if part.default is MISSING]
+    absent = [name for name in (*needed, "autoencoder") if name not in index]
     if absent:
         raise UserError(f"{folder} is not a bundle of diffgen: {INDEX} lacks {absent[0]!r}")
     return index

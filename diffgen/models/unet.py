@@ -17,6 +17,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from diffgen.models.attention import LinearAttention, MaskedCrossAttention
 
@@ -26,6 +27,10 @@ class Trunk(nn.Module):
 
     `attention(channels, middle)` makes a layer; `attend(layer, x)` calls it in the forward pass.
     """
+
+    checkpointing: bool = False
+    """Keep the inputs of each ResNet block with its attention alone, and compute the rest again in the
+    backward pass: the same gradients, less memory, a third more time."""
 
     def __init__(
         self,
@@ -90,25 +95,41 @@ class Trunk(nn.Module):
         x = self.first(sample)
         skips = [x]
         for stage in self.down:
-            x = self._stage(stage, x, embedding, attend)
+            x = self._stage(list(stage.children()), embedding, attend, x)
             skips.append(x)
         resnet, attention, resnet2 = self.middle
-        x = resnet2(attend(attention, resnet(x, embedding)), embedding)
+        x = self._stage([resnet, attention], embedding, attend, x)
+        x = self._stage([resnet2, nn.Identity()], embedding, attend, x)
         for stage in self.up:
-            inputs = torch.cat([x, skips.pop()], dim=1) if len(list(stage.children())) > 1 else x
-            x = self._stage(stage, inputs, embedding, attend)
+            layers = list(stage.children())
+            skip = [skips.pop()] if len(layers) > 1 else []
+            x = self._stage(layers, embedding, attend, x, *skip)
         out: Tensor = self.last(F.silu(self.norm(x)))
         return out
 
-    @staticmethod
     def _stage(
-        stage: nn.Module, x: Tensor, embedding: Tensor, attend: Callable[[nn.Module, Tensor], Tensor]
+        self,
+        layers: Sequence[nn.Module],
+        embedding: Tensor,
+        attend: Callable[[nn.Module, Tensor], Tensor],
+        *maps: Tensor,
     ) -> Tensor:
-        layers = list(stage.children())
-        if len(layers) == 1:  # down- or upsampling
-            return layers[0](x)
-        x = layers[0](x, embedding)
-        return x if isinstance(layers[1], nn.Identity) else attend(layers[1], x)
+        """A ResNet block on the feature maps side by side, then its attention; or down- or upsampling."""
+        if len(layers) == 1:
+            out: Tensor = layers[0](*maps)
+            return out
+        resnet, attention = layers
+
+        def run(embedding: Tensor, *maps: Tensor) -> Tensor:
+            x: Tensor = resnet(torch.cat(maps, dim=1) if len(maps) > 1 else maps[0], embedding)
+            return x if isinstance(attention, nn.Identity) else attend(attention, x)
+
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return run(embedding, *maps)
+        again: Tensor = checkpoint(  # nothing in it is random, so there is no state to restore
+            run, embedding, *maps, use_reentrant=False, preserve_rng_state=False
+        )
+        return again
 
 
 def groups_of(width: int) -> int:

@@ -1,8 +1,7 @@
-"""Label maps of the mask model: to bits and back, cleaned, enlarged, and onto the latent grid.
+"""Label maps from the mask model to the image: cleaned, enlarged, and onto the latent grid.
 
-The mask model works on analog bits (Chen et al., 2022): class ids as ±1 bit planes at the mask's
-own scale. Cleaning and enlarging only ever choose among the classes that are there, so a border
-never becomes a band of some third class (the paper's Appendix F turns it into unknown).
+Cleaning and enlarging only ever choose among the classes that are there, so a border never becomes a
+band of some third class (the paper's Appendix F turns it into unknown).
 """
 
 from collections.abc import Iterable
@@ -20,28 +19,6 @@ Pixels = NDArray[np.int64]
 """(n,) pixel indices along one axis, in any order."""
 
 TAPS = np.arange(-1, 3)  # mask pixels that a cubic of width 4 reaches, from the one at or before a point
-
-
-def num_bits(num_classes: int) -> int:
-    """Bit planes that `num_classes` ids need."""
-    return max(1, (num_classes - 1).bit_length())
-
-
-def codewords(num_classes: int) -> NDArray[np.float32]:
-    """(classes, bits): each id as ±1 bits, lowest bit first."""
-    ids = np.arange(num_classes)[:, None] >> np.arange(num_bits(num_classes))[None, :]
-    return (2.0 * (ids & 1) - 1.0).astype(np.float32)
-
-
-def to_bits(label_map: LabelMap, num_classes: int) -> NDArray[np.float32]:
-    """Label map (H, W) → ±1 bit planes (bits, H, W)."""
-    return np.ascontiguousarray(codewords(num_classes)[label_map].transpose(2, 0, 1))
-
-
-def from_bits(bits: NDArray[np.float32], num_classes: int) -> LabelMap:
-    """Bit planes (bits, H, W) of any value → the class whose codeword is nearest; never an id too high."""
-    scores = np.einsum("kb,bhw->khw", codewords(num_classes), bits)  # all codewords are equally long
-    return scores.argmax(axis=0).astype(np.uint8)
 
 
 def clean(label_map: LabelMap, min_pixels: int) -> LabelMap:

@@ -136,10 +136,19 @@ def _scheduler(name: str, schedule: Mapping[str, Any]) -> Any:
     )
 
 
-def noise_schedule(steps: int, schedule: str, prediction: str) -> DDPMScheduler:
-    """The forward process of a bundle, z_t = γ_t z_0 + σ_t ε (Alg. 1, line 4)."""
+def noise_schedule(
+    steps: int, schedule: str, prediction: str, zero_terminal_snr: bool = False
+) -> DDPMScheduler:
+    """The forward process of a bundle, z_t = γ_t z_0 + σ_t ε (Alg. 1, line 4).
+
+    With `zero_terminal_snr` it ends in pure noise (Lin et al., 2024, Alg. 1).
+    """
     return DDPMScheduler(
-        num_train_timesteps=steps, beta_schedule=schedule, prediction_type=prediction, clip_sample=False
+        num_train_timesteps=steps,
+        beta_schedule=schedule,
+        prediction_type=prediction,
+        clip_sample=False,
+        rescale_betas_zero_snr=zero_terminal_snr,
     )
 
 

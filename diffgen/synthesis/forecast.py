@@ -101,8 +101,8 @@ def _layout(plan: Plan, sampler: Sampler, index: int) -> LabelMap:
     """The label map of an image at the latent grid, as the run will draw it."""
     model = plan.model("mask")
     canvas = model.canvas(plan.context_map(index), index)
-    (bits,) = denoise.run([canvas], sampler.models["mask"][0], *model.guidance, plan.sampling.micro_batch)
-    return sampler.layout(Layout(bits, *plan.size_of(index))).on_latents
+    (drawn,) = denoise.run([canvas], sampler.models["mask"][0], *model.guidance, plan.sampling.micro_batch)
+    return sampler.layout(Layout(drawn, *plan.size_of(index))).on_latents
 
 
 def _seconds(plan: Plan, sampler: Sampler, stage: str) -> float:

@@ -29,9 +29,9 @@ Stage = Literal["mask", "layout", "image", "render", "done"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Bit planes of a finished mask canvas → label map, cleaned, and its crop for the latent grid."""
+    """A finished mask canvas (C, h, w) → label map, cleaned, and its crop for the latent grid."""
 
-    bits: NDArray[np.float32]
+    latents: NDArray[np.float32]
     height: int
     width: int
 

@@ -15,7 +15,7 @@ from diffgen import __version__, config
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
-from diffgen.sampling import masks
+from diffgen.models.mask_codec import num_bits
 from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.covers import Covering, Rule, Sides
 from diffgen.sampling.denoise import Conditioning
@@ -130,9 +130,10 @@ class Plan:
         return np.full(self.mask_shape(index), context + 1, dtype=np.uint8)
 
     def mask_shape(self, index: int) -> tuple[int, int]:
-        """(H, W) of the mask canvas: the image's size in mask pixels, one mask patch at least."""
+        """(H, W) of the mask canvas: enough of its own pixels for the image, one mask patch at least."""
         facts, (height, width) = self.facts, self.size_of(index)
-        rows, columns = (max(facts.mask_patch, -(-side // facts.mask_pixel_px)) for side in (height, width))
+        pixel = facts.mask_pixel_px * facts.mask_factor
+        rows, columns = (max(facts.mask_patch, -(-side // pixel)) for side in (height, width))
         return rows, columns
 
     def model(self, stage: Literal["mask", "image"]) -> Model:
@@ -140,11 +141,10 @@ class Plan:
         facts, sampling = self.facts, self.sampling
         base = (self.seed, sampling, self.schedule)
         if stage == "mask":
-            bits, side = masks.num_bits(len(self.labels)), ((None, facts.mask_patch),)
             return Model(
                 *base,
-                bits,
-                side,
+                facts.mask_channels or num_bits(len(self.labels)),
+                ((None, facts.mask_patch),),
                 sampling.mask_steps,
                 facts.mask_patch,
                 (sampling.mask_guidance, "per_label"),

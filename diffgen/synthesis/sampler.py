@@ -6,14 +6,16 @@ are equal byte for byte whatever came before and whatever else is in the lease.
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from diffgen import config
+from diffgen.labels import Picture
 from diffgen.models import bundle
-from diffgen.sampling import masks
+from diffgen.sampling import decode, masks
 from diffgen.sampling.canvas import NonFiniteError, Patch
 from diffgen.sampling.denoise import (
     Conditioning,
@@ -48,7 +50,8 @@ class Sampler:
 
     def parameters(self) -> list[torch.Tensor]:
         """The weights of all models that are there."""
-        parts = (self.bundle.image_unet, self.bundle.mask_unet, self.bundle.codec.model)
+        made = self.bundle
+        parts = (made.image_unet, made.mask_unet, made.codec.model, made.mask_autoencoder)
         return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
     def work(self, lease: Lease) -> Work:
@@ -61,14 +64,16 @@ class Sampler:
         if lease.patches is not None:
             result, rows, slots = self._estimate(lease.kind, lease.patches.each())
             return Work(result, rows, slots, time.perf_counter() - began)
-        if isinstance(lease.item, Layout):
-            return Work(self.layout(lease.item), seconds=time.perf_counter() - began)
         assert lease.item is not None
+        made: LaidOut | Picture | NonFiniteError
         try:
-            picture = paint(self.bundle.codec.decode, lease.item, self.bundle.facts.factor, self.sampling)
-            return Work(picture, seconds=time.perf_counter() - began)
+            if isinstance(lease.item, Layout):
+                made = self.layout(lease.item)
+            else:
+                made = paint(self.bundle.codec.decode, lease.item, self.bundle.facts.factor, self.sampling)
         except NonFiniteError as error:
-            return Work(error, seconds=time.perf_counter() - began)
+            made = error
+        return Work(made, seconds=time.perf_counter() - began)
 
     def finish(self, lease: Lease, computed: Work) -> Work:
         """PNGs of what was rendered, which may be made beside the next lease."""
@@ -88,9 +93,13 @@ class Sampler:
         return np.concatenate(estimates, axis=1), round(rows * cost), round(slots * cost)
 
     def layout(self, item: Layout) -> LaidOut:
-        """Bits → label map at the mask's scale, cleaned; and at the latent grid of the image."""
-        facts = self.bundle.facts
-        drawn = masks.from_bits(item.bits, len(self.bundle.labels))
-        cleaned = masks.clean(drawn, round(self.sampling.min_region_um2 / facts.mask_pixel_um**2))
+        """Mask canvas → label map at the mask's scale, cleaned; and at the latent grid of the image.
+
+        The label map may reach beyond the image, as the canvas does. Raises `NonFiniteError`.
+        """
+        facts, sampling = self.bundle.facts, self.sampling
+        windows = partial(decode.decode, tile=sampling.decode_tile, overlap=sampling.decode_overlap)
+        drawn = self.bundle.mask_codec.decode(item.latents, windows)
+        cleaned = masks.clean(drawn, round(sampling.min_region_um2 / facts.mask_pixel_um**2))
         rows, columns = (masks.grid_pixels(side, facts.factor) for side in (item.height, item.width))
         return LaidOut(cleaned, Labelled(cleaned, facts.mask_pixel_px).pixels(rows, columns))

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import json
-import shutil
 import struct
 import sys
 import tarfile
@@ -30,13 +29,10 @@ from PIL.PngImagePlugin import PngImageFile
 from diffgen.config import differences
 from diffgen.errors import UserError
 from diffgen.errors import one_line as one_line  # `shards` takes it from here
-from diffgen.files import move, sync, tar_writer
+from diffgen.files import CHUNK, move, open_url, send, sync, tar_writer
 
 RUN = "run.json"
 TEMPORARY = ".tmp"
-CHUNK = 1 << 23  # bytes a read or write of a stream: object stores answer slowly, then fast
-# Folders do not exist there; to make one would leave an empty object.
-WITHOUT_FOLDERS = frozenset({"s3", "gcs", "abfs"})
 
 
 class Store:
@@ -55,7 +51,7 @@ class Store:
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
-        filesystem, root = _open(self.url)
+        filesystem, root = open_url(self.url)
         return filesystem, root.rstrip("/")
 
     @property
@@ -153,14 +149,8 @@ class Store:
         if self.folder is not None:
             move(path, self.folder / name)
             return
-        filesystem = self._opened[0]
-        if filesystem.type_name not in WITHOUT_FOLDERS:
-            filesystem.create_dir(self._path(name).rpartition("/")[0], recursive=True)
-        with (
-            path.open("rb") as source,
-            filesystem.open_output_stream(self._path(name), compression=None) as sink,
-        ):
-            shutil.copyfileobj(source, sink, CHUNK)
+        with path.open("rb") as source:
+            send(source, self._opened[0], self._path(name))
         path.unlink()
 
     def delete(self, name: str) -> None:
@@ -224,26 +214,6 @@ def _temporary(parent: Path | None) -> tempfile.TemporaryDirectory[str]:
             parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             return tempfile.TemporaryDirectory(dir=parent)
-
-
-def _open(url: str) -> tuple[Any, str]:
-    """(filesystem, path in it) of a URL or an absolute path; `UserError` if it cannot be opened."""
-    if "://" not in url:
-        return pyarrow.fs.LocalFileSystem(), url
-    try:
-        try:
-            filesystem, path = pyarrow.fs.FileSystem.from_uri(url)
-            return filesystem, str(path)
-        except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
-            # Only what pyarrow does not know, or was built without, is left to fsspec.
-            if "filesystem type" not in str(error) and "without" not in str(error):
-                raise
-        from fsspec.core import url_to_fs
-
-        filesystem, path = url_to_fs(url)
-        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), str(path)
-    except (pyarrow.ArrowException, ValueError, ImportError, OSError) as error:
-        raise UserError(f"{url}: cannot be opened ({one_line(error)})") from error
 
 
 def pack(path: Path, members: Iterable[tuple[str, bytes]]) -> tuple[int, str]:

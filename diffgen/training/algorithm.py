@@ -1,33 +1,24 @@
 """Algorithm 1: what one step of training draws, and its loss.
 
 Every draw of sample j in step s comes from (seed, s, j): the order of the data is the same on any
-number of workers, and after a resume.
+number of workers, in any micro-batches, and after a resume.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from diffgen.data.stream import Patches, crop, dihedral
-from diffgen.errors import UserError
-from diffgen.labels import UNKNOWN
-from diffgen.models.autoencoder import LatentCodec
-from diffgen.sampling.decode import from_picture
-from diffgen.sampling.masks import on_grid, to_bits
 from diffgen.sampling.seeds import Purpose, generator
-
-TRIES = 10  # crops around a pixel of a class that is too thin to show on the latent grid
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's samples of one worker."""
+    """Samples of one size."""
 
     clean: Tensor
     """z_0 (B, C, h, w): latents, or label bits."""
@@ -38,113 +29,88 @@ class Batch:
     noise: Tensor
     """ε (B, C, h, w)."""
 
-    def to(self, device: torch.device | str) -> "Batch":
-        return Batch(*(t.to(device) for t in (self.clean, self.condition, self.timestep, self.noise)))
+    def to(self, device: torch.device) -> "Batch":
+        tensors = (self.clean, self.condition, self.timestep, self.noise)
+        if device.type == "cuda":  # a copy from pinned memory does not wait for the GPU's work
+            tensors = tuple(t if t.is_cuda else t.pin_memory() for t in tensors)  # type: ignore[assignment]
+        return Batch(*(t.to(device, non_blocking=True) for t in tensors))
 
 
 class Source(Protocol):
     """Where a model's batches come from."""
 
-    def batch(self, step: int, samples: range) -> Batch:
-        """Samples with these numbers of the global batch of a step."""
+    def sides(self, step: int, batch: int) -> list[int]:
+        """Side of each sample of the global batch of a step: cheap, and the same on all workers."""
+        ...
+
+    def batch(self, step: int, samples: Sequence[int]) -> Batch:
+        """Samples with these numbers of the global batch of a step, all of one side."""
         ...
 
 
-class ImageSource:
-    """Random crops of pictures, under one label each (`per_label`) or under all of theirs (`joint`)."""
-
-    def __init__(
-        self,
-        patches: Patches,
-        codec: LatentCodec,
-        side: int,
-        p_conditional: float,
-        conditioning: str,
-        timesteps: int,
-        seed: int,
-    ) -> None:
-        """`side` is that of the U-Net's patch, in latent pixels."""
-        self.patches, self.codec, self.side = patches, codec, side
-        self.p_conditional, self.joint = p_conditional, conditioning == "joint"
-        self.timesteps, self.seed = timesteps, seed
-        self.classes = sorted(patches.by_class)
-        if not len(patches):
-            raise UserError(f"{patches.folder} holds no image patches to train on")
-
-    def batch(self, step: int, samples: range) -> Batch:
-        pictures, maps, steps, noises = [], [], [], []
-        for j in samples:
-            rng = generator(self.seed, step, Purpose.TRAINING, j)
-            picture, label_map = self._draw(rng)
-            pictures.append(torch.from_numpy(from_picture(picture)))
-            maps.append(torch.from_numpy(label_map))
-            steps.append(int(rng.integers(self.timesteps)))
-            noises.append(_noise((self.codec.channels, self.side, self.side), rng))
-        clean = self.codec.encode(torch.stack(pictures))
-        return Batch(clean, torch.stack(maps), torch.tensor(steps), torch.stack(noises))
-
-    def _draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """(z_0, c) of eq. (9), before encoding: from q₁ with its label, or from q₀ with ∅."""
-        conditional = bool(self.classes) and rng.random() < self.p_conditional
-        if not conditional:
-            pool = self.patches.unlabelled if len(self.patches.unlabelled) else self.patches.labelled
-            picture, _ = self._crop(int(rng.choice(pool)), rng)
-            return picture, np.zeros((self.side, self.side), np.uint8)
-        label = int(rng.choice(self.classes))  # classes by turns, however rare
-        number = int(rng.choice(self.patches.by_class[label]))
-        for _ in range(TRIES):
-            picture, label_map = self._crop(number, rng, label)
-            on_latents = on_grid(label_map, self.codec.factor)
-            if (on_latents == label).any():
-                break
-        return picture, on_latents if self.joint else np.where(on_latents == label, on_latents, UNKNOWN)
-
-    def _crop(
-        self, number: int, rng: np.random.Generator, holding: int | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        label_map = self.patches.label_map(number) if self.patches.rows[number]["labelled"] else None
-        return crop(self.patches.picture(number), label_map, self.side * self.codec.factor, rng, holding)
+def draw_timestep(seed: int, step: int, sample: int, timesteps: int) -> tuple[int, np.random.Generator]:
+    """t ~ U{0 … T − 1} of Alg. 1, line 3, and the stream that draws the rest of the sample."""
+    rng = generator(seed, step, Purpose.TRAINING, sample)
+    return int(rng.integers(timesteps)), rng
 
 
-class MaskSource:
-    """Label maps at the mask's scale as bits, under their context or ∅."""
-
-    def __init__(
-        self, patches: Patches, num_classes: int, p_conditional: float, timesteps: int, seed: int
-    ) -> None:
-        self.patches, self.num_classes, self.p_conditional = patches, num_classes, p_conditional
-        self.timesteps, self.seed = timesteps, seed
-        if not len(patches):
-            raise UserError(
-                f"{patches.folder} holds no label maps for the mask model: prepare with masks or --labels "
-                "stain, or train the image model alone (diffgen train image)"
-            )
-
-    def batch(self, step: int, samples: range) -> Batch:
-        cleans, contexts, steps, noises = [], [], [], []
-        for j in samples:
-            rng = generator(self.seed, step, Purpose.TRAINING, j)
-            number = int(rng.integers(len(self.patches)))
-            label_map = dihedral(self.patches.label_map(number), int(rng.integers(8)))
-            conditional = rng.random() < self.p_conditional
-            cleans.append(torch.from_numpy(to_bits(label_map, self.num_classes)))
-            contexts.append(self.patches.context(number) + 1 if conditional else 0)
-            steps.append(int(rng.integers(self.timesteps)))
-            noises.append(_noise(tuple(cleans[-1].shape), rng))
-        return Batch(torch.stack(cleans), torch.tensor(contexts), torch.tensor(steps), torch.stack(noises))
-
-
-def _noise(shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
+def draw_noise(shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
+    """ε ~ N(0, 1) of Alg. 1, line 3."""
     return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
 
 
-def loss(unet: Any, schedule: DDPMScheduler, batch: Batch) -> Tensor:
-    """‖ε − ε_θ(z_t, t, c)‖² at z_t = γ_t z_0 + σ_t ε (Alg. 1, lines 4–5), or of v or z_0 in place of ε."""
-    noisy = schedule.add_noise(batch.clean, batch.noise, batch.timestep)
-    predicted = unet(noisy, batch.timestep, batch.condition)
-    kind = schedule.config["prediction_type"]
-    if kind == "v_prediction":
-        target = schedule.get_velocity(batch.clean, batch.noise, batch.timestep)
-    else:
-        target = batch.noise if kind == "epsilon" else batch.clean
-    return F.mse_loss(predicted.float(), target.float())
+def share(sides: Sequence[int], rank: int, workers: int, micro_batch: int | None) -> list[list[int]]:
+    """One worker's samples of a global batch, as micro-batches of one side each.
+
+    The widest are dealt first, so that no worker has more than one more of them than another; a patch
+    twice as wide as the smallest counts as four in a micro-batch.
+    """
+    order = sorted(range(len(sides)), key=lambda j: -sides[j])
+    mine, base = order[rank::workers], min(sides)
+    pieces = []
+    for side in sorted({sides[j] for j in mine}, reverse=True):
+        those = [j for j in mine if sides[j] == side]
+        size = len(those) if micro_batch is None else max(1, micro_batch * base**2 // side**2)
+        pieces += [those[i : i + size] for i in range(0, len(those), size)]
+    return pieces
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a batch gives."""
+
+    samples: Tensor
+    """(B,): weighted squared error a sample, the mean over its pixels and channels."""
+    pixels: Tensor
+    """(B, h, w): squared error a pixel without weights, the mean over channels; without a gradient."""
+
+
+class Objective:
+    """‖ε − ε_θ(z_t, t, c)‖² at z_t = γ_t z_0 + σ_t ε (Alg. 1, lines 4–5), or of v or z_0 in place of ε.
+
+    With `min_snr` γ every sample is weighted as if z_0 were predicted and its squared error weighted by
+    min(SNR, γ) (Hang et al., 2023, eqs. 7–8).
+    """
+
+    def __init__(
+        self, schedule: DDPMScheduler, min_snr: float | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        self.schedule = schedule
+        self.kind = schedule.config["prediction_type"]
+        snr = schedule.alphas_cumprod.double() / (1 - schedule.alphas_cumprod.double())
+        of_clean = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[self.kind]
+        weight = torch.ones_like(snr) if min_snr is None else snr.clamp(max=min_snr) / of_clean
+        # At an SNR of 0 the limit of min(SNR, γ) / SNR.
+        self.weight = torch.nan_to_num(weight, nan=1.0).float().to(device)
+        self.log_snr = snr.log().float().to(device)
+        """(T,): log(γ_t² / σ_t²) a time step."""
+
+    def __call__(self, unet: Any, batch: Batch) -> Loss:
+        noisy = self.schedule.add_noise(batch.clean, batch.noise, batch.timestep)
+        predicted = unet(noisy, batch.timestep, batch.condition).float()
+        if self.kind == "v_prediction":
+            target = self.schedule.get_velocity(batch.clean, batch.noise, batch.timestep)
+        else:
+            target = batch.noise if self.kind == "epsilon" else batch.clean
+        pixels = (predicted - target.float()).square().mean(dim=1)
+        return Loss(pixels.mean(dim=(1, 2)) * self.weight[batch.timestep], pixels.detach())

@@ -1,145 +1,211 @@
 """The training loop of one worker: no Ray in here.
 
-What it keeps true: a checkpoint holds all that the next step depends on, so a resumed run takes the
-same steps as an undisturbed one. All workers call `Progress` and `Checkpoints` equally often.
+What it keeps true: a step's gradient is that of its global batch, whatever the number of workers and
+micro-batches; a checkpoint holds all that the next step depends on, so a resumed run takes the same
+steps as an undisturbed one; all workers save, stop and fail in the same step.
 """
 
-import json
 import math
+import statistics
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
-from diffusers.training_utils import EMAModel
-from torch import nn
-from torch.optim import Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import OneCycleLR
+from torch import Tensor, nn
 
-from diffgen import config
 from diffgen.errors import UserError
-from diffgen.training.algorithm import Source, loss
+from diffgen.training.algorithm import Batch, Objective, Source, share
+from diffgen.training.meters import Meters
+from diffgen.training.read_ahead import read_ahead
+from diffgen.training.trainee import Trainee
 
-WEIGHTS, AVERAGED = "unet", "unet_averaged"
-STATE, PROGRESS = "state.pt", "progress.json"
+HELD_OUT = 64  # samples that the held-out loss is the mean of
+SPIKE_OF, SPIKE_OVER = 20, 100  # the mean of so many steps against the median of so many before them
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker stands among the others."""
+    """Where a worker stands among the others, and how it computes."""
 
     rank: int = 0
     workers: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    bf16: bool = False
+    readers: int = 0
 
-    def share(self, batch: int) -> range:
-        """Numbers of this worker's samples in the global batch."""
-        return range(self.rank, batch, self.workers)
+    def total(self, values: Sequence[float | Tensor]) -> list[float]:
+        """Sums over all workers; every worker must call it equally often."""
+        tensor = torch.stack(
+            [torch.as_tensor(v, dtype=torch.float32, device=self.device).detach() for v in values]
+        )
+        if self.workers > 1:
+            torch.distributed.all_reduce(tensor)
+        summed: list[float] = tensor.tolist()
+        return summed
+
+    def autocast(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the world outside asks of the loop."""
+
+    save: bool = False
+    stop: bool = False
 
 
 @dataclass(frozen=True)
 class Hooks:
     """What the loop calls out for; the launch ties them to Ray Train, tests to plain functions."""
 
-    log: Callable[[int, dict[str, float]], None]
-    """(step, figures) after each step, on rank 0 only."""
-    save: Callable[[int, Callable[[Path], None]], None]
-    """(step, write) at intervals, on every rank; `write` puts a checkpoint into a folder."""
-    sample: Callable[[int, nn.Module], None]
+    log: Callable[[int, dict[str, float]], None] = lambda _step, _figures: None
+    """(step, figures) once in `log_every` steps, on rank 0 only."""
+    save: Callable[[int, float], None] = lambda _step, _held_out: None
+    """(step, held-out loss) at intervals, on every rank."""
+    sample: Callable[[int, nn.Module], None] = lambda _step, _unet: None
     """(step, U-Net with averaged weights) at intervals, on rank 0 only."""
-
-
-class Trainee:
-    """One U-Net with its optimiser, learning-rate schedule and moving average."""
-
-    def __init__(self, unet: Any, part: config.Part) -> None:
-        self.unet, self.part, self.step = unet, part, 0
-        make = AdamW if part.optimizer == "adamw" else Adam
-        self.optimizer: Optimizer = make(
-            unet.parameters(), lr=part.lr, betas=part.betas, weight_decay=part.weight_decay
-        )
-        self.rate = OneCycleLR(
-            self.optimizer, part.lr, total_steps=part.steps + 1, pct_start=part.warmup, cycle_momentum=False
-        )
-        self.ema = EMAModel(unet.parameters(), decay=part.ema, use_ema_warmup=True, power=2 / 3)
-
-    def write(self, folder: Path) -> None:
-        """Both sets of weights as safetensors, the rest as tensors that load with `weights_only=True`."""
-        self.unet.save_pretrained(folder / WEIGHTS)
-        self.averaged(lambda unet: unet.save_pretrained(folder / AVERAGED))
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "rate": self.rate.state_dict(),
-            "averaged_steps": self.ema.optimization_step,
-        }
-        torch.save(state, folder / STATE)
-        (folder / PROGRESS).write_text(json.dumps({"step": self.step}))
-
-    def read(self, folder: Path) -> None:
-        """Go on from a checkpoint."""
-        read = partial(type(self.unet).from_pretrained, use_safetensors=True, low_cpu_mem_usage=False)
-        self.unet.load_state_dict(read(folder / WEIGHTS).state_dict())
-        device = next(self.unet.parameters()).device
-        state = torch.load(folder / STATE, map_location=device, weights_only=True)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.rate.load_state_dict(state["rate"])
-        self.ema.shadow_params = [p.detach().to(device) for p in read(folder / AVERAGED).parameters()]
-        self.ema.optimization_step = state["averaged_steps"]
-        self.step = json.loads((folder / PROGRESS).read_text())["step"]
-
-    def averaged(self, run: Callable[[Any], None]) -> None:
-        """Call `run` with the averaged weights in place of the trained ones."""
-        self.ema.store(self.unet.parameters())
-        self.ema.copy_to(self.unet.parameters())
-        self.unet.eval()
-        try:
-            run(self.unet)
-        finally:
-            self.ema.restore(self.unet.parameters())
-            self.unet.train()
+    wish: Callable[[], Wish] = Wish
+    """Asked once a step on every rank; a wish of one is carried out by all, in the same step."""
 
 
 def train(
     trainee: Trainee,
     model: nn.Module,
     source: Source,
-    schedule: DDPMScheduler,
+    held_out: Source,
+    objective: Objective,
     place: Place,
     hooks: Hooks,
-) -> None:
-    """Steps of Algorithm 1 until `trainee.part.steps`; `model` is the U-Net, or the DDP around it.
+    log_every: int = 1,
+    spike: float = math.inf,
+    names: Sequence[str] = (),
+) -> bool:
+    """Steps of Algorithm 1 until `trainee.part.steps`, or until a wish to stop; whether all were taken.
 
-    Raises `UserError` when a gradient is not finite: the last checkpoint stays.
+    `model` is the U-Net, or the DDP around it. Raises `UserError`, on all ranks in the same step and
+    before the weights change, where loss or gradient is not finite or the loss has a spike: the last
+    checkpoint is good.
     """
     part = trainee.part
     trainee.unet.train()
-    while trainee.step < part.steps:
-        began = time.perf_counter()
-        batch = source.batch(trainee.step, place.share(part.batch)).to(place.device)
-        waited = time.perf_counter() - began
-        value = loss(model, schedule, batch)
-        value.backward()  # type: ignore[no-untyped-call]  # torch's is not annotated
-        norm = float(nn.utils.clip_grad_norm_(trainee.unet.parameters(), part.clip))
-        if not math.isfinite(norm):  # DDP has shared the gradients, so all workers stop in the same step
-            raise UserError(
-                f"training: the gradient is not finite in step {trainee.step + 1}; try a smaller lr"
-            )
-        rate = float(trainee.rate.get_last_lr()[0])
-        figures = {"loss": float(value.detach()), "gradient_norm": norm, "lr": rate}
-        trainee.optimizer.step()
-        trainee.optimizer.zero_grad(set_to_none=True)
-        trainee.rate.step()
-        trainee.ema.step(trainee.unet.parameters())
-        trainee.step += 1
-        if place.rank == 0:
-            seconds = time.perf_counter() - began
-            figures |= {"images_per_s": part.batch / seconds, "data_wait_share": waited / seconds}
-            hooks.log(trainee.step, figures)
-            if trainee.step % part.sample_every == 0 or trainee.step == part.steps:
+    recent = deque[float](maxlen=SPIKE_OF + SPIKE_OVER)
+    log = Log(part.batch, names)
+    reader = partial(_read, source, part.batch, part.micro_batch, place)
+    with read_ahead(reader, trainee.step, part.steps, place.readers) as batches:
+        while trainee.step < part.steps:
+            log.begin()
+            pieces = next(batches)
+            log.waited()
+            summed = torch.zeros((), device=place.device)
+            for k, piece in enumerate(pieces):
+                batch, last = piece.to(place.device), k == len(pieces) - 1
+                with _alone(model) if not last else nullcontext(), place.autocast():
+                    loss = objective(model, batch)
+                    # DDP takes the mean over workers; the gradient wanted is that of the batch's mean.
+                    mean = loss.samples.sum() * (place.workers / part.batch)
+                    mean.backward()  # type: ignore[no-untyped-call]  # torch's is not annotated
+                summed += loss.samples.detach().sum()
+                log.meters.add(loss.pixels, objective.log_snr[batch.timestep], batch.condition)
+            norm = nn.utils.clip_grad_norm_(trainee.unet.parameters(), part.clip)
+            wish = hooks.wish()
+            total, save, stop = place.total([summed / part.batch, wish.save, wish.stop])
+            _check(trainee.step + 1, total, float(norm), recent, spike)
+            rate = trainee.advance()
+            log.end(total, float(norm), rate)
+            due = trainee.step % part.checkpoint_every == 0 or trainee.step == part.steps
+            if place.rank == 0 and (trainee.step % log_every == 0 or trainee.step == part.steps):
+                hooks.log(trainee.step, log.figures())
+            if place.rank == 0 and (trainee.step % part.sample_every == 0 or trainee.step == part.steps):
                 trainee.averaged(partial(hooks.sample, trainee.step))
-        if trainee.step % part.checkpoint_every == 0 or trainee.step == part.steps:
-            hooks.save(trainee.step, trainee.write)
+            if due or save or stop:
+                hooks.save(trainee.step, held_out_loss(trainee, held_out, objective, place))
+            if stop:
+                return False
+    return True
+
+
+def _read(source: Source, batch: int, micro_batch: int | None, place: Place, step: int) -> list[Batch]:
+    """This worker's micro-batches of a step."""
+    pieces = share(source.sides(step, batch), place.rank, place.workers, micro_batch)
+    return [source.batch(step, piece) for piece in pieces]
+
+
+def _alone(model: nn.Module) -> Any:
+    """Gradients of all micro-batches but the last stay with their worker."""
+    no_sync: Any = getattr(model, "no_sync", nullcontext)
+    return no_sync()
+
+
+def _check(step: int, loss: float, norm: float, recent: deque[float], spike: float) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        what = "gradient" if math.isfinite(loss) else "loss"
+        raise UserError(
+            f"training: the {what} is not finite in step {step}; the last checkpoint is kept. "
+            "Try a smaller lr"
+        )
+    recent.append(loss)
+    if len(recent) == recent.maxlen:
+        values = list(recent)
+        before, now = statistics.median(values[:SPIKE_OVER]), statistics.fmean(values[SPIKE_OVER:])
+        if now > spike * before:
+            raise UserError(
+                f"training: the loss rose from {before:.3g} to {now:.3g} by step {step} (training.spike "
+                f"{spike:g}); the last checkpoint is kept. Try a smaller lr or clip"
+            )
+
+
+@torch.no_grad()
+def held_out_loss(trainee: Trainee, source: Source, objective: Objective, place: Place) -> float:
+    """Mean loss of the averaged weights on a fixed set of held-out samples, times and noises."""
+    losses: list[Tensor] = []
+
+    def add(unet: nn.Module) -> None:
+        for piece in _read(source, HELD_OUT, trainee.part.micro_batch or trainee.part.batch, place, 0):
+            with place.autocast():
+                losses.append(objective(unet, piece.to(place.device)).samples.sum())
+
+    trainee.averaged(add)
+    return place.total([torch.stack(losses).sum()])[0] / HELD_OUT
+
+
+class Log:
+    """Figures of the steps since the last entry."""
+
+    def __init__(self, batch: int, names: Sequence[str]) -> None:
+        self.batch, self.names, self.meters = batch, names, Meters()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.steps, self.loss, self.norm, self.rate, self.waiting, self.seconds = 0, 0.0, 0.0, 0.0, 0.0, 0.0
+
+    def begin(self) -> None:
+        self.began = time.perf_counter()
+
+    def waited(self) -> None:
+        self.waiting += time.perf_counter() - self.began
+
+    def end(self, loss: float, norm: float, rate: float) -> None:
+        self.steps += 1
+        self.loss, self.norm, self.rate = self.loss + loss, self.norm + norm, rate
+        self.seconds += time.perf_counter() - self.began
+
+    def figures(self) -> dict[str, float]:
+        """Means a step, and what the meters have seen; begins anew."""
+        steps_per_s = self.steps / self.seconds
+        figures = {
+            "loss": self.loss / self.steps,
+            "gradient_norm": self.norm / self.steps,
+            "lr": self.rate,
+            "steps_per_s": steps_per_s,
+            "images_per_s": steps_per_s * self.batch,
+            "data_wait_share": self.waiting / self.seconds,
+            **self.meters.figures(self.names),
+        }
+        self._reset()
+        return figures

@@ -48,16 +48,19 @@ def image_grid(
 
 
 def mask_grid(unet: nn.Module, bundle: Bundle, settings: config.Settings) -> Picture:
-    """Eight label maps of the mask model at four times their scale, contexts by turns."""
+    """Eight label maps of the mask model, contexts by turns; each pixel of its canvas at least four wide."""
     facts, labels, sampling = bundle.facts, bundle.labels, settings.sampling
-    bits, steps = masks.num_bits(len(labels)), sampling.mask_steps
+    codec, steps = bundle.mask_codec, sampling.mask_steps
     contexts = [
         np.full((facts.mask_patch,) * 2, 1 + k % len(labels.contexts), np.uint8) for k in range(COUNT)
     ]
-    canvases = [_canvas(k, bits, context, steps, bundle, settings) for k, context in enumerate(contexts)]
+    canvases = [
+        _canvas(k, codec.channels, context, steps, bundle, settings) for k, context in enumerate(contexts)
+    ]
     drawn = run(canvases, mask_denoiser(unet), sampling.mask_guidance, "per_label", sampling.micro_batch)
-    maps = np.stack([labels.paint(masks.from_bits(planes, len(labels))) for planes in drawn])
-    large = maps.repeat(4, axis=1).repeat(4, axis=2)
+    maps = np.stack([labels.paint(codec.decode(latents)) for latents in drawn])
+    times = max(1, 4 // codec.factor)
+    large = maps.repeat(times, axis=1).repeat(times, axis=2)
     return rearrange(large, "(row k) h w z -> (row h) (k w) z", row=2)
 
 

@@ -1,8 +1,8 @@
-"""One worker of Ray Train: the loop, tied to Ray's checkpoints, TensorBoard and the driver's bar."""
+"""One worker of Ray Train: the loop, tied to its model, its data and the run's folder."""
 
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,54 +10,96 @@ import torch
 from diffusers import DDPMScheduler
 
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import Patches, statistics
 from diffgen.errors import UserError
-from diffgen.labels import Picture
 from diffgen.models import bundle
 from diffgen.models.unet import ImageUNet, MaskUNet
-from diffgen.sampling.masks import num_bits
-from diffgen.training.algorithm import ImageSource, MaskSource, Source
-from diffgen.training.loop import Hooks, Place, Trainee, train
+from diffgen.sampling.solvers import log_snr
+from diffgen.training import cost
+from diffgen.training.algorithm import Objective, Source
+from diffgen.training.folder import RunFolder
+from diffgen.training.image_source import Crops, ImageSource, LiveCrops
+from diffgen.training.loop import Place, train
+from diffgen.training.mask_source import MaskSource
+from diffgen.training.peak import peak
+from diffgen.training.reports import Reports
 from diffgen.training.samples import held_out, image_grid, mask_grid
+from diffgen.training.start import init_from
+from diffgen.training.stored import StoredCrops
+from diffgen.training.trainee import Trainee
 
 Which = Literal["image", "mask"]
-BOARD_INTERVAL_S = 0.3
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is told; it travels to other nodes."""
+
+    part: Which
+    data: str
+    run: str
+    settings: dict[str, Any]
+    latents: str | None
+    """Folder of stored latents, if the image model is to be trained on them."""
+    init_from: str | None
+    """Bundle to start from."""
 
 
 def work(task: dict[str, Any]) -> None:
     """One worker of Ray Train; a user's mistake is told to the driver instead of being tried again."""
     import ray
 
+    board = task.pop("board")
     try:
-        _train(task)
+        with tempfile.TemporaryDirectory() as scratch:
+            _train(Task(**task), board, Path(scratch))
     except UserError as error:
-        ray.get(task["board"].tell.remote(failure=str(error)))
+        ray.get(board.tell.remote(failure=str(error)))
 
 
-def _train(task: dict[str, Any]) -> None:
+def _train(task: Task, board: Any, scratch: Path) -> None:
     import ray.train
     from ray.train.torch import get_device, prepare_model
-    from torch.utils.tensorboard import SummaryWriter
 
-    settings, part, run = config.validate(task["settings"]), task["part"], Path(task["run"])
-    torch.set_num_threads(settings.training.threads)
+    settings, run = config.validate(task.settings), RunFolder(task.run)
+    training, part = settings.training, task.part
+    torch.set_num_threads(training.threads)
     torch.manual_seed(settings.seed)
     context = ray.train.get_context()
-    place = Place(context.get_world_rank(), context.get_world_size(), get_device())
-    base = bundle.load(run / "base").to(place.device)
-    unet, source, grid = _subject(part, base, Path(task["data"]), settings)
-    trainee = Trainee(unet.to(place.device), getattr(settings.training, part))
+    place = Place(
+        context.get_world_rank(),
+        context.get_world_size(),
+        get_device(),
+        training.precision == "bf16",
+        training.readers,
+    )
+    base = bundle.load(run.pull("base", scratch)).to(place.device)
+    unet = _unet(task, base, settings)
+    unet.trunk.checkpointing = training.gradient_checkpointing
+    unet = unet.to(place.device)
+    if training.channels_last:
+        unet = unet.to(memory_format=torch.channels_last)
+    trainee = Trainee(unet, getattr(settings.training, part))
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             trainee.read(Path(folder))
-    tell, writer = task["board"].tell.remote, None
+    schedule = DDPMScheduler.from_config(base.schedule)
+    objective = Objective(schedule, settings.diffusion.min_snr, place.device)
+    source, check = (_source(task, base, settings, objective, split) for split in ("train", "test"))
+    reports = Reports(
+        run, part, trainee, place.rank, board, _grid(task, base, settings),
+        _Scalars(task, settings, base, place), training.log_every,
+    )  # fmt: skip
     if place.rank == 0:
-        tell(start=_greeting(part, trainee, place), step=trainee.step)
-        writer = SummaryWriter(str(run / "tensorboard" / part), purge_step=trainee.step)
-    hooks = _hooks(part, run, writer, tell, grid)
-    train(trainee, prepare_model(unet), source, DDPMScheduler.from_config(base.schedule), place, hooks)
-    if writer:
-        writer.close()
+        reports.tell(start=_greeting(part, trainee, place), step=trainee.step)
+    model = prepare_model(torch.compile(unet) if training.compile else unet)
+    try:
+        train(
+            trainee, model, source, check, objective, place, reports.hooks(),
+            training.log_every, training.spike, base.labels.classes if part == "image" else (),
+        )  # fmt: skip
+    finally:
+        reports.close()
 
 
 def _greeting(part: Which, trainee: Trainee, place: Place) -> str:
@@ -68,58 +110,58 @@ def _greeting(part: Which, trainee: Trainee, place: Place) -> str:
     return f"{part} model: {size:.1f} M parameters, {how}, {place.workers} worker(s) on {place.device.type}"
 
 
-def _subject(
-    part: Which, base: bundle.Bundle, data: Path, settings: config.Settings
-) -> tuple[ImageUNet | MaskUNet, Source, Callable[[Any], Picture]]:
-    """The U-Net, its data, and how its samples are drawn."""
-    steps, patches = settings.diffusion.steps, Patches(data, part, cache_mb=settings.training.cache_mb)
-    if part == "mask":
-        p_conditional, classes = settings.training.mask.p_conditional, len(base.labels)
-        source: Source = MaskSource(patches, classes, p_conditional, steps, settings.seed)
-        unet = bundle.new_mask_unet(settings, base.labels, num_bits(classes))
-        return unet, source, lambda unet: mask_grid(unet, base, settings)
-    model, p_conditional = settings.image_model, settings.training.image.p_conditional
-    source = ImageSource(
-        patches, base.codec, model.patch, p_conditional, model.conditioning, steps, settings.seed
-    )
-    test = Patches(data, part, "test")
-    maps = held_out(test if len(test) else patches, settings.image_patch_px)
-    return (
-        bundle.new_image_unet(settings, base.labels),
-        source,
-        lambda unet: image_grid(unet, base, maps, settings),
-    )
+def _unet(task: Task, base: bundle.Bundle, settings: config.Settings) -> Any:
+    unet: ImageUNet | MaskUNet
+    if task.part == "mask":
+        unet = bundle.new_mask_unet(settings, base.labels, base.mask_codec.channels)
+    else:
+        unet = bundle.new_image_unet(settings, base.labels)
+    if task.init_from:
+        source = bundle.load(Path(task.init_from))
+        init_from(unet, task.part, source, base.labels, settings, task.init_from)
+    return unet
 
 
-def _hooks(part: Which, run: Path, writer: Any, tell: Any, grid: Callable[[Any], Picture]) -> Hooks:
-    """Ties the loop to TensorBoard, the driver's bar and Ray Train's checkpoints."""
-    import ray.train
-    from PIL import Image
+def _source(
+    task: Task, base: bundle.Bundle, settings: config.Settings, objective: Objective, split: str
+) -> Source:
+    """The data of a split; where a split is empty, that of the training."""
+    patches = Patches(Path(task.data), task.part, split, settings.training.cache_mb)
+    if not len(patches) and split == "test":
+        return _source(task, base, settings, objective, "train")
+    part, seed = getattr(settings.training, task.part), settings.seed
+    if task.part == "mask":
+        steps = settings.diffusion.steps
+        return MaskSource(patches, base.mask_codec, part.p_conditional, steps, seed)
+    sample = settings.autoencoder.sample
+    crops: Crops = LiveCrops(patches, base.codec, sample)
+    if task.latents:
+        crops = StoredCrops(Path(task.latents), patches, sample)
+    levels = log_snr(objective.schedule.alphas_cumprod.numpy())
+    return ImageSource(crops, settings.image_model, part, base.codec.channels, levels, seed)
 
-    told = 0.0
 
-    def log(step: int, figures: dict[str, float]) -> None:
-        nonlocal told
-        for name, value in figures.items():
-            writer.add_scalar(f"train/{name}", value, step)
-        if time.monotonic() - told > BOARD_INTERVAL_S:
-            told = time.monotonic()
-            tell(step=step, **figures)
+def _grid(task: Task, base: bundle.Bundle, settings: config.Settings) -> Any:
+    """How samples of this model are drawn."""
+    if task.part == "mask":
+        return lambda unet: mask_grid(unet, base, settings)
+    test = Patches(Path(task.data), "image", "test")
+    maps = held_out(test if len(test) else Patches(Path(task.data), "image"), settings.image_patch_px)
+    return lambda unet: image_grid(unet, base, maps, settings)
 
-    def sample(step: int, unet: Any) -> None:
-        picture = grid(unet)
-        writer.add_image("samples", picture, step, dataformats="HWC")
-        (run / "samples").mkdir(exist_ok=True)
-        Image.fromarray(picture).save(run / "samples" / f"{part}-{step:07d}.png")
 
-    def save(step: int, write: Callable[[Path], None]) -> None:
-        if ray.train.get_context().get_world_rank():
-            ray.train.report({"step": step})
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder))
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report({"step": step}, checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:07d}")
-        tell(step=step)
+class _Scalars:
+    """The loop's figures, with FLOP/s and the label shares of the data beside those that were seen."""
 
-    return Hooks(log, save, sample)
+    def __init__(self, task: Task, settings: config.Settings, base: bundle.Bundle, place: Place) -> None:
+        self.flops = cost.flops_a_step(task.part, settings, base.labels) / place.workers
+        name = torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else "cpu"
+        self.peak = peak(name, settings.training.precision)
+        shares = statistics(Path(task.data))["class_shares"]["train"] if task.part == "image" else {}
+        known = 1 - shares.get("unknown", 0.0) or 1.0
+        self.shares = {f"label_share_of_data/{n}": v / known for n, v in shares.items() if n != "unknown"}
+
+    def __call__(self, figures: Mapping[str, float]) -> dict[str, float]:
+        rate = figures["steps_per_s"] * self.flops
+        speed = {"tflop_per_s": rate / 1e12} | ({"share_of_peak": rate / self.peak} if self.peak else {})
+        return {**figures, **speed, **self.shares}

@@ -32,7 +32,9 @@ def make(
             with tarfile.open(folder / shard, "w") as tar:
                 for k in range(count):
                     labelled = kind == "mask" or k < images - unlabelled
-                    side = 2 * settings.image_patch_px if kind == "image" else settings.mask_model.patch
+                    side = (
+                        2 * settings.image_patch_px if kind == "image" else settings.mask_model.patch_pixels
+                    )
                     label_map = np.kron(
                         rng.integers(1, len(labels), (2, 2)), np.ones((side // 2, side // 2))
                     ).astype(np.uint8)

@@ -3,12 +3,20 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 
 from diffgen import config
 from diffgen.errors import UserError
+from diffgen.labels import Labels
 from diffgen.models import bundle
+from diffgen.models.autoencoder import LatentCodec
+from diffgen.models.mask_codec import GreyLatents, LabelBits, build_mask_codec
+from diffgen.sampling.solvers import noise_schedule
+from tests import latent_masks
+from tests.conftest import TINY
 
 
 def test_round_trip(tiny_bundle: Path) -> None:
@@ -22,6 +30,73 @@ def test_round_trip(tiny_bundle: Path) -> None:
         assert torch.equal(tensor, again.image_unet.state_dict()[name])
     assert loaded.facts.patch_by_log_snr == ((None, 8),)
     assert loaded.facts.mask_pixel_px == 16
+
+
+def test_masks_as_latents_round_trip(labels: Labels, tmp_path: Path) -> None:
+    """Their own autoencoder is a component; without weights, the shape of the canvas is known."""
+    folder = latent_masks.make(tmp_path / "bundle", labels)
+    loaded = bundle.load(folder)
+    again = bundle.load(bundle.unpack(bundle.pack(folder), tmp_path / "copy"))
+    assert again.facts == loaded.facts
+    assert (loaded.facts.mask_encoding, loaded.facts.mask_factor, loaded.facts.mask_channels) == (
+        "latents",
+        2,
+        3,
+    )
+    assert (loaded.facts.mask_patch, loaded.facts.mask_patch_pixels) == (8, 16)
+    assert json.loads((folder / "model_index.json").read_text())["mask_autoencoder"][1] == "LinearAutoencoder"
+    for label_map in latent_masks.blobs(3, 16, 5):
+        canvas = loaded.mask_codec.encode(label_map)
+        assert np.array_equal(canvas, again.mask_codec.encode(label_map))
+        assert np.array_equal(loaded.mask_codec.decode(canvas), again.mask_codec.decode(canvas))
+    blank = bundle.load(folder, weights=False).mask_codec
+    assert (blank.channels, blank.factor) == (3, 2)
+
+
+def test_shared_weights_are_stored_once(labels: Labels, tmp_path: Path) -> None:
+    """A pretrained autoencoder serves images and label maps, at two scalings."""
+    torch.manual_seed(0)
+    model = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=4,
+    )  # fmt: skip
+    tree = {
+        "autoencoder": {"kind": "tiny", "source": "somewhere", "factor": 2, "channels": 4},
+        "mask_model": {"encoding": "latents", "factor": 2, "channels": 4},
+    }
+    chosen, codec = config.validate(config.merge(TINY, tree)), LatentCodec(model)
+    masks = build_mask_codec(chosen, codec, latent_masks.blobs(8, 16, 5), labels)
+    schedule = dict(noise_schedule(1000, "squaredcos_cap_v2", "epsilon").config)
+    made = bundle.Bundle(bundle.facts_of(chosen, codec, masks), labels, schedule, codec, mask_codec=masks)
+    bundle.save(made, tmp_path, chosen, "")
+    assert not (tmp_path / "mask_autoencoder").exists()
+    loaded = bundle.load(tmp_path)
+    assert isinstance(loaded.mask_codec, GreyLatents)
+    assert loaded.mask_codec.autoencoder.model is loaded.codec.model
+    assert loaded.codec.mean == [0.0] * 4
+    (label_map,) = latent_masks.blobs(1, 16, 5)
+    assert np.array_equal(loaded.mask_codec.encode(label_map), masks.encode(label_map))
+
+
+def test_bundles_from_before_masks_had_encodings(tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "old")
+    index = json.loads((tmp_path / "old" / "model_index.json").read_text())
+    kept = {
+        name: value
+        for name, value in index.items()
+        if name not in {"mask_encoding", "mask_factor", "mask_channels"} and "mask_latents" not in name
+    }
+    assert len(kept) == len(index) - 5
+    (tmp_path / "old" / "model_index.json").write_text(json.dumps(kept))
+    old = bundle.load(tmp_path / "old")
+    assert old.facts == bundle.load(tiny_bundle).facts
+    assert isinstance(old.mask_codec, LabelBits)
+
+
+def test_wide_patches_are_a_fact(tiny_bundle: Path) -> None:
+    codec = bundle.load(tiny_bundle).codec
+    wide = config.validate(config.merge(TINY, {"image_model": {"context": "wide", "wide_below": -1.5}}))
+    assert bundle.facts_of(wide, codec).patch_by_log_snr == ((-1.5, 16), (None, 8))
 
 
 def test_a_bundle_does_not_know_where_it_lay(

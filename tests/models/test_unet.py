@@ -51,6 +51,36 @@ def test_context_steers_the_mask_model() -> None:
     assert (first - second).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_checkpointing_gives_the_same_gradients(kind: str) -> None:
+    if kind == "image":
+        unet, condition = ImageUNet(channels=3, num_labels=4, **SHAPE), torch.randint(0, 4, (2, 8, 8))
+    else:
+        unet, condition = MaskUNet(channels=3, num_contexts=2, **SHAPE), torch.tensor([0, 2])  # type: ignore[assignment]
+    awake(unet).train()
+    names, (x, t) = sorted(unet.state_dict()), (torch.randn(2, 3, 8, 8), torch.tensor([10, 700]))
+    gradients, saved = [], []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        saved[-1] += tensor.numel()
+        return tensor
+
+    for on in (False, True):
+        unet.trunk.checkpointing = on
+        unet.zero_grad()
+        saved.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            out = unet(x, t, condition)
+        out.square().mean().backward()
+        gradients.append([parameter.grad for parameter in unet.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert all(gradient.abs().max() > 0 for gradient in gradients[0])
+    assert saved[1] < 0.6 * saved[0]
+    assert sorted(unet.state_dict()) == names
+    with torch.no_grad():
+        assert torch.equal(unet(x, t, condition), out)
+
+
 def test_diffusers_layout_round_trip(image_unet: ImageUNet, tmp_path: Path) -> None:
     image_unet.save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -11,25 +11,6 @@ from diffgen.sampling import masks
 maps = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 9))
 
 
-@given(maps, st.integers(10, 40))
-def test_bits_are_lossless(label_map: np.ndarray, classes: int) -> None:
-    """Promise 7, for the mask model's own representation."""
-    bits = masks.to_bits(label_map, classes)
-    assert set(np.unique(bits)) <= {-1.0, 1.0}
-    assert np.array_equal(masks.from_bits(bits, classes), label_map)
-    assert np.array_equal(masks.from_bits(bits * 0.01, classes), label_map)
-
-
-@given(hnp.arrays(np.float32, (3, 4, 4), elements=st.floats(-3, 3, width=32)), st.integers(5, 8))
-def test_any_bits_give_a_class_that_exists(bits: np.ndarray, classes: int) -> None:
-    assert masks.from_bits(bits, classes).max() < classes
-
-
-@pytest.mark.parametrize(("classes", "bits"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (256, 8)])
-def test_number_of_bits(classes: int, bits: int) -> None:
-    assert masks.num_bits(classes) == bits
-
-
 @given(maps, st.integers(1, 20))
 def test_cleaning_leaves_no_small_region_and_no_new_class(label_map: np.ndarray, least: int) -> None:
     from skimage.measure import label
@@ -125,6 +106,35 @@ def test_lines_of_one_mask_pixel_survive() -> None:
     large = whole(label_map, 16)
     assert 14 <= (large[32] == 1).sum() <= 18
     assert 14 <= (large[:, 150] == 2).sum() <= 18
+
+
+@given(maps, st.integers(1, 16))
+def test_no_class_comes_between_others(label_map: np.ndarray, factor: int) -> None:
+    """A pixel has the class of one of the four mask pixels around it, however many classes meet: no bands."""
+    large = whole(label_map, factor)
+    around = []
+    for length in label_map.shape:
+        before = (2 * np.arange(length * factor) + 1 - factor) // (2 * factor)
+        around.append([np.clip(before + step, 0, length - 1) for step in (0, 1)])
+    corners = [label_map[np.ix_(rows, columns)] for rows in around[0] for columns in around[1]]
+    assert np.any([corner == large for corner in corners], axis=0).all()
+
+
+def test_a_disc_stays_round() -> None:
+    """Its border lies within a third of a mask pixel of the circle; nearest pixels leave steps of 0.6."""
+    factor, radius, middle = 16, 10.0, 12.0
+    y, x = np.mgrid[:24, :24] + 0.5
+    label_map = (np.hypot(y - middle, x - middle) < radius).astype(np.uint8)
+    rows, columns = np.mgrid[: 24 * factor, : 24 * factor]
+    distance = np.hypot((rows + 0.5) / factor - middle, (columns + 0.5) / factor - middle) - radius
+
+    def off(large: np.ndarray) -> np.ndarray:
+        return np.abs(distance[large != (distance < 0)])
+
+    smooth, nearest = off(whole(label_map, factor)), off(np.kron(label_map, np.ones((factor, factor))))
+    assert smooth.max() < 0.35
+    assert nearest.max() > 0.55
+    assert smooth.size < 0.75 * nearest.size
 
 
 def test_borders_are_smooth() -> None:

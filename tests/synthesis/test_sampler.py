@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from diffgen.models import bundle
+from diffgen.models.mask_codec import to_bits
 from diffgen.sampling.canvas import NonFiniteError
-from diffgen.sampling.masks import to_bits
 from diffgen.synthesis.leases import Lease
 from diffgen.synthesis.painting import Layout
 from diffgen.synthesis.plan import Plan, make_plan

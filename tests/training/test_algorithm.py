@@ -1,111 +1,56 @@
-from pathlib import Path
+import math
 
-import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from diffgen import config
-from diffgen.data.stream import Patches
-from diffgen.errors import UserError
-from diffgen.labels import Labels
-from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
-from diffgen.sampling.masks import from_bits
 from diffgen.sampling.solvers import noise_schedule
-from diffgen.training import algorithm
-from diffgen.training.algorithm import Batch, ImageSource, MaskSource, loss
-from tests.data import prepared
+from diffgen.training.algorithm import Batch, Objective, draw_timestep, share
+
+SIDES = st.lists(st.sampled_from([8, 16]), min_size=4, max_size=40)
 
 
-@pytest.fixture(scope="module")
-def folder(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepared.make(tmp_path_factory.mktemp("data"), tiny, labels)
-
-
-@pytest.fixture(scope="module")
-def codec() -> LatentCodec:
-    return LatentCodec(LinearAutoencoder.fit(torch.rand(1, 3, 32, 32), 4, 4))
-
-
-def image_source(folder: Path, codec: LatentCodec, p: float = 0.5, how: str = "per_label") -> ImageSource:
-    return ImageSource(Patches(folder, "image"), codec, 8, p, how, 1000, seed=3)
-
-
-def test_shapes(folder: Path, codec: LatentCodec) -> None:
-    batch = image_source(folder, codec).batch(0, range(5))
-    assert batch.clean.shape == batch.noise.shape == (5, 4, 8, 8)
-    assert batch.condition.shape == (5, 8, 8)
-    assert batch.timestep.shape == (5,)
-
-
-@pytest.mark.parametrize("workers", [2, 4])
-def test_data_order_does_not_depend_on_the_workers(folder: Path, codec: LatentCodec, workers: int) -> None:
-    source = image_source(folder, codec)
-    whole = source.batch(11, range(8))
-    for rank in range(workers):
-        share = source.batch(11, range(rank, 8, workers))
-        for name in ("clean", "condition", "timestep", "noise"):
-            torch.testing.assert_close(getattr(share, name), getattr(whole, name)[rank::workers])
-    assert not torch.equal(source.batch(12, range(8)).noise, whole.noise)
-
-
-@pytest.mark.parametrize(("p", "share"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])
-def test_eq_9_mixes_labelled_and_unlabelled(
-    folder: Path, codec: LatentCodec, p: float, share: float, monkeypatch: pytest.MonkeyPatch
+@given(SIDES, st.integers(1, 4), st.one_of(st.none(), st.integers(1, 9)))
+def test_every_sample_is_in_one_micro_batch_of_one_worker(
+    sides: list[int], workers: int, micro_batch: int | None
 ) -> None:
-    """With p_conditional from the labelled data with its label, else ∅ from the unlabelled data."""
-    monkeypatch.setattr(algorithm, "TRIES", 1)  # one reading a sample, so that readings can be counted
-    source = image_source(folder, codec, p)
-    numbers: list[int] = []
-    read = source.patches.picture
-    source.patches.picture = lambda number: numbers.append(number) or read(number)  # type: ignore[method-assign, func-returns-value]
-    maps = source.batch(0, range(300)).condition
-    conditional = maps.flatten(1).any(1)
-    assert float(conditional.float().mean()) == pytest.approx(share, abs=0.1)
-    labelled = np.isin(numbers, source.patches.labelled)
-    assert np.array_equal(labelled, labelled & (np.array(numbers) < 4))
-    assert labelled.mean() == pytest.approx(share, abs=0.1)
-    assert not conditional[~torch.from_numpy(labelled)].any()
+    pieces = [share(sides, rank, workers, micro_batch) for rank in range(workers)]
+    assert sorted(j for own in pieces for piece in own for j in piece) == list(range(len(sides)))
+    for own in pieces:
+        assert own, "no worker is idle"
+        for piece in own:
+            assert len({sides[j] for j in piece}) == 1
+            if micro_batch is not None:
+                area = sum((sides[j] // min(sides)) ** 2 for j in piece)
+                assert area <= max(micro_batch, 4)
 
 
-def test_per_label_shows_one_label_and_joint_all(folder: Path, codec: LatentCodec) -> None:
-    one = image_source(folder, codec, 1.0).batch(0, range(40)).condition
-    assert all(len(set(m.unique().tolist()) - {0}) <= 1 for m in one)
-    joint = image_source(folder, codec, 1.0, "joint").batch(0, range(40)).condition
-    assert any(len(set(m.unique().tolist()) - {0}) > 1 for m in joint)
+@given(SIDES, st.integers(2, 4))
+def test_wide_patches_are_dealt_evenly(sides: list[int], workers: int) -> None:
+    wide = [sum(sides[j] == 16 for p in share(sides, r, workers, None) for j in p) for r in range(workers)]
+    assert max(wide) - min(wide) <= 1
 
 
-def test_classes_are_drawn_by_turns(folder: Path, codec: LatentCodec) -> None:
-    source = image_source(folder, codec, 1.0)
-    maps = source.batch(1, range(400)).condition
-    assert maps.flatten(1).any(1).all(), "a class that is drawn is in the crop"
-    drawn = [int(m.max()) for m in maps]
-    counts = np.bincount(drawn, minlength=5)[source.classes]
-    assert counts.min() > 0.5 * counts.mean()
+def test_time_steps_are_uniform_and_repeat() -> None:
+    drawn = [draw_timestep(0, 3, j, 10)[0] for j in range(2000)]
+    assert drawn == [draw_timestep(0, 3, j, 10)[0] for j in range(2000)]
+    counts = torch.bincount(torch.tensor(drawn), minlength=10)
+    assert counts.min() > 150
+    assert counts.max() < 250
 
 
-def test_mask_source_gives_bits_and_contexts(folder: Path) -> None:
-    source = MaskSource(Patches(folder, "mask"), 5, 0.5, 1000, seed=1)
-    batch = source.batch(0, range(200))
-    assert set(batch.clean.unique().tolist()) == {-1.0, 1.0}
-    assert set(batch.condition.tolist()) == {0, 1, 2}
-    assert float((batch.condition == 0).float().mean()) == pytest.approx(0.5, abs=0.12)
-    labels = from_bits(batch.clean[0].numpy(), 5)
-    assert labels.min() >= 1
-    assert labels.max() <= 4
-
-
-def test_empty_sources_are_named(folder: Path, codec: LatentCodec) -> None:
-    nothing = Patches(folder, "mask", "no such split")
-    with pytest.raises(UserError, match="no label maps for the mask model"):
-        MaskSource(nothing, 5, 0.5, 1000, 0)
-    with pytest.raises(UserError, match="no image patches"):
-        ImageSource(nothing, codec, 8, 0.5, "joint", 1000, 0)
+def batch_at(timesteps: list[int]) -> Batch:
+    torch.manual_seed(0)
+    n = len(timesteps)
+    return Batch(torch.randn(n, 1, 4, 4), torch.zeros(n), torch.tensor(timesteps), torch.randn(n, 1, 4, 4))
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_loss_is_zero_for_the_right_answer(prediction: str) -> None:
+@pytest.mark.parametrize("min_snr", [None, 5.0])
+def test_loss_is_zero_for_the_right_answer(prediction: str, min_snr: float | None) -> None:
     schedule = noise_schedule(1000, "squaredcos_cap_v2", prediction)
-    batch = Batch(torch.randn(2, 1, 4, 4), torch.zeros(2), torch.tensor([100, 900]), torch.randn(2, 1, 4, 4))
+    batch = batch_at([100, 900])
     gamma = schedule.alphas_cumprod[batch.timestep].sqrt().view(-1, 1, 1, 1)
     sigma = (1 - gamma**2).sqrt()
 
@@ -115,5 +60,34 @@ def test_loss_is_zero_for_the_right_answer(prediction: str) -> None:
         v = gamma * batch.noise - sigma * batch.clean
         return {"epsilon": batch.noise, "sample": batch.clean, "v_prediction": v}[prediction]
 
-    assert float(loss(oracle, schedule, batch)) < 1e-9
-    assert float(loss(lambda *_: torch.zeros(2, 1, 4, 4), schedule, batch)) > 0.1
+    objective = Objective(schedule, min_snr)
+    assert float(objective(oracle, batch).samples.max()) < 1e-9
+    wrong = objective(lambda *_: torch.zeros(2, 1, 4, 4), batch)
+    assert float(wrong.samples.min()) > 1e-4
+    assert wrong.pixels.shape == (2, 4, 4)
+
+
+def test_min_snr_weighs_all_predictions_as_one_of_z_0() -> None:
+    """A given error of z_0 costs min(SNR, γ) times its square, whatever is predicted."""
+    batch, error = batch_at([50, 500, 950]), 0.1
+    losses = {}
+    for prediction in ("epsilon", "v_prediction", "sample"):
+        schedule = noise_schedule(1000, "squaredcos_cap_v2", prediction)
+        gamma = schedule.alphas_cumprod[batch.timestep].sqrt().view(-1, 1, 1, 1)
+        sigma = (1 - gamma**2).sqrt()
+        clean = batch.clean + error
+        noisy = gamma * batch.clean + sigma * batch.noise
+        noise = (noisy - gamma * clean) / sigma
+        told = {"epsilon": noise, "sample": clean, "v_prediction": gamma * noise - sigma * clean}[prediction]
+        losses[prediction] = Objective(schedule, 5.0)(lambda *_, told=told: told, batch).samples
+    snr = (gamma / sigma).flatten() ** 2
+    for loss in losses.values():
+        torch.testing.assert_close(loss, snr.clamp(max=5) * error**2, rtol=1e-3, atol=1e-6)
+
+
+def test_a_schedule_that_ends_in_pure_noise_has_finite_weights() -> None:
+    schedule = noise_schedule(1000, "squaredcos_cap_v2", "v_prediction", zero_terminal_snr=True)
+    assert float(schedule.alphas_cumprod[-1]) == 0
+    objective = Objective(schedule, 5.0)
+    assert bool(torch.isfinite(objective.weight).all())
+    assert math.isfinite(float(objective(lambda *_: torch.zeros(1, 1, 4, 4), batch_at([999])).samples))

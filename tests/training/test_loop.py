@@ -1,5 +1,5 @@
-import os
-import pickle
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ from diffgen.data.stream import Patches
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
+from diffgen.models.mask_codec import LabelBits
 from diffgen.sampling.solvers import noise_schedule
-from diffgen.training.algorithm import Batch, MaskSource
-from diffgen.training.loop import STATE, Hooks, Place, Trainee, train
+from diffgen.training.algorithm import Batch, Objective
+from diffgen.training.loop import SPIKE_OF, SPIKE_OVER, Hooks, Place, Wish, train
+from diffgen.training.mask_source import MaskSource
+from diffgen.training.trainee import Trainee
 from tests.data import prepared
 
-SCHEDULE = noise_schedule(1000, "squaredcos_cap_v2", "epsilon")
+OBJECTIVE = Objective(noise_schedule(1000, "squaredcos_cap_v2", "epsilon"))
 
 
 def trainee(tiny: config.Settings, labels: Labels, **part: Any) -> Trainee:
@@ -28,54 +31,70 @@ def trainee(tiny: config.Settings, labels: Labels, **part: Any) -> Trainee:
 @pytest.fixture(scope="module")
 def source(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.TempPathFactory) -> MaskSource:
     folder = prepared.make(tmp_path_factory.mktemp("data"), tiny, labels)
-    return MaskSource(Patches(folder, "mask"), len(labels), 0.5, 1000, seed=0)
+    return MaskSource(Patches(folder, "mask"), LabelBits(len(labels)), 0.5, 1000, seed=0)
 
 
-def hooks(losses: list[float], folder: Path | None = None, samples: list[int] | None = None) -> Hooks:
-    def save(step: int, write: Any) -> None:
-        if folder is not None:
-            (folder / str(step)).mkdir()
-            write(folder / str(step))
+def losses_of(made: Trainee, source: Any, place: Place | None = None, **hooks: Any) -> list[float]:
+    losses: list[float] = []
 
-    return Hooks(
-        lambda step, figures: losses.append(figures["loss"]),  # noqa: ARG005
-        save,
-        lambda step, unet: samples.append(step) if samples is not None else None,  # noqa: ARG005
-    )
+    def log(step: int, figures: dict[str, float]) -> None:
+        del step
+        losses.append(figures["loss"])
+
+    train(made, made.unet, source, source, OBJECTIVE, place or Place(), Hooks(log=log, **hooks))
+    return losses
 
 
 class Fixed:
-    """The same batch in every step."""
+    """The same batch in every step, or one that a function makes of it."""
 
-    def __init__(self, source: MaskSource) -> None:
-        self.made = source.batch(0, range(8))
+    def __init__(self, source: MaskSource, change: Any = None) -> None:
+        self.made, self.change = source.batch(0, range(8)), change
 
-    def batch(self, step: int, samples: range) -> Batch:
-        del step, samples
-        return self.made
+    def sides(self, step: int, batch: int) -> list[int]:
+        del step
+        return [8] * batch
+
+    def batch(self, step: int, samples: Sequence[int]) -> Batch:
+        rows = [j % 8 for j in samples]
+        made = self.made
+        part = Batch(made.clean[rows], made.condition[rows], made.timestep[rows], made.noise[rows])
+        return self.change(step, part) if self.change else part
 
 
 def test_loss_falls_on_a_fixed_batch(tiny: config.Settings, labels: Labels, source: MaskSource) -> None:
-    losses: list[float] = []
-    made = trainee(tiny, labels, steps=80, batch=8, lr=5e-3)
-    train(made, made.unet, Fixed(source), SCHEDULE, Place(), hooks(losses))
+    losses = losses_of(trainee(tiny, labels, steps=80, batch=8, lr=5e-3), Fixed(source))
     assert len(losses) == 80
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+@pytest.mark.parametrize(("micro_batch", "readers"), [(1, 0), (3, 2), (8, 1)])
+def test_micro_batches_and_readers_change_nothing(
+    tiny: config.Settings, labels: Labels, source: MaskSource, micro_batch: int, readers: int
+) -> None:
+    whole = losses_of(trainee(tiny, labels, steps=6, batch=8), source)
+    parts = trainee(tiny, labels, steps=6, batch=8, micro_batch=micro_batch)
+    assert losses_of(parts, source, Place(readers=readers)) == pytest.approx(whole, rel=1e-4)
 
 
 def test_a_resumed_run_takes_the_same_steps(
     tiny: config.Settings, labels: Labels, source: MaskSource, tmp_path: Path
 ) -> None:
-    part = {"steps": 8, "batch": 4, "checkpoint_every": 4, "sample_every": 4}
-    whole, rest, sampled = list[float](), list[float](), list[int]()
+    part = {"steps": 8, "batch": 4, "checkpoint_every": 4, "sample_every": 4, "ema_every": 2}
+    sampled, held_out = list[int](), list[float]()
     one = trainee(tiny, labels, **part)
-    train(one, one.unet, source, SCHEDULE, Place(), hooks(whole, tmp_path, sampled))
+
+    def save(step: int, loss: float) -> None:
+        held_out.append(loss)
+        one.write(tmp_path / str(step))
+
+    whole = losses_of(one, source, save=save, sample=lambda step, unet: sampled.append(step))  # noqa: ARG005
     other = trainee(tiny, labels, **part)
     other.read(tmp_path / "4")
     assert other.step == 4
-    train(other, other.unet, source, SCHEDULE, Place(), hooks(rest))
-    assert rest == whole[4:]
+    assert losses_of(other, source) == whole[4:]
     assert sampled == [4, 8]
+    assert all(0 < loss < 10 for loss in held_out)
     for mine, theirs in zip(one.ema.shadow_params, other.ema.shadow_params, strict=True):
         assert torch.equal(mine, theirs)
 
@@ -90,39 +109,61 @@ def test_samples_come_from_the_averaged_weights(
         del step
         seen.extend(parameter.detach().clone() for parameter in unet.parameters())
 
-    train(made, made.unet, source, SCHEDULE, Place(), Hooks(lambda *_: None, lambda *_: None, sample))
+    losses_of(made, source, sample=sample)
     assert all(torch.equal(a, b) for a, b in zip(seen, made.ema.shadow_params, strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(seen, made.unet.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_wish_is_carried_out_in_its_step(
+    tiny: config.Settings, labels: Labels, source: MaskSource, stop: bool
+) -> None:
+    saved: list[int] = []
+    made = trainee(tiny, labels, steps=6, batch=4, checkpoint_every=100)
+
+    def wish() -> Wish:
+        return Wish(save=not stop, stop=stop) if made.step == 2 else Wish()
+
+    hooks = Hooks(save=lambda step, loss: saved.append(step), wish=wish)  # noqa: ARG005
+    finished = train(made, made.unet, source, source, OBJECTIVE, Place(), hooks)
+    assert finished is not stop
+    assert saved == ([3] if stop else [3, 6])
 
 
 def test_not_finite_stops_with_a_line(tiny: config.Settings, labels: Labels, source: MaskSource) -> None:
     made = trainee(tiny, labels, steps=4, batch=4)
     next(made.unet.parameters()).data.fill_(float("nan"))
-    with pytest.raises(UserError, match="not finite in step 1"):
-        train(made, made.unet, source, SCHEDULE, Place(), hooks([]))
+    with pytest.raises(UserError, match=r"not finite in step 1; the last checkpoint is kept"):
+        losses_of(made, source)
+    assert made.step == 0, "no step is taken with it"
 
 
-def test_optimiser_state_is_not_unpickled(
-    tiny: config.Settings, labels: Labels, source: MaskSource, tmp_path: Path
+def test_a_spike_stops_with_a_line(tiny: config.Settings, labels: Labels, source: MaskSource) -> None:
+    begin = SPIKE_OF + SPIKE_OVER + 5
+
+    def change(step: int, batch: Batch) -> Batch:
+        return batch if step < begin else Batch(batch.clean, batch.condition, batch.timestep, 9 * batch.noise)
+
+    made = trainee(tiny, labels, steps=200, batch=4, lr=1e-5)
+    with pytest.raises(UserError, match=r"the loss rose from .* \(training\.spike 10\)"):
+        train(made, made.unet, Fixed(source, change), source, OBJECTIVE, Place(), Hooks(), spike=10.0)
+    assert begin < made.step < begin + SPIKE_OF
+    single = trainee(tiny, labels, steps=160, batch=4, lr=1e-5)
+    one = Fixed(source, lambda step, batch: change(begin if step == begin else 0, batch))
+    assert train(single, single.unet, one, source, OBJECTIVE, Place(), Hooks(), spike=10.0), "one is none"
+
+
+def test_entries_are_means_of_the_steps_between(
+    tiny: config.Settings, labels: Labels, source: MaskSource
 ) -> None:
-    """Promise 8: a state file that would run code is refused."""
-    made = trainee(tiny, labels, steps=1, batch=4)
-    train(made, made.unet, source, SCHEDULE, Place(), hooks([], tmp_path))
-    mark = tmp_path / "it ran"
-    torch.save({"optimizer": Evil(str(mark))}, tmp_path / "1" / STATE)
-    with pytest.raises(pickle.UnpicklingError):
-        made.read(tmp_path / "1")
-    assert not mark.exists()
-
-
-class Evil:
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self):  # type: ignore[no-untyped-def]
-        return os.mkdir, (self.path,)
-
-
-def test_workers_share_a_batch() -> None:
-    shares = [Place(rank, 4).share(10) for rank in range(4)]
-    assert sorted(number for share in shares for number in share) == list(range(10))
+    entries: dict[int, dict[str, float]] = {}
+    made = trainee(tiny, labels, steps=7, batch=4)
+    hooks = Hooks(log=lambda step, figures: entries.update({step: figures}))
+    train(made, made.unet, source, source, OBJECTIVE, Place(), hooks, log_every=3)
+    each = losses_of(trainee(tiny, labels, steps=7, batch=4), source)
+    assert list(entries) == [3, 6, 7]
+    assert entries[6]["loss"] == pytest.approx(sum(each[3:6]) / 3)
+    assert entries[7]["loss"] == pytest.approx(each[6])
+    assert all(math.isfinite(value) for figures in entries.values() for value in figures.values())
+    assert 0 < entries[3]["data_wait_share"] < 1
+    assert entries[3]["images_per_s"] == pytest.approx(4 * entries[3]["steps_per_s"])

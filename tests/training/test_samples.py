@@ -7,6 +7,7 @@ from diffgen.data.stream import Patches
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.training.samples import COUNT, held_out, image_grid, mask_grid
+from tests import latent_masks
 from tests.data import prepared
 
 
@@ -23,6 +24,16 @@ def test_grids(tiny: config.Settings, labels: Labels, tiny_bundle: Path, tmp_pat
     again = image_grid(loaded.image_unet, loaded, maps, tiny)
     assert np.array_equal(grid, again), "fixed seeds"
     assert mask_grid(loaded.mask_unet, loaded, tiny).shape == (2 * 32, 4 * 32, 3)
+
+
+def test_a_grid_of_masks_that_are_latents(labels: Labels, tmp_path: Path) -> None:
+    """As large as one of bits would be, or a mask pixel a pixel: here 8 latent pixels of two, twice."""
+    loaded = bundle.load(latent_masks.make(tmp_path, labels))
+    assert loaded.mask_unet is not None
+    grid = mask_grid(loaded.mask_unet, loaded, latent_masks.settings())
+    assert grid.shape == (2 * 32, 4 * 32, 3)
+    assert {tuple(colour) for colour in grid.reshape(-1, 3).tolist()} <= set(labels.colours)
+    assert np.array_equal(grid, mask_grid(loaded.mask_unet, loaded, latent_masks.settings()))
 
 
 def test_without_labels_the_maps_are_unknown(tiny: config.Settings, labels: Labels, tmp_path: Path) -> None:

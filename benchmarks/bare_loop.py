@@ -1,0 +1,125 @@
+"""What the benchmark of training holds the command against: loops with nothing in them but the work."""
+
+import multiprocessing
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+
+from diffgen import config
+from diffgen.data.stream import Patches
+from diffgen.labels import Labels
+from diffgen.models import autoencoder, bundle
+from diffgen.models.autoencoder import LatentCodec
+from diffgen.sampling.decode import from_picture
+from diffgen.sampling.masks import on_grid
+from diffgen.sampling.solvers import noise_schedule
+from diffgen.training.latent_shards import BATCH_PIXELS
+
+
+@dataclass(frozen=True)
+class Stock:
+    """All training patches in memory."""
+
+    latents: Tensor
+    """(N, C, H, W)"""
+    maps: Tensor
+    """(N, H, W), on the latent grid"""
+    labels: Labels
+
+
+def stored(data: Path, settings: config.Settings) -> Stock:
+    """The training patches of the commonest size."""
+    patches = Patches(data, "image")
+    sizes = [(row["height"], row["width"]) for row in patches.rows]
+    size = max(set(sizes), key=sizes.count)
+    chosen = [number for number in range(len(patches)) if sizes[number] == size]
+    images = torch.from_numpy(np.stack([from_picture(patches.picture(n)) for n in chosen]))
+    codec = autoencoder.build(settings.autoencoder, [images[:64]])
+    latents = torch.cat([codec.encode(part) for part in images.split(16)])
+    blank = np.zeros(size, np.uint8)
+    maps = [patches.label_map(n) if patches.rows[n]["labelled"] else blank for n in chosen]
+    grids = np.stack([on_grid(label_map, codec.factor) for label_map in maps])
+    return Stock(latents, torch.from_numpy(grids), patches.labels)
+
+
+def loop_rate(settings: config.Settings, stock: Stock, workers: int, steps: int) -> float:
+    """Steps a second of the loop in so many processes."""
+    context = multiprocessing.get_context("spawn")
+    answers: Any = context.SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = f"file://{folder}/meeting"
+        told = (settings, stock, workers, steps, meeting, answers)
+        processes = [context.Process(target=loop, args=(rank, *told), daemon=True) for rank in range(workers)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+    if any(process.exitcode for process in processes):
+        raise SystemExit("the bare loop failed")
+    return steps / max(answers.get() for _ in processes)
+
+
+def loop(
+    rank: int, settings: config.Settings, stock: Stock, workers: int, steps: int, meeting: str, answers: Any
+) -> None:
+    """The shortest honest loop: one process of it; puts the seconds of `steps` steps, after two more."""
+    torch.set_num_threads(settings.training.threads)
+    torch.manual_seed(rank)
+    part, diffusion, side = settings.training.image, settings.diffusion, settings.image_model.patch
+    unet = bundle.new_image_unet(settings, stock.labels)
+    model: nn.Module = unet
+    if workers > 1:
+        torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=workers)
+        model = nn.parallel.DistributedDataParallel(unet)
+    schedule: DDPMScheduler = noise_schedule(diffusion.steps, diffusion.schedule, diffusion.prediction)
+    optimizer = AdamW(unet.parameters(), part.lr, part.betas, weight_decay=part.weight_decay)
+    rate = OneCycleLR(optimizer, part.lr, total_steps=steps + 3, cycle_momentum=False)
+    average = EMAModel(unet.parameters(), decay=part.ema, use_ema_warmup=True)
+    latents, maps = stock.latents, stock.maps
+    batch, room = part.batch // workers, latents.shape[-1] - side + 1
+    began = 0.0
+    for step in range(steps + 2):
+        if step == 2:
+            began = time.perf_counter()
+        drawn = (torch.randint(end, (batch,)).tolist() for end in (len(latents), room, room))
+        boxes = [(n, slice(y, y + side), slice(x, x + side)) for n, y, x in zip(*drawn, strict=True)]
+        clean = torch.stack([latents[n, :, rows, columns] for n, rows, columns in boxes])
+        labels_of = torch.stack([maps[n, rows, columns] for n, rows, columns in boxes])
+        labels_of *= (torch.rand(batch, 1, 1) < part.p_conditional).to(torch.uint8)
+        t, noise = torch.randint(diffusion.steps, (batch,)), torch.randn_like(clean)
+        targets = {"epsilon": noise, "sample": clean, "v_prediction": schedule.get_velocity(clean, noise, t)}
+        predicted = model(schedule.add_noise(clean, noise, t), t, labels_of)
+        loss = F.mse_loss(predicted, targets[diffusion.prediction])
+        loss.backward()
+        nn.utils.clip_grad_norm_(unet.parameters(), part.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        rate.step()
+        average.step(unet.parameters())
+    answers.put(time.perf_counter() - began)
+    if workers > 1:
+        torch.distributed.destroy_process_group()
+
+
+def bare_encoder(codec: LatentCodec, images: Tensor, threads: int, seconds: float) -> float:
+    """Images a second of the autoencoder alone, in batches as the command's."""
+    torch.set_num_threads(threads)
+    batches = images.split(max(1, BATCH_PIXELS["cpu"] // (images.shape[-1] * images.shape[-2])))
+    codec.moments(batches[0])
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        batch = batches[done // len(batches[0]) % len(batches)]
+        codec.moments(batch)
+        done += len(batch)
+    return done / (time.perf_counter() - began)

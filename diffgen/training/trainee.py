@@ -1,0 +1,100 @@
+"""One U-Net in training, with all that its next step depends on, and how that goes to disk and back."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.training_utils import EMAModel
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
+
+from diffgen import config
+
+WEIGHTS, AVERAGED = "unet", "unet_averaged"
+STATE, PROGRESS = "state.pt", "progress.json"
+
+
+class Trainee:
+    """One U-Net with its optimiser, learning-rate schedule and moving average."""
+
+    def __init__(self, unet: Any, part: config.Part) -> None:
+        self.unet, self.part, self.step = unet, part, 0
+        make = AdamW if part.optimizer == "adamw" else Adam
+        self.optimizer: Optimizer = make(
+            unet.parameters(), lr=part.lr, betas=part.betas, weight_decay=part.weight_decay
+        )
+        total = part.steps + 1
+        rising = max(part.warmup, 2 / total)  # of a shorter rise OneCycleLR divides by zero
+        self.rate = OneCycleLR(
+            self.optimizer, part.lr, total_steps=total, pct_start=rising, cycle_momentum=False
+        )
+        self.ema = _average(unet, part)
+
+    def advance(self) -> float:
+        """One step of the optimiser by the gradients that are there; the rate that it was taken with."""
+        rate = float(self.rate.get_last_lr()[0])
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.rate.step()
+        self.step += 1
+        if self.step % self.part.ema_every == 0:
+            self.ema.step(self.unet.parameters())
+        return rate
+
+    def write(self, folder: Path) -> None:
+        """Both sets of weights as safetensors, the rest as tensors that load with `weights_only=True`."""
+        self.unet.save_pretrained(folder / WEIGHTS)
+        self.averaged(lambda unet: unet.save_pretrained(folder / AVERAGED))
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "rate": self.rate.state_dict(),
+            "averaged_steps": self.ema.optimization_step,
+        }
+        torch.save(state, folder / STATE)
+        (folder / PROGRESS).write_text(json.dumps({"step": self.step}))
+
+    def read(self, folder: Path) -> None:
+        """Go on from a checkpoint."""
+        read = partial(type(self.unet).from_pretrained, use_safetensors=True, low_cpu_mem_usage=False)
+        self.unet.load_state_dict(read(folder / WEIGHTS).state_dict())
+        device = next(self.unet.parameters()).device
+        state = torch.load(folder / STATE, map_location=device, weights_only=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rate.load_state_dict(state["rate"])
+        self.ema.shadow_params = [p.detach().to(device) for p in read(folder / AVERAGED).parameters()]
+        self.ema.optimization_step = state["averaged_steps"]
+        self.step = json.loads((folder / PROGRESS).read_text())["step"]
+
+    def averaged(self, run: Callable[[Any], None]) -> None:
+        """Call `run` with the averaged weights in place of the trained ones."""
+        self.ema.store(self.unet.parameters())
+        self.ema.copy_to(self.unet.parameters())
+        self.unet.eval()
+        try:
+            run(self.unet)
+        finally:
+            self.ema.restore(self.unet.parameters())
+            self.unet.train()
+
+
+def _average(unet: Any, part: config.Part) -> EMAModel:
+    """A moving average of growing decay up to `ema`, or the power-function average of a relative width.
+
+    A decay of 1 − (1 + s/(γ+1))⁻¹ is, for large s, the 1 − (γ+1)/s of Karras et al. (2024, eq. 127).
+    """
+    if part.ema_length is None:
+        return EMAModel(unet.parameters(), decay=part.ema, use_ema_warmup=True, power=2 / 3)
+    width = power_exponent(part.ema_length) + 1
+    return EMAModel(unet.parameters(), decay=1.0, use_ema_warmup=True, inv_gamma=width, power=1.0)
+
+
+def power_exponent(length: float) -> float:
+    """γ of a relative width σ_rel = √(γ+1) / ((γ+2) √(γ+3)) (Karras et al., 2024, eq. 126)."""
+    inverse = length**-2
+    # σ⁻² (γ+1) = (γ+2)² (γ+3)
+    roots = np.roots([1, 7, 16 - inverse, 12 - inverse])
+    return float(roots.real.max())

@@ -1,0 +1,174 @@
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from torch import nn
+
+from diffgen import config
+from diffgen.labels import Labels
+from diffgen.models import bundle
+from diffgen.models.unet import MaskUNet
+from diffgen.sampling.solvers import log_snr, noise_schedule
+from diffgen.training.cost import dry_run, flops_a_step, measure, time_a_step, wide_share
+from diffgen.training.memory import example
+from tests.conftest import TINY
+
+
+def changed(**sections: dict[str, Any]) -> config.Settings:
+    return config.validate(config.merge(TINY, sections))
+
+
+def test_parameters_at_the_papers_widths(labels: Labels) -> None:
+    """The totals of the module's table, beside 172.1 M and 38.4 M of the paper's code."""
+    paper = config.load("paper")
+    assert (paper.mask_model.width, paper.mask_model.multipliers) == (64, (1, 2, 4, 8))
+    with torch.device("meta"):
+        image = bundle.new_image_unet(paper, labels)
+        mask = MaskUNet(4, 2, 16, 64, (1, 2, 4, 8), 2, (16, 8, 4, 2))
+    assert sum(p.numel() for p in image.parameters()) == pytest.approx(241.1e6, abs=5e4)
+    assert sum(p.numel() for p in mask.parameters()) == pytest.approx(59.8e6, abs=5e4)
+
+
+@pytest.mark.parametrize("part", ["image", "mask"])
+def test_flops_are_those_of_the_convolutions_and_little_more(part: Any, labels: Labels) -> None:
+    """2 · k² · inputs a value of a convolution's output, and twice that again in the backward pass."""
+    settings = changed(**{f"{part}_model": {"width": 32}})
+    counted, unet = 0.0, bundle.new_image_unet(settings, labels)
+    if part == "mask":
+        unet = bundle.new_mask_unet(settings, labels, 3)  # type: ignore[assignment]
+
+    def count(layer: nn.Module, _: Any, out: torch.Tensor) -> None:
+        nonlocal counted
+        assert isinstance(layer, nn.Conv2d)
+        counted += 2 * out.numel() * layer.in_channels * layer.kernel_size[0] ** 2
+
+    for layer in unet.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    unet(*example(unet, 1, torch.device("cpu")))
+    cost = measure(part, settings, labels)
+    assert 0.97 * 3 * counted < cost.flops_a_patch < 1.2 * 3 * counted
+    assert cost.parameters == sum(p.numel() for p in unet.parameters())
+
+
+def test_four_times_the_area_costs_four_times(labels: Labels) -> None:
+    """What a wide crop is counted as."""
+    small = changed(image_model={"width": 32})
+    large = changed(image_model={"width": 32, "patch": 16, "attention": [8]})
+    ratio = measure("image", large, labels).flops_a_patch / measure("image", small, labels).flops_a_patch
+    assert 3.8 < ratio <= 4
+
+
+@given(
+    below=st.floats(-8, 8),
+    p_wide=st.floats(0, 1),
+    schedule=st.sampled_from(["linear", "scaled_linear", "squaredcos_cap_v2"]),
+)
+def test_wide_share_is_that_of_the_time_steps(below: float, p_wide: float, schedule: str) -> None:
+    settings = changed(
+        image_model={"context": "wide", "wide_below": below, "p_wide": p_wide},
+        diffusion={"schedule": schedule},
+    )
+    levels = log_snr(noise_schedule(1000, schedule, "epsilon").alphas_cumprod.numpy())
+    assert wide_share(settings) == pytest.approx(
+        np.mean([p_wide if level < below else 0 for level in levels])
+    )
+
+
+def test_wide_share_at_its_ends() -> None:
+    assert wide_share(changed(image_model={"context": "fixed", "wide_below": 100.0})) == 0
+    wide = {"context": "wide", "p_wide": 1.0, "wide_below": 100.0}
+    assert wide_share(changed(image_model=wide)) == 1
+    terminal = {"zero_terminal_snr": True, "prediction": "v_prediction"}
+    lowest = changed(image_model=wide | {"wide_below": -100.0}, diffusion=terminal)
+    assert wide_share(lowest) == pytest.approx(1 / 1000)
+
+
+def test_a_step_is_its_samples(labels: Labels) -> None:
+    settings = changed(image_model={"context": "wide", "p_wide": 1.0, "wide_below": 0.0})
+    cost, share = measure("image", settings, labels), wide_share(settings)
+    assert 0.4 < share < 0.6
+    assert cost.flops_a_step == pytest.approx(4 * cost.flops_a_patch * (1 - share + 4 * share))
+    assert flops_a_step("image", settings, labels) == cost.flops_a_step
+    assert cost.flops == 4 * cost.flops_a_step
+    assert measure("mask", settings, labels).wide_share == 0
+
+
+@pytest.mark.parametrize(
+    ("batch", "workers", "micro_batch", "context", "taken"),
+    [
+        (64, 1, None, "fixed", 64),
+        (64, 4, None, "fixed", 16),
+        (65, 4, None, "fixed", 17),
+        (64, 4, 8, "fixed", 8),
+        (64, 4, 32, "fixed", 16),
+        (64, [2, 4], None, "fixed", 32),
+        (64, 4, 8, "wide", 8),
+        (64, 4, 2, "wide", 4),
+        (64, 4, None, "wide", 64),
+    ],
+)
+def test_patches_a_worker_takes_at_a_time(
+    batch: int, workers: Any, micro_batch: int | None, context: str, taken: int, labels: Labels
+) -> None:
+    """Wide ones count as four; here all samples are wide."""
+    settings = changed(
+        image_model={"context": context, "p_wide": 1.0, "wide_below": 100.0},
+        training={"workers": workers, "image": {"batch": batch, "micro_batch": micro_batch}},
+    )
+    assert measure("image", settings, labels).micro_batch == taken
+
+
+def test_memory_and_time_of_more_workers(labels: Labels) -> None:
+    one, two = (measure("image", changed(training={"workers": n}), labels) for n in (1, 2))
+    assert one.state_bytes == 20 * one.parameters
+    assert two.state_bytes == 24 * one.parameters  # and DDP's buckets
+    assert two.activation_bytes == pytest.approx(one.activation_bytes / 2, rel=0.01)
+    assert one.memory_bytes == one.state_bytes + one.activation_bytes
+    assert one.seconds(1e9) == 2 * two.seconds(1e9) == one.flops / 1e9
+
+
+def test_checkpointing_costs_no_flops_of_the_model(labels: Labels) -> None:
+    """Shares of peak stay comparable; the time of it is in what is timed, or assumed."""
+    off, on = (
+        measure("image", changed(training={"gradient_checkpointing": c}), labels) for c in (False, True)
+    )
+    assert on.flops == off.flops
+    assert on.activation_bytes < off.activation_bytes
+
+
+@pytest.mark.parametrize("training", [{}, {"precision": "bf16", "channels_last": True}])
+def test_timing_leaves_no_trace(training: dict[str, Any], labels: Labels) -> None:
+    settings, threads = changed(training=training), torch.get_num_threads()
+    cost = measure("mask", settings, labels)
+    rate = time_a_step("mask", settings, labels, cost, torch.device("cpu"), patches=2, seconds=0.2)
+    assert 1e6 < rate < 1e15
+    assert torch.get_num_threads() == threads
+
+
+def told(settings: config.Settings, labels: Labels, parts: Any = ("mask", "image")) -> str:
+    console = Console(width=200, file=io.StringIO())
+    dry_run(parts, settings, labels, console, seconds=0.1)
+    return console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+
+
+def test_dry_run_on_a_cpu_times_it(tiny: config.Settings, labels: Labels) -> None:
+    text = told(tiny, labels)
+    for part in ("mask", "image"):
+        assert f"time of the {part} model: " in text
+    assert f"{sum(p.numel() for p in bundle.new_image_unet(tiny, labels).parameters()) / 1e6:.1f} M" in text
+    assert text.count("as timed here with 1 thread(s), 1 worker;") == 2
+    assert "ASSUMED" not in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="then it is timed")
+def test_dry_run_without_the_gpu_it_asks_for_assumes(labels: Labels) -> None:
+    text = told(config.load("paper", ["training.workers=8"]), labels, ["image"])
+    assert "241.1 M (paper's code: 172.1 M)" in text
+    assert "ASSUMED 40% of an H100's" in text
+    assert "8 workers" in text

@@ -1,0 +1,80 @@
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffgen import config
+from diffgen.labels import Labels
+from diffgen.models import bundle
+from diffgen.training.trainee import STATE, Trainee, power_exponent
+
+
+@pytest.fixture
+def made(tiny: config.Settings, labels: Labels) -> Trainee:
+    torch.manual_seed(0)
+    return Trainee(bundle.new_mask_unet(tiny, labels, 3), config.Part(steps=50, batch=4))
+
+
+def test_optimiser_state_is_not_unpickled(made: Trainee, tmp_path: Path) -> None:
+    """Promise 8: a state file that would run code is refused."""
+    made.write(tmp_path)
+    mark = tmp_path / "it ran"
+    torch.save({"optimizer": Evil(str(mark))}, tmp_path / STATE)
+    with pytest.raises(pickle.UnpicklingError):
+        made.read(tmp_path)
+    assert not mark.exists()
+
+
+class Evil:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):  # type: ignore[no-untyped-def]
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("length", [0.05, 0.1, 0.2])
+def test_a_power_function_average_has_its_relative_width(
+    tiny: config.Settings, labels: Labels, length: float
+) -> None:
+    """σ_rel of Karras et al. (2024): deviation of the averaged steps over the length of the training."""
+    gamma = power_exponent(length)
+    assert np.sqrt(gamma + 1) / (gamma + 2) / np.sqrt(gamma + 3) == pytest.approx(length)
+    part = config.Part(steps=9, ema_length=length)
+    made = Trainee(bundle.new_mask_unet(tiny, labels, 3), part)
+    steps = 4000
+    decays = np.array([made.ema.get_decay(step) for step in range(1, steps + 1)])
+    # What the weights of step s count in the end.
+    weights = (1 - decays) * np.append(np.cumprod(decays[::-1])[::-1][1:], 1.0)
+    weights /= weights.sum()
+    at = np.arange(1, steps + 1) / steps
+    width = np.sqrt((weights * at**2).sum() - (weights * at).sum() ** 2)
+    assert width == pytest.approx(length, rel=0.03)
+
+
+def test_the_average_moves_every_so_many_steps(tiny: config.Settings, labels: Labels) -> None:
+    part = config.Part(steps=50, ema_every=10)
+    made = Trainee(bundle.new_mask_unet(tiny, labels, 3), part)
+    for _ in range(25):
+        for parameter in made.unet.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        made.advance()
+    assert made.ema.optimization_step == 2
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 19, 100])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0])
+def test_the_rate_rises_to_its_peak_and_falls(steps: int, warmup: float) -> None:
+    made = Trainee(torch.nn.Linear(1, 1), config.Part(steps=steps, lr=0.5, warmup=warmup))
+    rates = []
+    for _ in range(steps):
+        for parameter in made.unet.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        rates.append(made.advance())
+    assert max(rates) <= 0.5
+    if steps > 9 and warmup < 1:
+        assert max(rates) == pytest.approx(0.5, rel=0.05)
+        assert rates[-1] < 0.1
