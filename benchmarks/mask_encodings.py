@@ -8,9 +8,10 @@ train mask`, draws maps with the averaged weights, and prints one table. A run t
 on with the same command; more `--steps` are new runs. About 12 minutes of one core.
 
 Setting: five classes of the 22 codes; the paper's two scales, regions of 512² and 2048² pixels of
-0.25 µm, here as 64 × 64 mask pixels of 2 and 8 µm (the paper has 128 × 128), so that a CPU is enough.
-Latents are 4 × 16 × 16, as the paper's, from a linear autoencoder of factor 4 in place of Stable
-Diffusion's of factor 8. Both are trained at equal cost: as many FLOPs, steps of the same batch.
+0.25 µm, which are 128 and 512 µm. The paper has them as 128 × 128 mask pixels; here they are 32 × 32
+(`--side`), so that minutes of a CPU are enough. Latents come from a linear autoencoder of factor 4 with
+4 channels, in place of Stable Diffusion's of factor 8. Both are trained at equal cost: as many FLOPs, in
+steps of the same batch.
 
 real          as many real maps, drawn at random, against the others: what a perfect generator would get
 real, cleaned all real maps with regions below `sampling.min_region_um2` cleaned away, as all drawn ones are
@@ -64,19 +65,16 @@ GROUPS = {
     "other": (),  # all the rest
 }
 LABELS = Labels(tuple(GROUPS))
-SIDE, FACTOR, CHANNELS = 64, 4, 4
-STRIDES = {2.0: 0.5, 8.0: 0.125}
-"""µm of a mask pixel → step between patches: about 1,300 patches each."""
+SIDE, FACTOR, CHANNELS = 32, 4, 4
+STEP_UM = 64.0
+"""Step between the patches that are cut."""
 MODELS: dict[str, dict[str, Any]] = {
-    "bits": {"patch": SIDE, "width": 16, "multipliers": [1, 2, 4, 4], "attention": [8]},
-    "latents": {
-        "patch": SIDE // FACTOR, "width": 32, "multipliers": [1, 2, 4], "attention": [8],
-        "factor": FACTOR, "channels": CHANNELS,
-    },
-}  # fmt: skip
+    "bits": {"factor": 1, "width": 16, "multipliers": [1, 2, 4, 4]},
+    "latents": {"factor": FACTOR, "channels": CHANNELS, "width": 64, "multipliers": [1, 2, 2]},
+}
 BATCH = 16
 ROWS, COLUMNS = 4, 4  # of the maps that one part of the picture shows
-DRAWN_AT_ONCE = 32
+DRAWN_AT_ONCE = 64
 CEILINGS = 8
 """Draws of real against real that the first row is the mean of."""
 
@@ -90,9 +88,13 @@ def groups(codes: Path) -> dict[int, int]:
     return {int(row["GT_code"]): by_name.get(row["label"], other) for row in rows}
 
 
-def tree(um: float, encoding: str, steps: int) -> dict[str, Any]:
-    """The settings of one run."""
-    model = {"pixel_um": um, "encoding": encoding, "blocks": 1, "heads": 4, **MODELS[encoding]}
+def tree(region: float, encoding: str, steps: int, side: int = SIDE) -> dict[str, Any]:
+    """The settings of one run on regions of so many µm, as `side` mask pixels."""
+    patch = side // MODELS[encoding]["factor"]
+    model = {
+        "pixel_um": region / side, "encoding": encoding, "patch": patch, "blocks": 1,
+        "attention": [min(8, patch // 2)], **MODELS[encoding],
+    }  # fmt: skip
     part = {
         "steps": steps, "batch": BATCH, "lr": 2e-3, "p_conditional": 0.8,
         "checkpoint_every": max(1, steps // 5), "sample_every": steps,
@@ -104,20 +106,20 @@ def tree(um: float, encoding: str, steps: int) -> dict[str, Any]:
     }
 
 
-def forward_flops(encoding: str) -> int:
+def forward_flops(encoding: str, side: int = SIDE) -> int:
     """FLOPs of one patch's forward through the mask U-Net."""
-    settings = config.validate(tree(8.0, encoding, 1))
+    settings = config.validate(tree(512.0, encoding, 1, side))
     channels = CHANNELS if encoding == "latents" else num_bits(len(LABELS))
     unet = bundle.new_mask_unet(settings, LABELS, channels)
-    side, one = settings.mask_model.patch, torch.zeros(1, dtype=torch.long)
+    patch, one = settings.mask_model.patch, torch.zeros(1, dtype=torch.long)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        unet(torch.zeros(1, channels, side, side), one, one)
+        unet(torch.zeros(1, channels, patch, patch), one, one)
     return int(counter.get_total_flops())
 
 
-def equal_steps(steps: int) -> dict[str, int]:
+def equal_steps(steps: int, side: int = SIDE) -> dict[str, int]:
     """Steps of each encoding that cost as much as `steps` of bits; batches are alike."""
-    flops = {encoding: forward_flops(encoding) for encoding in MODELS}
+    flops = {encoding: forward_flops(encoding, side) for encoding in MODELS}
     return {encoding: round(steps * flops["bits"] / cost) for encoding, cost in flops.items()}
 
 
@@ -130,29 +132,30 @@ def diffgen(work: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "diffgen.cli", *arguments], check=True, cwd=work, env=environment)
 
 
-def prepared(source: Path, work: Path, um: float) -> Path:
-    """Prepared label maps with mask pixels of `um` µm."""
-    folder = work / f"data-{um:g}um"
-    if not (folder / "statistics.json").exists():
+def prepared(source: Path, work: Path, region: float, side: int) -> Path:
+    """Prepared label maps of regions of so many µm."""
+    name = f"data-{region:g}um-{side}"
+    if not (work / name / "statistics.json").exists():
         classes = dict(enumerate(GROUPS))
         del classes[0]
         prepare = {
             "labels": "maps", "assume_mpp": 0.25, "classes": classes,
             "mask_values": groups(source / "gtruth_codes.tsv"),
-            "mask_stride": STRIDES.get(um, 0.25), "min_tissue": 0.5, "test_share": 0.0,
+            "mask_stride": STEP_UM / region, "min_tissue": 0.5, "test_share": 0.0,
         }  # fmt: skip
-        written = _write(work / f"data-{um:g}um.yaml", tree(um, "bits", 1) | {"prepare": prepare})
-        diffgen(work, "prepare", str(source.absolute()), "--config", str(written), "--out", str(folder))
-    return folder
+        written = _write(work / f"{name}.yaml", tree(region, "bits", 1, side) | {"prepare": prepare})
+        diffgen(work, "prepare", str(source.absolute()), "--config", str(written), "--out", name)
+    return work / name
 
 
-def trained(data: Path, work: Path, um: float, encoding: str, steps: int) -> Path:
-    """The bundle of a run of `diffgen train mask`, and the run's folder beside it."""
-    name = f"{um:g}um-{encoding}-{steps}"
-    folder = work / "runs" / name
+def trained(data: Path, settings: dict[str, Any]) -> Path:
+    """The folder of a run of `diffgen train mask`, beside its data."""
+    encoding, steps = settings["mask_model"]["encoding"], settings["training"]["mask"]["steps"]
+    name = f"{data.name.removeprefix('data-')}-{encoding}-{steps}"
+    folder = data.parent / "runs" / name
     if not (folder / "bundle" / bundle.INDEX).exists():
-        written = _write(work / f"{name}.yaml", tree(um, encoding, steps))
-        diffgen(work, "train", "mask", "--data", str(data), "--run", name, "--config", str(written))
+        written = _write(data.parent / f"{name}.yaml", settings)
+        diffgen(data.parent, "train", "mask", "--data", data.name, "--run", name, "--config", str(written))
     return folder
 
 
@@ -227,21 +230,21 @@ def row(name: str, found: Sequence[Comparison], **more: Any) -> dict[str, Any]:
 
 
 def judge(
-    source: Path, work: Path, um: float, steps: dict[str, int], n: int
+    data: Path, region: float, side: int, steps: dict[str, int], n: int
 ) -> tuple[list[dict[str, Any]], dict[str, list[LabelMap]]]:
     """Rows of one scale, and some maps of each kind."""
-    data = prepared(source, work, um)
+    um = region / side
     patches = Patches(data, "mask")
     real = [patches.label_map(k) for k in range(len(patches))]
     classes, rng = len(LABELS), np.random.default_rng(0)
     number = min(n, len(real) // 2)
     halves = [ceiling(real, number, classes, um, rng) for _ in range(CEILINGS)]
-    settings = config.validate(tree(um, "bits", 1))
+    settings = config.validate(tree(region, "bits", 1, side))
     cleaned = compare(real, [clean(m, settings) for m in real], classes, um)
     rows = [row("real", halves), row("real, cleaned", [cleaned])]
     shown = {"real": [real[k] for k in rng.permutation(len(real))[: ROWS * COLUMNS]]}
     for encoding in MODELS:
-        folder = trained(data, work, um, encoding, steps[encoding])
+        folder = trained(data, tree(region, encoding, steps[encoding], side))
         made = bundle.load(folder / "bundle")
         made.to("cpu")
         settings = config.validate(config.read_yaml(folder / "bundle" / "settings.yaml"))
@@ -279,10 +282,10 @@ def picture(path: Path, shown: dict[float, dict[str, list[LabelMap]]]) -> None:
     figure = Figure(figsize=(4.2 * 3, 4.4 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(shown), 3, squeeze=False)
-    for line, (um, kinds) in zip(grid, shown.items(), strict=True):
+    for line, (region, kinds) in zip(grid, shown.items(), strict=True):
         for axes, (name, maps) in zip(line, kinds.items(), strict=True):
             axes.imshow(mosaic(maps), interpolation="nearest")
-            axes.set_title(f"{name}, {um:g} µm a mask pixel ({SIDE * um:g} µm a map)", fontsize=9)
+            axes.set_title(f"{name}, maps of {region:g} µm", fontsize=9)
             axes.set_axis_off()
     figure.savefig(path, dpi=110)
 
@@ -298,21 +301,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("masks", type=Path, help="folder of the BCSS label maps")
     parser.add_argument("--work", type=Path, required=True, help="folder for data and runs")
-    parser.add_argument("--steps", type=int, default=120, help="training steps of the bits")
+    parser.add_argument("--steps", type=int, default=500, help="training steps of bits")
     parser.add_argument("--maps", type=int, default=128, help="maps drawn of each model")
-    parser.add_argument("--um", type=float, nargs="+", default=[2.0, 8.0], help="µm of a mask pixel")
+    parser.add_argument("--regions", type=float, nargs="+", default=[128.0, 512.0], help="µm of a map")
+    parser.add_argument("--side", type=int, default=SIDE, help="mask pixels of a map, along a side")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
     work, console = arguments.work.absolute(), Console()
-    steps = equal_steps(arguments.steps)
+    steps = equal_steps(arguments.steps, arguments.side)
     results, shown = {}, {}
-    for um in arguments.um:  # what there is so far is written after each scale
-        results[f"{um:g}um"], shown[um] = judge(arguments.masks, work, um, steps, arguments.maps)
-        title = f"{SIDE}² mask pixels of {um:g} µm; steps: " + ", ".join(f"{e} {n}" for e, n in steps.items())
-        console.print(tabulate(results[f"{um:g}um"], title))
+    for region in arguments.regions:  # what there is so far is written after each scale
+        data = prepared(arguments.masks, work, region, arguments.side)
+        rows, shown[region] = judge(data, region, arguments.side, steps, arguments.maps)
+        results[f"{region:g}um"] = rows
+        title = f"maps of {region:g} µm, {arguments.side}²; steps: "
+        console.print(tabulate(rows, title + ", ".join(f"{name} {count}" for name, count in steps.items())))
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=2) + "\n")
         if arguments.picture:

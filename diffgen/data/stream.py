@@ -159,13 +159,13 @@ def crop(
         y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     else:
         row, column = divmod(int(rng.choice(np.flatnonzero(labels == holding))), width)
-        y, x = _around(row, height, side, rng), _around(column, width, side, rng)
+        y, x = around(row, height, side, rng), around(column, width, side, rng)
     turn = int(rng.integers(8))
     box = slice(y, y + side), slice(x, x + side)
     return dihedral(picture[box], turn), dihedral(labels[box], turn)
 
 
-def _around(pixel: int, length: int, side: int, rng: np.random.Generator) -> int:
+def around(pixel: int, length: int, side: int, rng: np.random.Generator) -> int:
     """Start of a span of `side` pixels that holds `pixel`."""
     return int(rng.integers(max(0, pixel - side + 1), min(pixel, length - side) + 1))
 

@@ -119,7 +119,7 @@ class LatentCodec:
 
     @property
     def varies(self) -> bool:
-        """Whether an image has a distribution of latents (a normal one, a latent pixel), not just one value."""
+        """Whether an image has a (normal) distribution of latents, not just one value of each."""
         return isinstance(self.model, AutoencoderKL)
 
     @torch.no_grad()

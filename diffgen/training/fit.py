@@ -12,8 +12,8 @@ from rich.console import Console
 
 from diffgen import config, progress
 from diffgen.errors import UserError
+from diffgen.training.board import INTERVAL_S, Board
 from diffgen.training.folder import RunFolder
-from diffgen.training.reports import BOARD_INTERVAL_S, Board
 from diffgen.training.worker import work
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -130,4 +130,4 @@ def _watch(thread: threading.Thread, board: Any, bar: Any, part: str, steps: int
             bar.update(task, completed=news["step"], figures=figures)
         if last:
             return
-        thread.join(BOARD_INTERVAL_S)
+        thread.join(INTERVAL_S)

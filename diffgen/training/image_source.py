@@ -16,7 +16,7 @@ from torch import Tensor
 from diffgen import config
 from diffgen.data.stream import Patches, crop
 from diffgen.errors import UserError
-from diffgen.labels import UNKNOWN, LabelMap
+from diffgen.labels import UNKNOWN, LabelMap, Picture
 from diffgen.models.autoencoder import LatentCodec
 from diffgen.sampling.decode import from_picture
 from diffgen.sampling.masks import on_grid
@@ -33,11 +33,11 @@ class Crops(Protocol):
 
     def crop(
         self, number: int, side: int, rng: np.random.Generator, holding: int | None = None
-    ) -> tuple[NDArray[Any], LabelMap]:
+    ) -> tuple[Any, LabelMap]:
         """A crop of `side` latent pixels, as `encode` takes it, and its label map (side, side)."""
         ...
 
-    def encode(self, crops: Sequence[NDArray[Any]]) -> Tensor:
+    def encode(self, crops: Sequence[Any]) -> Tensor:
         """Crops of one side → latents (B, C, side, side)."""
         ...
 
@@ -53,14 +53,24 @@ class LiveCrops:
 
     def crop(
         self, number: int, side: int, rng: np.random.Generator, holding: int | None = None
-    ) -> tuple[NDArray[Any], LabelMap]:
+    ) -> tuple[tuple[Picture, Tensor | None], LabelMap]:
         label_map = self.patches.label_map(number) if self.patches.rows[number]["labelled"] else None
         pixels = side * self.codec.factor
         picture, labels = crop(self.patches.picture(number), label_map, pixels, rng, holding)
-        return picture, on_grid(labels, self.codec.factor)
+        spread = draw_noise((self.codec.channels, side, side), rng) if self._draws else None
+        return (picture, spread), on_grid(labels, self.codec.factor)
 
-    def encode(self, crops: Sequence[NDArray[Any]]) -> Tensor:
-        return self.codec.encode(torch.from_numpy(np.stack([from_picture(picture) for picture in crops])))
+    @property
+    def _draws(self) -> bool:
+        return self.sample and self.codec.varies
+
+    def encode(self, crops: Sequence[tuple[Picture, Tensor | None]]) -> Tensor:
+        images = torch.from_numpy(np.stack([from_picture(picture) for picture, _ in crops]))
+        if not self._draws:
+            return self.codec.encode(images)
+        mean, log_deviation = self.codec.moments(images).chunk(2, dim=1)
+        spread = torch.stack([noise for _, noise in crops if noise is not None])
+        return mean + log_deviation.exp() * spread.to(mean.device)
 
 
 class ImageSource:
@@ -105,7 +115,7 @@ class ImageSource:
         clean = self.crops.encode(crops)
         return Batch(clean, torch.stack(maps), torch.tensor(steps), torch.stack(noises))
 
-    def _draw(self, side: int, rng: np.random.Generator) -> tuple[NDArray[Any], LabelMap]:
+    def _draw(self, side: int, rng: np.random.Generator) -> tuple[Any, LabelMap]:
         """(z_0, c) of eq. (9), before encoding: from q₁ with its label, or from q₀ with ∅."""
         conditional = bool(self.classes) and rng.random() < self.part.p_conditional
         if not conditional:

@@ -16,30 +16,10 @@ from PIL import Image
 from torch import nn
 
 from diffgen.labels import Picture
+from diffgen.training.board import INTERVAL_S
 from diffgen.training.folder import RunFolder
 from diffgen.training.loop import Hooks, Wish
 from diffgen.training.trainee import AVERAGED, Trainee
-
-BOARD_INTERVAL_S = 0.3
-
-
-class Board:
-    """Where rank 0 writes how far it is and the driver reads it, and the way back (an actor at launch)."""
-
-    def __init__(self) -> None:
-        self.news: dict[str, Any] = {"step": 0, "start": None, "failure": None}
-        self.stopping = False
-
-    def tell(self, **news: Any) -> bool:
-        """Whether training is to save and stop."""
-        self.news |= news
-        return self.stopping
-
-    def read(self) -> dict[str, Any]:
-        return self.news
-
-    def stop(self) -> None:
-        self.stopping = True
 
 
 class Reports:
@@ -85,7 +65,7 @@ class Reports:
     def log(self, step: int, figures: dict[str, float]) -> None:
         for name, value in self.scalars(figures).items():
             self.writer.add_scalar(f"train/{name}", value, step)
-        if time.monotonic() - self.told > BOARD_INTERVAL_S:
+        if time.monotonic() - self.told > INTERVAL_S:
             self.tell(step=step, loss=figures["loss"], images_per_s=figures["images_per_s"])
 
     def sample(self, step: int, unet: nn.Module) -> None:
@@ -139,7 +119,7 @@ class Reports:
             self.stopping, self.answer = ray.get(self.answer), None
         if self.step % self.log_every:
             return Wish(stop=self.stopping)
-        if self.rank == 0 and self.answer is None and time.monotonic() - self.told > BOARD_INTERVAL_S:
+        if self.rank == 0 and self.answer is None and time.monotonic() - self.told > INTERVAL_S:
             self.tell()  # also where nothing is logged: the answer is wanted
         notice = ray.train.get_preemption_info()  # a barrier: all ranks ask in the same step
         going = frozenset(notice.preempted_node_ids) if notice else frozenset()

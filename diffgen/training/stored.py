@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffgen.data.stream import Patches, _around
+from diffgen.data.stream import Patches, around
 from diffgen.errors import UserError, one_line
 from diffgen.labels import LabelMap
 from diffgen.training.latent_shards import COLUMNS, COMPLETE, META, Facts, data_digest
@@ -57,7 +57,7 @@ class StoredCrops:
         held = np.flatnonzero(labels == holding) if holding is not None else np.zeros(0)
         if len(held):
             row, column = divmod(int(rng.choice(held)), width)
-            y, x = _around(row, height, side, rng), _around(column, width, side, rng)
+            y, x = around(row, height, side, rng), around(column, width, side, rng)
         else:
             y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
         box = slice(y, y + side), slice(x, x + side)

@@ -27,7 +27,7 @@ def test_both_encodings_cost_the_same() -> None:
 
 @pytest.mark.parametrize("encoding", mask_encodings.MODELS)
 def test_both_see_the_same_label_maps(encoding: str) -> None:
-    settings = config.validate(mask_encodings.tree(2.0, encoding, 10))
+    settings = config.validate(mask_encodings.tree(128.0, encoding, 10))
     assert settings.mask_model.patch_pixels == mask_encodings.SIDE
     assert settings.training.mask.batch == mask_encodings.BATCH
 
@@ -58,5 +58,5 @@ def test_a_row_is_the_mean_of_its_comparisons() -> None:
 def test_maps_side_by_side(tmp_path: Path) -> None:
     maps = [np.full((64, 64), k % 6, np.uint8) for k in range(8)]
     assert mask_encodings.mosaic(maps).shape == (2 * 66, 4 * 66, 3)
-    mask_encodings.picture(tmp_path / "a.png", {2.0: {"real": maps, "bits": maps, "latents": maps}})
+    mask_encodings.picture(tmp_path / "a.png", {128.0: {"real": maps, "bits": maps, "latents": maps}})
     assert (tmp_path / "a.png").stat().st_size > 5000

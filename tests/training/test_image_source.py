@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
 from diffgen import config
 from diffgen.data.stream import Patches
@@ -127,3 +128,23 @@ def test_an_empty_source_is_named(folder: Path, codec: LatentCodec) -> None:
     crops = LiveCrops(Patches(folder, "image", "no such split"), codec)
     with pytest.raises(UserError, match="no image patches"):
         ImageSource(crops, config.ImageModel(), config.Part(), 4, LEVELS, 0)
+
+
+def test_latents_are_drawn_where_the_autoencoder_has_a_distribution(folder: Path) -> None:
+    torch.manual_seed(0)
+    kl = AutoencoderKL(
+        block_out_channels=(4, 4, 4), norm_num_groups=2, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+    )  # fmt: skip
+    codec, model = LatentCodec(kl), config.ImageModel(patch=8, attention=(4,))
+
+    def of(sample: bool) -> ImageSource:
+        crops = LiveCrops(Patches(folder, "image"), codec, sample)
+        return ImageSource(crops, model, config.Part(), 4, LEVELS, seed=3)
+
+    mode, drawn_once, again = (of(sample).batch(0, range(64)).clean for sample in (False, True, True))
+    assert torch.equal(drawn_once, again), "a function of the seed"
+    picture, _ = LiveCrops(Patches(folder, "image"), codec).crop(0, 8, np.random.default_rng(0))
+    deviation = codec.moments(torch.from_numpy(image_source.from_picture(picture[0]))[None])[:, 4:].exp()
+    spread = (drawn_once - mode).std()
+    assert float(spread) == pytest.approx(float(deviation.mean()), rel=0.5)
