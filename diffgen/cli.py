@@ -148,7 +148,7 @@ def train(
 @app.command()
 def synthesize(
     bundle: Annotated[
-        Path | None, typer.Option(help="Trained generator. [default: the last trained]")
+        str | None, typer.Option(help="Trained generator, a folder or URL. [default: the last trained]")
     ] = None,
     n: Annotated[int | None, typer.Option(help="Number of images.", show_default=False)] = None,
     size: Annotated[str | None, typer.Option(help="Pixels, `S` or `WxH`.", show_default=False)] = None,
@@ -189,8 +189,8 @@ def synthesize(
     from diffgen.config import load
 
     console = _console()
-    bundle = bundle or _last("bundle", console) or _default("bundle", console)
-    under = _saved(bundle / "settings.yaml", f"{bundle} is not a bundle: diffgen train")
+    folder = _fetched(bundle) if bundle else _last("bundle", console) or _default("bundle", console)
+    under = _saved(folder / "settings.yaml", f"{bundle or folder} is not a bundle: diffgen train")
     if masks and n is None:
         n = max(1, len(list(masks.glob("*.png"))))
     options = {"n": n, "size": size, "seed": seed, "context": context, "samplers": samplers}
@@ -203,12 +203,12 @@ def synthesize(
     from diffgen.synthesis import driver
 
     if dry_run:
-        driver.dry_run(bundle, settings, masks, console)
+        driver.dry_run(folder, settings, masks, console)
         return
     console.print(f"out: {out}")
 
     try:
-        done = driver.synthesize(bundle, out, settings, masks, inline, console, save_time_map)
+        done = driver.synthesize(folder, out, settings, masks, inline, console, save_time_map)
     except KeyboardInterrupt:
         console.print(f"[yellow]stopped[/]: whole shards are in {out}; the same command goes on from there")
         sys.exit(130)
@@ -237,6 +237,21 @@ def _training_settings(
 
 def _run(settings: Any) -> str:
     return f"{settings.places.runs.rstrip('/')}/{settings.places.run}"
+
+
+def _fetched(bundle: str) -> Path:
+    """A bundle's folder; from behind a URL a copy that is gone when we are."""
+    if "://" not in bundle:
+        return Path(bundle)
+    import atexit
+    import tempfile
+
+    from diffgen.training.folder import RunFolder
+
+    copy = tempfile.TemporaryDirectory()
+    atexit.register(copy.cleanup)
+    parent, _, name = bundle.rstrip("/").rpartition("/")
+    return RunFolder(parent).pull(name, Path(copy.name))
 
 
 def _saved(path: Path, otherwise: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The board between a run's workers and its driver: a file of its own, so that its actor imports nothing else."""
+"""The board between a run's workers and its driver: a file of its own, so that its actor imports no torch."""
 
 from typing import Any
 
