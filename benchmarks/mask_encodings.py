@@ -250,7 +250,7 @@ def judge(
         settings = config.validate(config.read_yaml(folder / "bundle" / "settings.yaml"))
         if encoding == "latents":
             coded = [clean(made.mask_codec.decode(made.mask_codec.encode(m)), settings) for m in real]
-            rows.append(row("real, coded", [compare(real, coded, classes, um)]))
+            rows.insert(2, row("real, coded", [compare(real, coded, classes, um)]))
         drawn = draw(made, settings, n)
         assert made.mask_unet is not None
         more = {
@@ -310,7 +310,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    work, console = arguments.work.absolute(), Console()
+    work, console = arguments.work.absolute(), Console(width=110)
     steps = equal_steps(arguments.steps, arguments.side)
     results, shown = {}, {}
     for region in arguments.regions:  # what there is so far is written after each scale

@@ -19,9 +19,10 @@ def connect(address: str | None = None, **options: Any) -> None:
     import ray.data
 
     if not ray.is_initialized():
-        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        new = {} if address else {"include_dashboard": False, **options}
         try:
-            ray.init(address=address or "local", **({} if address else quiet | options))
+            ray.init(address=address or "local", **quiet, **new)
         except ConnectionError as error:
             raise UserError(f"no Ray cluster at {address}: {one_line(error)}") from error
     context = ray.data.DataContext.get_current()

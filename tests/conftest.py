@@ -11,6 +11,9 @@ from hypothesis import settings
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault(
+    "RAY_worker_niceness", "0"
+)  # by default Ray yields to all else, and a busy machine starves it
 
 from diffgen import config
 from diffgen.labels import Labels
