@@ -42,7 +42,10 @@ def prepare(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the training shards. [default: data]")] = None,
     labels: Annotated[
-        str | None, typer.Option(help="`masks` (`<stem>_mask.png`), `stain` (weak labels), `none`.")
+        str | None,
+        typer.Option(
+            help="`masks` (`<stem>_mask.png`), `stain` (weak labels), `none`; `maps`: sources are label maps."
+        ),
     ] = None,
     mpp: Annotated[
         float | None,

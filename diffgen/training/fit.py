@@ -31,7 +31,7 @@ def fit(task: dict[str, Any], part: str, run: RunFolder, training: config.Traini
     """Train one model; its last checkpoint. Raises `UserError` where it fails, `Stopped` on a signal."""
     import ray
 
-    board = ray.remote(num_cpus=0)(Board).remote()
+    board = ray.remote(num_cpus=0, scheduling_strategy=_here())(Board).remote()
     trainer = _trainer(task | {"board": board}, part, run, training)
     ended: dict[str, Any] = {}
 
@@ -55,6 +55,14 @@ def fit(task: dict[str, Any], part: str, run: RunFolder, training: config.Traini
     if signals.first:
         raise Stopped(signals.first)
     return ended["result"].checkpoint
+
+
+def _here() -> Any:
+    """The driver's own node: elsewhere the board could be lost with a worker's."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _tell(error: BaseException, part: str) -> None:
@@ -125,9 +133,9 @@ def _watch(thread: threading.Thread, board: Any, bar: Any, part: str, steps: int
         if news["start"] != said:
             said = news["start"]
             bar.console.print(said)
+        bar.update(task, completed=news["step"])
         if "loss" in news:
-            figures = f"loss {news['loss']:.4f}  {news['images_per_s']:.0f} images/s"
-            bar.update(task, completed=news["step"], figures=figures)
+            bar.update(task, figures=f"loss {news['loss']:.4f}  {news['images_per_s']:.1f} images/s")
         if last:
             return
         thread.join(INTERVAL_S)
