@@ -25,8 +25,8 @@ lint: install  ## format, style and types
 test: lint  ## lint, then every test
 	$(BIN)/python -m pytest
 
-test-faults: install  ## trainings killed, stopped, moved and resized: minutes each
-	$(BIN)/python -m pytest -m faults tests/faults
+test-faults: install  ## trainings killed, stopped, moved, resized, on S3: minutes each
+	$(BIN)/python -m pytest -m faults
 
 format: install  ## rewrite the code in the house style
 	$(BIN)/ruff format .

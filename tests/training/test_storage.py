@@ -64,6 +64,7 @@ def test_a_folder_goes_to_s3_and_comes_back(bucket: str, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_run_lives_on_s3(bucket: str, labels: Labels, tmp_path: Path) -> None:
     """Stopped between two checkpoints, then started again on what may be another machine."""
     run = Run(tmp_path / "here", data(tmp_path / "data", labels), runs=f"{bucket}/runs")
