@@ -1,6 +1,6 @@
 """The mask model's two encodings, label bits and grey latents, trained alike on real tissue label maps.
 
-    python benchmarks/mask_encodings.py ../shared/data/bcss_masks --work /tmp/masks \\
+    python benchmarks/mask_encodings.py MASKS --work masks \\
         --json masks.json --picture masks.png
 
 prepares the BCSS label maps (0.25 µm/px, a folder with gtruth_codes.tsv), trains both through `diffgen
