@@ -85,7 +85,7 @@ class Bundle:
     codec: LatentCodec
     image_unet: ImageUNet | None = None
     mask_unet: MaskUNet | None = None
-    mask_codec: MaskCodec = field(default=None)  # type: ignore[assignment]
+    mask_codec: MaskCodec = field(default=None)  # type: ignore[assignment]  # filled in below
     """Label bits, where none is given."""
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         tensors = (self.clean, self.condition, self.timestep, self.noise)
         if device.type == "cuda":  # a copy from pinned memory does not wait for the GPU's work
-            tensors = tuple(t if t.is_cuda else t.pin_memory() for t in tensors)  # type: ignore[assignment]
+            tensors = tuple(t if t.is_cuda else t.pin_memory() for t in tensors)  # type: ignore[assignment]  # four
         return Batch(*(t.to(device, non_blocking=True) for t in tensors))
 
 

@@ -163,7 +163,7 @@ def _check(step: int, loss: float, norm: float, recent: deque[float], spike: flo
 @torch.no_grad()
 def held_out_loss(trainee: Trainee, source: Source, objective: Objective, place: Place) -> float:
     """Mean loss of the averaged weights on a fixed set of held-out samples, times and noises."""
-    losses: list[Tensor] = []
+    losses = [torch.zeros((), device=place.device)]  # of more than 64 workers some have no sample
 
     def add(unet: nn.Module) -> None:
         for piece in _read(source, HELD_OUT, trainee.part.micro_batch or trainee.part.batch, place, 0):

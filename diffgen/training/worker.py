@@ -74,13 +74,14 @@ def _train(task: Task, board: Any, scratch: Path) -> None:
         training.readers,
     )
     base = bundle.load(run.pull("base", scratch)).to(place.device)
-    unet = _unet(task, base, settings)
+    checkpoint = ray.train.get_checkpoint()
+    unet = _unet(task, base, settings, fresh=checkpoint is None)
     unet.trunk.checkpointing = training.gradient_checkpointing
     unet = unet.to(place.device)
     if training.channels_last:
         unet = unet.to(memory_format=torch.channels_last)
     trainee = Trainee(unet, getattr(settings.training, part))
-    if checkpoint := ray.train.get_checkpoint():
+    if checkpoint:
         with checkpoint.as_directory() as folder:
             trainee.read(Path(folder))
     schedule = DDPMScheduler.from_config(base.schedule)
@@ -110,13 +111,14 @@ def _greeting(part: Which, trainee: Trainee, place: Place) -> str:
     return f"{part} model: {size:.1f} M parameters, {how}, {place.workers} worker(s) on {place.device.type}"
 
 
-def _unet(task: Task, base: bundle.Bundle, settings: config.Settings) -> Any:
+def _unet(task: Task, base: bundle.Bundle, settings: config.Settings, fresh: bool) -> Any:
+    """The U-Net of a run that begins or, if not `fresh`, that a checkpoint is read into."""
     unet: ImageUNet | MaskUNet
     if task.part == "mask":
         unet = bundle.new_mask_unet(settings, base.labels, base.mask_codec.channels)
     else:
         unet = bundle.new_image_unet(settings, base.labels)
-    if task.init_from:
+    if task.init_from and fresh:
         source = bundle.load(Path(task.init_from))
         init_from(unet, task.part, source, base.labels, settings, task.init_from)
     return unet

@@ -111,15 +111,15 @@ class Stored:
 
 
 def test_sources_are_put_together_from_their_patches() -> None:
-    found = tissue.whole(Stored(), 16)  # type: ignore[arg-type]
+    found = tissue.whole(Stored(), 16)  # type: ignore[arg-type]  # what is used of it
     assert found.pictures.shape == (1, 16, 16, 3)  # the second is not whole
     assert found.maps[0, ::8, ::8].tolist() == [[10, 11], [12, 13]]
     with pytest.raises(SystemExit, match="whole"):
-        tissue.whole(Stored(), 32)  # type: ignore[arg-type]
+        tissue.whole(Stored(), 32)  # type: ignore[arg-type]  # what is used of it
 
 
 def test_crops_are_dealt_over_the_sources() -> None:
-    found = tissue.crops(Stored(), 4, 10, first_source=3)  # type: ignore[arg-type]
+    found = tissue.crops(Stored(), 4, 10, first_source=3)  # type: ignore[arg-type]  # what is used of it
     assert found.source.tolist() == [3] * 5 + [4] * 5
     assert (found.maps[:, 0, 0] == found.pictures[:, 0, 0, 0] + 10).all()
     places = {

@@ -14,7 +14,7 @@ from diffgen.models import bundle
 from diffgen.models.mask_codec import LabelBits
 from diffgen.sampling.solvers import noise_schedule
 from diffgen.training.algorithm import Batch, Objective
-from diffgen.training.loop import SPIKE_OF, SPIKE_OVER, Hooks, Place, Wish, train
+from diffgen.training.loop import HELD_OUT, SPIKE_OF, SPIKE_OVER, Hooks, Place, Wish, held_out_loss, train
 from diffgen.training.mask_source import MaskSource
 from diffgen.training.trainee import Trainee
 from tests.data import prepared
@@ -167,3 +167,29 @@ def test_entries_are_means_of_the_steps_between(
     assert all(math.isfinite(value) for figures in entries.values() for value in figures.values())
     assert 0 < entries[3]["data_wait_share"] < 1
     assert entries[3]["images_per_s"] == pytest.approx(4 * entries[3]["steps_per_s"])
+
+
+def test_bf16_and_channels_last_learn_alike(
+    tiny: config.Settings, labels: Labels, source: MaskSource
+) -> None:
+    plain = losses_of(trainee(tiny, labels, steps=5, batch=8), source)
+    made = trainee(tiny, labels, steps=5, batch=8)
+    made.unet.to(memory_format=torch.channels_last)
+    half = losses_of(made, source, Place(bf16=True))
+    assert half == pytest.approx(plain, rel=0.05)
+    assert half != plain, "it is computed in another precision"
+    assert all(parameter.dtype == torch.float32 for parameter in made.unet.parameters())
+
+
+def test_more_workers_than_held_out_samples_are_no_error(
+    tiny: config.Settings, labels: Labels, source: MaskSource
+) -> None:
+    made = trainee(tiny, labels, steps=5, batch=8)
+
+    class Last(Place):
+        """The one beyond the samples, without the others to add to."""
+
+        def total(self, values: Sequence[float | torch.Tensor]) -> list[float]:
+            return Place().total(values)
+
+    assert held_out_loss(made, source, OBJECTIVE, Last(HELD_OUT, HELD_OUT + 1)) == 0.0
