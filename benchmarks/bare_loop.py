@@ -1,11 +1,15 @@
 """What the benchmark of training holds the command against: loops with nothing in them but the work."""
 
 import multiprocessing
+import os
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -17,6 +21,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from diffgen import config
+from diffgen.cluster import KEEP_FREED
 from diffgen.data.stream import Patches
 from diffgen.labels import Labels
 from diffgen.models import autoencoder, bundle
@@ -53,27 +58,47 @@ def stored(data: Path, settings: config.Settings) -> Stock:
     return Stock(latents, torch.from_numpy(grids), patches.labels)
 
 
-def loop_rate(settings: config.Settings, stock: Stock, workers: int, steps: int) -> float:
-    """Steps a second of the loop in so many processes."""
+@contextmanager
+def elsewhere(target: Callable[..., None], told: Sequence[tuple[Any, ...]]) -> Iterator[list[Any]]:
+    """Processes with `target(*arguments)` for each of `told`; killed at the end.
+
+    Their memory is allocated as the command's: its settings are to be had by any loop.
+    """
     context = multiprocessing.get_context("spawn")
-    answers: Any = context.SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder:
-        meeting = f"file://{folder}/meeting"
-        told = (settings, stock, workers, steps, meeting, answers)
-        processes = [context.Process(target=loop, args=(rank, *told), daemon=True) for rank in range(workers)]
+    processes = [context.Process(target=target, args=some, daemon=True) for some in told]
+    with mock.patch.dict(os.environ, KEEP_FREED):
         for process in processes:
             process.start()
+    try:
+        yield processes
+    finally:
         for process in processes:
-            process.join()
-    if any(process.exitcode for process in processes):
-        raise SystemExit("the bare loop failed")
-    return steps / max(answers.get() for _ in processes)
+            process.kill()
+
+
+@contextmanager
+def looping(settings: config.Settings, stock: Stock, workers: int, times: Path) -> Iterator[list[int]]:
+    """Pids of the loop in so many processes; the times of its steps' ends go to a file, a line each."""
+    with tempfile.TemporaryDirectory() as folder:
+        told = (settings, stock, workers, f"file://{folder}/meeting", times)
+        with elsewhere(loop, [(rank, *told) for rank in range(workers)]) as processes:
+            while not times.exists() or not times.stat().st_size:
+                if not all(process.is_alive() for process in processes):
+                    raise SystemExit("the bare loop failed")
+                time.sleep(0.1)
+            yield [process.pid for process in processes]
 
 
 def loop(
-    rank: int, settings: config.Settings, stock: Stock, workers: int, steps: int, meeting: str, answers: Any
+    rank: int,
+    settings: config.Settings,
+    stock: Stock,
+    workers: int,
+    meeting: str,
+    times: Path,
+    steps: int = 10**6,
 ) -> None:
-    """The shortest honest loop: one process of it; puts the seconds of `steps` steps, after two more."""
+    """The shortest honest loop: one process of it."""
     torch.set_num_threads(settings.training.threads)
     torch.manual_seed(rank)
     part, diffusion, side = settings.training.image, settings.diffusion, settings.image_model.patch
@@ -84,14 +109,11 @@ def loop(
         model = nn.parallel.DistributedDataParallel(unet)
     schedule: DDPMScheduler = noise_schedule(diffusion.steps, diffusion.schedule, diffusion.prediction)
     optimizer = AdamW(unet.parameters(), part.lr, part.betas, weight_decay=part.weight_decay)
-    rate = OneCycleLR(optimizer, part.lr, total_steps=steps + 3, cycle_momentum=False)
+    rate = OneCycleLR(optimizer, part.lr, total_steps=steps + 1, cycle_momentum=False)
     average = EMAModel(unet.parameters(), decay=part.ema, use_ema_warmup=True)
     latents, maps = stock.latents, stock.maps
     batch, room = part.batch // workers, latents.shape[-1] - side + 1
-    began = 0.0
-    for step in range(steps + 2):
-        if step == 2:
-            began = time.perf_counter()
+    for _ in range(steps):
         drawn = (torch.randint(end, (batch,)).tolist() for end in (len(latents), room, room))
         boxes = [(n, slice(y, y + side), slice(x, x + side)) for n, y, x in zip(*drawn, strict=True)]
         clean = torch.stack([latents[n, :, rows, columns] for n, rows, columns in boxes])
@@ -107,13 +129,22 @@ def loop(
         optimizer.zero_grad()
         rate.step()
         average.step(unet.parameters())
-    answers.put(time.perf_counter() - began)
+        if rank == 0:
+            with times.open("a") as file:
+                file.write(f"{time.time()}\n")
     if workers > 1:
         torch.distributed.destroy_process_group()
 
 
-def bare_encoder(codec: LatentCodec, images: Tensor, threads: int, seconds: float) -> float:
+def encoder_rate(codec: LatentCodec, images: Tensor, threads: int, seconds: float) -> float:
     """Images a second of the autoencoder alone, in batches as the command's."""
+    answers: Any = multiprocessing.get_context("spawn").Queue()
+    with elsewhere(encoder, [(codec, images, threads, seconds, answers)]):
+        return float(answers.get())
+
+
+def encoder(codec: LatentCodec, images: Tensor, threads: int, seconds: float, answers: Any) -> None:
+    """The bare autoencoder: puts its images a second."""
     torch.set_num_threads(threads)
     batches = images.split(max(1, BATCH_PIXELS["cpu"] // (images.shape[-1] * images.shape[-2])))
     codec.moments(batches[0])
@@ -122,4 +153,4 @@ def bare_encoder(codec: LatentCodec, images: Tensor, threads: int, seconds: floa
         batch = batches[done // len(batches[0]) % len(batches)]
         codec.moments(batch)
         done += len(batch)
-    return done / (time.perf_counter() - began)
+    answers.put(done / (time.perf_counter() - began))

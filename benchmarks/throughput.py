@@ -52,6 +52,7 @@ from scipy import ndimage
 
 from benchmarks import simulate
 from diffgen import config
+from diffgen.cluster import computing
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
@@ -258,7 +259,7 @@ def bare_actors(folder: Path, sampling: config.Sampling, number: int) -> Iterato
     import ray
 
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    make = ray.remote(num_cpus=sampling.threads, num_gpus=gpus)(Bare)
+    make = ray.remote(num_cpus=sampling.threads, num_gpus=gpus, runtime_env=computing(bool(gpus)))(Bare)
     actors = [make.remote(bundle.pack(folder), sampling) for _ in range(number)]
     try:
         ray.get([actor.__ray_ready__.remote() for actor in actors])

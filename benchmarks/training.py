@@ -7,14 +7,14 @@ DATA: a folder made by `diffgen prepare`; its settings give the model (the prese
 train    steps a second of `diffgen train image` on its Ray workers ÷ those of a loop that has nothing but
          what learning takes: all latents in memory, random crops and time steps, forward, backward, clip,
          AdamW, OneCycle, average of the weights. Same U-Net, batch, crops of one size, precision and
-         threads; two workers against two processes of DDP (gloo). Loop and command by turns (B A B A B …),
-         each ratio against the loops before and after, median. The command's rate is that of its log's
-         wall times, from its third entry to its last: logging counts, start and checkpoints do not.
+         threads and settings of malloc; two workers against two processes of DDP (gloo). Both run all the
+         while and take turns of half a minute (turns.py), each ratio against the loop's turns before and
+         after, median. The command logs each step, which counts; its start does not, nor do checkpoints.
          Goal: 0.95. `wait`: share of the time that a worker waits for data; goal: below 5 %.
 encode   images a second of `diffgen encode`, from the autoencoder's start to the last shard, ÷ those of the
-         bare autoencoder on pictures in memory, by turns as above. The autoencoder is Stable Diffusion's at
-         a quarter of its width, with random weights; the linear one is so cheap that PNG sets its pace, and
-         is told beside it. Goal: 0.9.
+         bare autoencoder on pictures in memory before and after it, median of three. The autoencoder is
+         Stable Diffusion's at a quarter of its width, with random weights; the linear one is so cheap that
+         PNG sets its pace, and is told beside it. Goal: 0.9.
 
 All cores are used: `cores ÷ workers` threads each. About half an hour on two cores; --quick is a test.
 """
@@ -26,7 +26,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,8 @@ from diffusers import AutoencoderKL
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.bare_loop import bare_encoder, loop_rate, stored
+from benchmarks.bare_loop import encoder_rate, looping, stored
+from benchmarks.turns import rate, ratios, take_turns
 from diffgen import config
 from diffgen.data.stream import Patches
 from diffgen.models import autoencoder
@@ -45,20 +48,20 @@ from diffgen.sampling.decode import from_picture
 
 CORES = len(os.sched_getaffinity(0))
 WIDTHS = (32, 64, 128, 128)  # of the autoencoder: Stable Diffusion's are four times these
-SKIPPED = 2  # entries of the log before the pace is steady
+START = 3  # steps before the pace is steady
 
 
 @dataclass(frozen=True)
 class Effort:
     """How long to measure."""
 
-    seconds: float = 60.0
-    """Of a run of the command; a loop takes a third."""
-    repeats: int = 3
-    log_every: int = 5
+    seconds: float = 25.0
+    """Of a turn."""
+    turns: int = 8
+    """Of `diffgen train`; of `diffgen encode`, each of which is a whole run, three."""
 
 
-QUICK = Effort(seconds=1, repeats=1, log_every=1)
+QUICK = Effort(seconds=4, turns=1)
 
 
 @dataclass(frozen=True)
@@ -77,22 +80,16 @@ class Bench:
         ]  # fmt: skip
         return config.load(None, told, config.read_yaml(self.data / "settings.yaml")), told
 
-    def command(self, name: str, run: str, told: Sequence[str]) -> None:
+    def line(self, name: str, run: str, told: Sequence[str]) -> list[str]:
+        """A command on the data, with these settings."""
         line = [sys.executable, "-m", "diffgen.cli", *name.split(), "--data", str(self.data), "--run", run]
-        line += [word for setting in told for word in ("--set", setting)]
+        return line + [word for setting in told for word in ("--set", setting)]
+
+    def command(self, name: str, run: str, told: Sequence[str]) -> None:
+        line = self.line(name, run, told)
         done = subprocess.run(line, capture_output=True, text=True, cwd=self.work)
         if done.returncode:
             raise SystemExit(f"{' '.join(line)}: {done.stderr.strip() or done.stdout.strip()}")
-
-
-def by_turns(command: Callable[[int], float], bare: Callable[[], float], repeats: int) -> dict[str, Any]:
-    """B A B A … B: the ratio of each run to the bare ones around it, and their median."""
-    around, runs = [bare()], []
-    for k in range(repeats):
-        runs.append(command(k))
-        around.append(bare())
-    ratios = [run / statistics.mean(around[k : k + 2]) for k, run in enumerate(runs)]
-    return {"ratio": statistics.median(ratios), "ratios": ratios, "command": runs, "bare": around}
 
 
 # Training
@@ -100,34 +97,47 @@ def by_turns(command: Callable[[int], float], bare: Callable[[], float], repeats
 
 def train(bench: Bench, workers: int, effort: Effort) -> dict[str, Any]:
     """Steps a second of the command and of the loop, and the command's share of waiting for data."""
-    settings, told = bench.settings(workers)
-    stock = stored(bench.data, settings)
-    rate = loop_rate(settings, stock, workers, 4)
-    steps = max((SKIPPED + 2) * effort.log_every, round(effort.seconds * rate))
-    waits: list[float] = []
+    endless = [f"training.image.{key}=1000000" for key in ("steps", "checkpoint_every", "sample_every")]
+    settings, told = bench.settings(workers, "training.log_every=1", *endless)
+    run, times = bench.work / f"train-{workers}", bench.work / f"train-{workers}.times"
+    line = bench.line("train image", run.name, told)
+    with (
+        looping(settings, stored(bench.data, settings), workers, times) as bare,
+        running(line, bench.work, run / "tensorboard/image") as command,
+    ):
+        windows = take_turns((bare, command), effort.seconds, effort.turns)
+    logged = log(run / "tensorboard/image")
+    ends = [entry.wall_time for entry in logged["train/loss"]]
+    found = ratios(
+        [rate([float(end) for end in times.read_text().split()], window) for window in windows[0]],
+        [rate(ends, window) for window in windows[1]],
+    )
+    waits = [entry.value for entry in logged["train/data_wait_share"]]
+    return {**found, "data_wait_share": statistics.fmean(waits[START:])}
 
-    def command(k: int) -> float:
-        run = f"train-{workers}-{k}"
-        every = [f"training.image.{key}={steps}" for key in ("steps", "checkpoint_every", "sample_every")]
-        bench.command("train image", run, [*told, *every, f"training.log_every={effort.log_every}"])
-        rate, wait = steady(bench.work / run / "tensorboard/image")
-        waits.append(wait)
-        return rate
 
-    found = by_turns(command, lambda: loop_rate(settings, stock, workers, max(2, steps // 3)), effort.repeats)
-    return {**found, "data_wait_share": statistics.median(waits), "steps": steps}
+@contextmanager
+def running(line: Sequence[str], work: Path, folder: Path) -> Iterator[list[int]]:
+    """The pid of a training that has begun, as its log says; stopped at the end."""
+    process = subprocess.Popen(line, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        while not folder.exists() or len(log(folder).get("train/loss", [])) < START:
+            if process.poll() is not None:
+                raise SystemExit(f"{' '.join(line)}: {process.communicate()[1].strip()}")
+            time.sleep(1)
+        yield [process.pid]
+    finally:
+        process.terminate()
+        process.communicate()
 
 
-def steady(folder: Path) -> tuple[float, float]:
-    """Steps a second by wall times of a run's log, and the mean share of waiting, once the pace is steady."""
+def log(folder: Path) -> dict[str, list[Any]]:
+    """All scalars of a TensorBoard log."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    log.Reload()
-    losses = log.Scalars("train/loss")[SKIPPED:]
-    waits = [entry.value for entry in log.Scalars("train/data_wait_share")[SKIPPED + 1 :]]
-    first, last = losses[0], losses[-1]
-    return (last.step - first.step) / (last.wall_time - first.wall_time), statistics.fmean(waits)
+    read = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    read.Reload()
+    return {tag: read.Scalars(tag) for tag in read.Tags()["scalars"]}
 
 
 # Encoding
@@ -158,10 +168,11 @@ def encode(bench: Bench, kind: str, effort: Effort) -> dict[str, Any]:
             (made,) = Path(folder).glob("latents/*/latents.json")
             return float(json.loads(made.read_text())["images_per_s"])
 
-    seconds = effort.seconds / 3
-    return by_turns(
-        command, lambda: bare_encoder(codec, images, settings.training.threads, seconds), effort.repeats
-    )
+    runs, bare = [], [encoder_rate(codec, images, settings.training.threads, effort.seconds)]
+    for k in range(min(3, effort.turns)):
+        runs.append(command(k))
+        bare.append(encoder_rate(codec, images, settings.training.threads, effort.seconds))
+    return ratios(bare, runs)
 
 
 def quarter_of_stable_diffusion() -> AutoencoderKL:
@@ -180,22 +191,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", nargs="+", choices=["train", "encode"], default=["train", "encode"])
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--repeats", type=int)
-    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--turns", type=int)
+    parser.add_argument("--seconds", type=float, help="of a turn")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--quick", action="store_true", help="two minutes, with numbers that mean nothing")
     given = parser.parse_args(arguments)
     effort = QUICK if given.quick else Effort()
-    effort = Effort(given.seconds or effort.seconds, given.repeats or effort.repeats, effort.log_every)
+    effort = Effort(given.seconds or effort.seconds, given.turns or effort.turns)
     console, found = Console(), dict[str, Any]()
     console.width = max(console.width, 140)  # a table is not cut where it is written to a file
     table = Table("", "command", "bare", "ratio", "ratios", "wait")
 
     def add(name: str, unit: str, made: dict[str, Any]) -> None:
         rates = [f"{statistics.median(made[key]):.3g} {unit}" for key in ("command", "bare")]
-        ratios = " ".join(f"{ratio:.3f}" for ratio in made["ratios"])
+        each = " ".join(f"{ratio:.2f}" for ratio in made["ratios"])
         wait = f"{made['data_wait_share']:.1%}" if "data_wait_share" in made else ""
-        table.add_row(name, *rates, f"{made['ratio']:.3f}", ratios, wait)
+        table.add_row(name, *rates, f"{made['ratio']:.3f}", each, wait)
 
     with tempfile.TemporaryDirectory() as folder, console.status(""):
         bench = Bench(given.data.absolute(), Path(folder))

@@ -50,7 +50,7 @@ def draw(
     """Write the sheet as PNG."""
     blocks = [
         ("Image patches, and with their labels", images),
-        ("Mask patches: picture and label map", masks),
+        ("Mask patches: source and label map", masks),
     ]
     blocks = [(title, pairs) for title, pairs in blocks if pairs]
     heights = [1.95 * -(-len(pairs) // COLUMNS) + 0.35 for _, pairs in blocks]

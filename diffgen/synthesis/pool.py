@@ -21,7 +21,7 @@ from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from diffgen import config
-from diffgen.cluster import connect
+from diffgen.cluster import computing, connect
 from diffgen.errors import UserError, one_line
 from diffgen.models.bundle import unpack
 from diffgen.synthesis.coordinator import Coordinator
@@ -152,7 +152,9 @@ class Pool:
             task.out, task.plan.run, settings.images_per_shard
         )
         threads = min(sampling.threads, self._available("CPU"))
-        self.sampler = ray.remote(num_cpus=threads, num_gpus=1 if self.gpus else 0)(PooledSampler)
+        self.sampler = ray.remote(
+            num_cpus=threads, num_gpus=1 if self.gpus else 0, runtime_env=computing(self.gpus)
+        )(PooledSampler)
         self.pulling: dict[Any, tuple[str, Any]] = {}
         self.writing: dict[Any, int] = {}
         self.begun: set[int] = set()

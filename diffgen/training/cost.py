@@ -219,22 +219,26 @@ def dry_run(
     GPU here, else by an assumed share of an H100's peak, and marked as such.
     """
     training = settings.training
-    columns = ("model", "parameters", "batch", "micro-batch", "TFLOP a step", "memory a worker", "time")
-    table, notes = Table(*columns, box=None, padding=(0, 2)), []
+    facts: dict[Which, dict[str, str]] = {}
+    notes = []
     for part in parts:
         cost = measure(part, settings, labels)
         with console.status(f"timing the {part} model"):
             rate, note = _rate(part, settings, labels, cost, seconds)
         notes.append(f"time of the {part} model: {note}")
-        table.add_row(
-            part,
-            f"{cost.parameters / 1e6:.1f} M{_beside(part, settings)}",
-            f"{cost.batch}" + (f", {cost.wide_share:.0%} wide" if cost.wide_share else ""),
-            f"{cost.micro_batch}",
-            f"{cost.flops_a_step / 1e12:.3g}",
-            f"{decimal(cost.memory_bytes)}, {decimal(cost.activation_bytes)} of it activations",
-            f"{_duration(cost.seconds(rate))} for {cost.steps} steps",
-        )
+        facts[part] = {
+            "parameters": f"{cost.parameters / 1e6:.1f} M{_beside(part, settings)}",
+            "batch": f"{cost.batch}" + (f", {cost.wide_share:.0%} wide" if cost.wide_share else ""),
+            "micro-batch": f"{cost.micro_batch}",
+            "TFLOP a step": f"{cost.flops_a_step / 1e12:.3g}",
+            "memory a worker": decimal(cost.memory_bytes),
+            "  of it activations": decimal(cost.activation_bytes),
+            "steps": f"{cost.steps}",
+            "time": _duration(cost.seconds(rate)),
+        }
+    table = Table("", *(f"{part} model" for part in parts), box=None, padding=(0, 2))
+    for fact in facts[parts[0]]:
+        table.add_row(fact, *(facts[part][fact] for part in parts))
     console.print(table)
     workers = f"{training.worker_range[0]} worker" + ("s" if training.worker_range[0] > 1 else "")
     for note in notes:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from diffgen import config, progress
+from diffgen.cluster import computing
 from diffgen.errors import UserError
 from diffgen.training.board import INTERVAL_S, Board
 from diffgen.training.folder import RunFolder
@@ -95,6 +96,7 @@ def _trainer(task: dict[str, Any], part: str, run: RunFolder, training: config.T
             storage_filesystem=filesystem,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=training.keep_checkpoints),
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
+            worker_runtime_env=computing(training.gpu),
         ),
     )
 

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from diffgen import config, progress
-from diffgen.cluster import connect, need
+from diffgen.cluster import computing, connect, need
 from diffgen.data.stream import Patches, statistics
 from diffgen.errors import UserError, one_line
 from diffgen.files import write_text
@@ -181,6 +181,7 @@ def _encode_all(
         fn_constructor_kwargs=constants,
         num_cpus=training.threads,
         num_gpus=gpus or None,
+        runtime_env=computing(training.gpu),
     )
     images, done = sum(len(shard.patches) for shard in shards) * facts.variants, threading.Event()
     with progress.bar(console) as bar:

@@ -13,22 +13,11 @@ from diffgen.labels import Labels
 from tests.data import prepared
 
 
-def test_the_rate_is_that_of_wall_times_after_the_start(tmp_path: Path) -> None:
+def test_a_log_is_read_with_its_times(tmp_path: Path) -> None:
     with SummaryWriter(str(tmp_path)) as writer:
-        times = [0.0, 50.0, 60.0, 61.0, 62.0, 64.0]  # a slow start, then 40 steps in 4 s
-        for k, now in enumerate(times):
-            for tag, value in (("loss", 1.0), ("data_wait_share", 0.9 if k < 3 else 0.1 * (k - 2))):
-                writer.add_scalar(f"train/{tag}", value, 10 * (k + 1), walltime=now)
-    rate, wait = training.steady(tmp_path)
-    assert rate == pytest.approx(30 / 4)
-    assert wait == pytest.approx(0.2)
-
-
-def test_a_run_is_held_against_the_loops_around_it() -> None:
-    bare = iter([10.0, 20.0, 20.0])
-    found = training.by_turns(lambda k: [15.0, 10.0][k], lambda: next(bare), 2)
-    assert found["ratios"] == [1.0, 0.5]
-    assert found["ratio"] == 0.75
+        for step in range(3):
+            writer.add_scalar("train/loss", 1.0, step, walltime=10.0 * step)
+    assert [entry.wall_time for entry in training.log(tmp_path)["train/loss"]] == [0.0, 10.0, 20.0]
 
 
 @pytest.fixture
@@ -44,18 +33,22 @@ def test_all_patches_are_in_memory_as_the_command_has_them(data: Path, tiny: con
     assert stock.maps[0].any()
 
 
-def test_the_bare_loop_takes_the_steps_it_is_timed_for(data: Path, tiny: config.Settings) -> None:
-    answers = mock.Mock()
+def test_the_bare_loop_takes_its_steps_and_tells_when_each_ended(
+    data: Path, tiny: config.Settings, tmp_path: Path
+) -> None:
+    times = tmp_path / "times"
     with mock.patch.object(torch.optim.AdamW, "step", autospec=True) as stepped:
-        bare_loop.loop(0, tiny, bare_loop.stored(data, tiny), 1, 3, "", answers)
-    assert stepped.call_count == 3 + 2
-    (seconds,) = answers.put.call_args.args
-    assert seconds > 0
+        bare_loop.loop(0, tiny, bare_loop.stored(data, tiny), 1, "", times, steps=3)
+    assert stepped.call_count == 3
+    ends = [float(line) for line in times.read_text().split()]
+    assert len(ends) == 3
+    assert ends == sorted(ends)
 
 
 @pytest.mark.slow
-def test_two_processes_of_the_loop_meet(data: Path, tiny: config.Settings) -> None:
-    assert bare_loop.loop_rate(tiny, bare_loop.stored(data, tiny), 2, 3) > 0
+def test_two_processes_of_the_loop_meet(data: Path, tiny: config.Settings, tmp_path: Path) -> None:
+    with bare_loop.looping(tiny, bare_loop.stored(data, tiny), 2, tmp_path / "times") as pids:
+        assert len(set(pids)) == 2
 
 
 def test_settings_give_crops_of_one_size_and_all_cores(data: Path, tmp_path: Path) -> None:
@@ -76,4 +69,7 @@ def test_a_command_that_fails_says_why(data: Path, tmp_path: Path) -> None:
 
 def test_the_bare_encoder_counts_images() -> None:
     codec = bare_loop.LatentCodec(training.quarter_of_stable_diffusion())
-    assert bare_loop.bare_encoder(codec, torch.zeros(3, 3, 32, 32), 1, 0.2) > 1
+    answers = mock.Mock()
+    bare_loop.encoder(codec, torch.zeros(3, 3, 32, 32), 1, 0.2, answers)
+    (rate,) = answers.put.call_args.args
+    assert rate > 1

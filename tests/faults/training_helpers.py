@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.turns import descendants
 from diffgen import config
 from diffgen.labels import Labels
 from diffgen.training.folder import RunFolder
@@ -156,21 +157,6 @@ def same(
     worst = max(away, key=lambda k: math.inf if math.isnan(away[k]) else away[k])
     assert away[worst] <= tolerance, f"step {worst}: {curve[worst]} instead of {undisturbed[worst]}"
     print(f"steps {steps.start}–{steps.stop - 1}: at most {away[worst]:.1e} away")
-
-
-def descendants(pid: int) -> list[int]:
-    """Pids of all processes below one, from /proc."""
-    children = dict[int, list[int]]()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it may be gone by now
-            parent = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(path.parent.name))
-    found, look = list[int](), [pid]
-    while look:
-        below = children.get(look.pop(), [])
-        found += below
-        look += below
-    return found
 
 
 def workers(above: int) -> list[int]:

@@ -150,7 +150,7 @@ def test_timing_leaves_no_trace(training: dict[str, Any], labels: Labels) -> Non
 
 
 def told(settings: config.Settings, labels: Labels, parts: Any = ("mask", "image")) -> str:
-    console = Console(width=200, file=io.StringIO())
+    console = Console(width=80, file=io.StringIO())
     dry_run(parts, settings, labels, console, seconds=0.1)
     return console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
