@@ -25,7 +25,7 @@ lint: install  ## format, style and types
 test: lint  ## lint, then every test
 	$(BIN)/python -m pytest
 
-test-faults: install  ## trainings killed, stopped, moved, resized, on S3: minutes each
+test-faults: install  ## runs killed again and again, moved, resized, on S3: minutes each
 	$(BIN)/python -m pytest -m faults
 
 format: install  ## rewrite the code in the house style

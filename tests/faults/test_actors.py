@@ -54,6 +54,7 @@ def test_a_killed_actor_changes_nothing(
 
 @needs_proc
 @pytest.mark.slow
+@pytest.mark.faults
 def test_samplers_killed_again_and_again(
     tiny_bundle: Path,
     undisturbed: dict[str, str],

@@ -14,13 +14,14 @@ import pytest
 from tests.faults.helpers import ROOT, call, command, write_settings
 from tests.synthesis.helpers import run, shard_hashes
 
-TEN = 10
-
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("how", ["inline", "ray"])
-def test_the_driver_killed_at_ten_random_moments(tiny_bundle: Path, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "kills"),
+    [("inline", 2), *(pytest.param(how, 10, marks=pytest.mark.faults) for how in ("inline", "ray"))],
+)
+def test_the_driver_killed_at_random_moments(tiny_bundle: Path, tmp_path: Path, how: str, kills: int) -> None:
     """Promise 6. SIGKILL, so that nothing is cleaned up; the same command goes on."""
     import ray
 
@@ -30,7 +31,7 @@ def test_the_driver_killed_at_ten_random_moments(tiny_bundle: Path, tmp_path: Pa
     line = command(tiny_bundle, out, given, *(["--inline"] if how == "inline" else []))
     cluster = {} if how == "inline" else {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     rng, moments, ends = random.Random(), [], []
-    for _ in range(TEN):
+    for _ in range(kills):
         with subprocess.Popen(
             line,
             cwd=ROOT,
@@ -45,7 +46,7 @@ def test_the_driver_killed_at_ten_random_moments(tiny_bundle: Path, tmp_path: Pa
             time.sleep(moments[-1])
             driver.send_signal(signal.SIGKILL)
         ends.append(driver.returncode)
-    assert ends.count(-signal.SIGKILL) >= TEN // 2, "most were in the middle of their work"
+    assert ends.count(-signal.SIGKILL) >= kills // 2, "most were in the middle of their work"
     ended = call(line, **cluster)
     assert ended.returncode == 0, ended.stderr
     assert shard_hashes(out) == shard_hashes(tmp_path / "whole"), moments
@@ -53,7 +54,7 @@ def test_the_driver_killed_at_ten_random_moments(tiny_bundle: Path, tmp_path: Pa
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare: a small disk of one's own")
-@pytest.mark.parametrize("how", [["--inline"], []])
+@pytest.mark.parametrize("how", [["--inline"], pytest.param([], marks=pytest.mark.faults)])
 def test_a_full_disk_is_one_line_and_nothing_is_lost(
     tiny_bundle: Path, tmp_path: Path, how: list[str]
 ) -> None:

@@ -48,6 +48,7 @@ Path(figures).write_text(json.dumps({"busy": sorted(busy), "told": told}))
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_node_leaves_and_others_join(tiny_bundle: Path, tmp_path: Path) -> None:
     """`--samplers auto` follows the cluster: one sampler is lost, two work on."""
     run(tiny_bundle, tmp_path / "whole", n=40)
