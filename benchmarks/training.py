@@ -22,6 +22,7 @@ All cores are used: `cores ÷ workers` threads each. About half an hour on two c
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -40,7 +41,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bare_loop import encoder_rate, looping, stored
-from benchmarks.turns import rate, ratios, take_turns
+from benchmarks.turns import paused, rate, ratios, take_turns, tell
 from diffgen import config
 from diffgen.data.stream import Patches
 from diffgen.models import autoencoder
@@ -103,8 +104,10 @@ def train(bench: Bench, workers: int, effort: Effort) -> dict[str, Any]:
     line = bench.line("train image", run.name, told)
     with (
         looping(settings, stored(bench.data, settings), workers, times) as bare,
+        paused(bare),  # Ray's workers yield to all else: beside the loop the command would hardly start
         running(line, bench.work, run / "tensorboard/image") as command,
     ):
+        tell(bare, signal.SIGCONT)
         windows = take_turns((bare, command), effort.seconds, effort.turns)
     logged = log(run / "tensorboard/image")
     ends = [entry.wall_time for entry in logged["train/loss"]]

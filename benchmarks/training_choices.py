@@ -17,7 +17,7 @@ seam         squared jump of latents across the borders of the last step's owner
 KID          × 1000, whole canvases and crops of a patch (tissue.py)
 nuclei       haematoxylin under nuclei less the rest, as a share of the real difference
 
-About 40 minutes of one core; the same command goes on where it was stopped.
+About an hour of one core; the same command goes on where it was stopped.
 """
 
 import argparse
