@@ -121,7 +121,7 @@ def train(bench: Bench, workers: int, effort: Effort) -> dict[str, Any]:
 
 @contextmanager
 def running(line: Sequence[str], work: Path, folder: Path) -> Iterator[list[int]]:
-    """The pid of a training that has begun, as its log says; stopped at the end."""
+    """The pid of a training that has begun, as its log says; killed at the end."""
     process = subprocess.Popen(line, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         while not folder.exists() or len(log(folder).get("train/loss", [])) < START:
@@ -130,8 +130,8 @@ def running(line: Sequence[str], work: Path, folder: Path) -> Iterator[list[int]
             time.sleep(1)
         yield [process.pid]
     finally:
-        process.terminate()
-        process.communicate()
+        tell([process.pid], signal.SIGKILL)  # all of it: what is measured has been logged
+        process.wait()
 
 
 def log(folder: Path) -> dict[str, list[Any]]:
