@@ -10,7 +10,7 @@ KEEP_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62), "MA
 """glibc's settings under which memory that was freed stays with its process.
 
 By its defaults activations go back to the system after each layer, and a network on a CPU waits half of its
-time for new pages to be cleared. The memory a process takes at most is that of its peak either way.
+time for new pages to be cleared. The price: a process never gives back what it took at its peak.
 """
 
 
