@@ -63,14 +63,14 @@ def take_turns(pids: Sequence[Sequence[int]], seconds: float, turns: int) -> lis
     return windows
 
 
-def rate(times: Sequence[float], window: Window) -> float:
-    """Steps a second within a window by the times at which steps ended; the one it cuts into is left out."""
+def rate(times: Sequence[float], window: Window, steps: int = 1) -> float:
+    """Steps a second within a window, by the times at which each `steps` of them ended."""
     inside = [t for t in times if window[0] < t <= window[1]]
     if len(inside) < 3:
         raise SystemExit(
-            f"{len(inside)} steps in {window[1] - window[0]:.0f} s: too few; take more --seconds"
+            f"{len(inside)} entries in {window[1] - window[0]:.0f} s: too few; take more --seconds"
         )
-    return (len(inside) - 1) / (inside[-1] - inside[0])
+    return steps * (len(inside) - 1) / (inside[-1] - inside[0])
 
 
 def ratios(bare: Sequence[float], command: Sequence[float]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-INTERVAL_S = 0.3  # between two looks, and between two entries
+INTERVAL_S = 1.0  # between two looks, and between two entries
 
 
 class Board:

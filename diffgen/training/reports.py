@@ -21,6 +21,8 @@ from diffgen.training.folder import RunFolder
 from diffgen.training.loop import Hooks, Wish
 from diffgen.training.trainee import AVERAGED, Trainee
 
+FLUSH_S = 10  # until a curve is on the disk; TensorBoard's own two minutes are long to wait
+
 
 class Reports:
     """The hooks of one worker."""
@@ -48,7 +50,8 @@ class Reports:
         if rank == 0:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(self.desk / "tensorboard" / part), purge_step=trainee.step + 1)
+            folder = self.desk / "tensorboard" / part
+            self.writer = SummaryWriter(str(folder), purge_step=trainee.step + 1, flush_secs=FLUSH_S)
 
     def hooks(self) -> Hooks:
         return Hooks(self.log, self.save, self.sample, self.wish)

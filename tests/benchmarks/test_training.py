@@ -51,12 +51,12 @@ def test_two_processes_of_the_loop_meet(data: Path, tiny: config.Settings, tmp_p
         assert len(set(pids)) == 2
 
 
-def test_settings_give_crops_of_one_size_and_all_cores(data: Path, tmp_path: Path) -> None:
+def test_settings_give_crops_of_one_size(data: Path, tmp_path: Path) -> None:
     bench = training.Bench(data, tmp_path)
-    for workers in (1, 2):
-        settings, told = bench.settings(workers)
+    for workers, threads in ((1, 2), (2, 1)):
+        settings, told = bench.settings(workers, threads)
         assert settings.training.worker_range == (workers, workers)
-        assert settings.training.threads == max(1, training.CORES // workers)
+        assert settings.training.threads == threads
         assert len(settings.image_model.sides) == 1
         assert settings.autoencoder.latents == "stored"
         assert f"places.runs={tmp_path}" in told

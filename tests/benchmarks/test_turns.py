@@ -53,10 +53,11 @@ def test_one_stands_still_while_the_other_runs(tmp_path: Path) -> None:
 def test_a_rate_is_that_of_whole_steps_in_the_window() -> None:
     times = [0.5, 9.9, 10.5, 11.0, 11.5, 12.0, 30.0]  # the step that ended at 10.5 began before the window
     assert turns.rate(times, (10.0, 12.0)) == pytest.approx(2.0)
+    assert turns.rate(times, (10.0, 12.0), steps=4) == pytest.approx(8.0), "an entry for each four"
 
 
 def test_too_short_a_turn_is_said() -> None:
-    with pytest.raises(SystemExit, match="2 steps in 3 s: too few"):
+    with pytest.raises(SystemExit, match="2 entries in 3 s: too few"):
         turns.rate([1.0, 2.0, 9.0], (0.0, 3.0))
 
 
