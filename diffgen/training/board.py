@@ -1,5 +1,6 @@
-"""The board between a run's workers and its driver: a file of its own, so that its actor imports no torch."""
+"""What stands between workers and driver: a file of its own, so that these actors import no torch."""
 
+import time
 from typing import Any
 
 INTERVAL_S = 1.0  # between two looks, and between two entries
@@ -22,3 +23,21 @@ class Board:
 
     def stop(self) -> None:
         self.stopping = True
+
+
+class Tally:
+    """Where the encoders write how far they are and the driver reads it (a Ray actor)."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.began: float | None = None
+
+    def begin(self) -> None:
+        self.began = self.began or time.monotonic()
+
+    def add(self, images: int) -> None:
+        self.images += images
+
+    def read(self) -> tuple[int, float]:
+        """Images so far, and seconds since the first encoder was ready."""
+        return self.images, time.monotonic() - self.began if self.began else 0.0

@@ -8,7 +8,6 @@ the numbers depend on: latents of another autoencoder or of other data are never
 import logging
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from diffgen.data.stream import Patches, statistics
 from diffgen.errors import UserError, one_line
 from diffgen.files import write_text
 from diffgen.models import bundle
+from diffgen.training.board import Tally
 from diffgen.training.latent_shards import COMPLETE, Facts, Shard, ShardEncoder, facts_of
 
 POLL_S = 0.5
@@ -95,24 +95,6 @@ def _readable(size: float) -> str:
 
 
 # --- on Ray ---------------------------------------------------------------------------------------------
-
-
-class Tally:
-    """Where the encoders write how far they are and the driver reads it (a Ray actor)."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.began: float | None = None
-
-    def begin(self) -> None:
-        self.began = self.began or time.monotonic()
-
-    def add(self, images: int) -> None:
-        self.images += images
-
-    def read(self) -> tuple[int, float]:
-        """Images so far, and seconds since the first encoder was ready."""
-        return self.images, time.monotonic() - self.began if self.began else 0.0
 
 
 class PooledEncoder:

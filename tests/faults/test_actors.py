@@ -18,6 +18,7 @@ from tests.synthesis.helpers import run, shard_hashes
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 N = 5
+FAULTS = pytest.mark.faults  # its like is in every day's tests
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,9 @@ def undisturbed(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return shard_hashes(out)
 
 
-@pytest.mark.parametrize(("samplers", "lease"), [(1, 50), (2, 1), (4, 3)])
+@pytest.mark.parametrize(
+    ("samplers", "lease"), [pytest.param(1, 50, marks=FAULTS), pytest.param(2, 1, marks=FAULTS), (4, 3)]
+)
 def test_the_pool_writes_what_one_process_does(
     tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, samplers: int, lease: int
 ) -> None:
@@ -37,7 +40,9 @@ def test_the_pool_writes_what_one_process_does(
 
 
 @needs_proc
-@pytest.mark.parametrize("victim", ["Coordinator", "PooledSampler", "ShardWriter"])
+@pytest.mark.parametrize(
+    "victim", ["Coordinator", "PooledSampler", pytest.param("ShardWriter", marks=FAULTS)]
+)
 def test_a_killed_actor_changes_nothing(
     tiny_bundle: Path,
     undisturbed: dict[str, str],
@@ -70,6 +75,7 @@ def test_samplers_killed_again_and_again(
 
 
 @needs_proc
+@pytest.mark.faults
 def test_all_samplers_of_a_node_lost_at_once_are_one_loss(
     tiny_bundle: Path,
     undisturbed: dict[str, str],
@@ -95,7 +101,7 @@ def other_sampler(monkeypatch: pytest.MonkeyPatch, behave: Any) -> None:
     monkeypatch.setattr(pool, "LOOK_S", 0.2)
 
 
-@pytest.mark.parametrize("after", [0, 4])
+@pytest.mark.parametrize("after", [pytest.param(0, marks=FAULTS), 4])
 def test_a_hanging_sampler_is_replaced_even_the_only_one(
     tiny_bundle: Path,
     undisturbed: dict[str, str],
@@ -127,6 +133,7 @@ def test_a_hanging_sampler_is_replaced_even_the_only_one(
     assert after or waited > FIRST * 1.0, "the first lease has longer"
 
 
+@pytest.mark.faults
 def test_answers_that_come_twice_count_once(
     tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ of a run that nobody disturbed: same data in the same order, same state.
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,18 @@ import pytest
 
 from diffgen.labels import Labels
 from tests.faults.helpers import needs_proc
-from tests.faults.training_helpers import ENVIRONMENT, EVERY, STEPS, Driver, Run, data, kill, same, workers
+from tests.faults.training_helpers import (
+    ENVIRONMENT,
+    EVERY,
+    STEPS,
+    Driver,
+    Run,
+    beginnings,
+    data,
+    kill,
+    same,
+    workers,
+)
 
 pytestmark = [needs_proc, pytest.mark.slow]
 ALL = range(1, STEPS + 1)
@@ -46,23 +58,34 @@ def lost_nothing_registered(driver: Driver, last: int) -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_worker_is_replaced(patches: Path, tmp_path: Path) -> None:
-    """The one of these that is quick enough for every day: a worker on the tests' cluster."""
-    import ray
+    """The one of these that is quick enough for every day: on the tests' cluster, by this process."""
+    whole, run, last = Run(tmp_path / "whole", patches), Run(tmp_path / "killed", patches), []
 
-    address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    curves = []
-    for name in ("whole", "killed"):
-        run = Run(tmp_path / name, patches)
-        with run.start(**address) as driver:
-            if name == "killed":
-                last = driver.reach(2 * EVERY)
-                (victim,) = workers(os.getpid())
-                kill([victim])
-            driver.ends()
-        curves.append(run.curve())
-    assert len(driver.begins()) == 2
-    lost_nothing_registered(driver, last)
-    same(*curves, ALL)
+    def strike() -> None:
+        while run.registered() < 2 * EVERY:
+            time.sleep(0.02)
+        time.sleep(0.15)
+        last.append(run.registered())
+        kill(workers(os.getpid()))
+
+    whole.here()
+    killer = threading.Thread(target=strike, daemon=True)
+    killer.start()
+    begins = beginnings(run.here())
+    killer.join()
+    assert len(begins) == 2
+    assert last[0] <= begins[1] < last[0] + 2 * EVERY
+    same(run.curve(), whole.curve(), ALL)
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_that_was_trained_is_left_as_it_is(patches: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path, patches, mask={"steps": 2, "batch": 4})
+    run.here()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
+    assert "mask model: 0.0 M parameters, was trained already, 2 steps, 1 worker(s)" in run.here()
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
 
 
 @pytest.mark.faults

@@ -1,9 +1,11 @@
-"""A training run by its command line: started, watched by its files, struck, and its curve read.
+"""A training run, by its command line or here: started, watched by its files, struck, and its curve read.
 
-Nothing of `diffgen.training` but the run's folder is called here: what is seen is what a user would see.
+Nothing of `diffgen.training` but the launch and the run's folder is called here: what is seen is what a
+user would see.
 """
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -17,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from benchmarks.turns import descendants
 from diffgen import config
 from diffgen.labels import Labels
 from diffgen.training.folder import RunFolder
+from diffgen.training.launch import launch
 from tests.conftest import TINY
 from tests.data import prepared
 
@@ -52,6 +56,13 @@ class Run:
         self.place = RunFolder(f"{runs or folder}/run")
         self.settings = folder / "settings.yaml"
         self.settings.write_text(config.validate(config.merge(TINY, changes)).dump(), encoding="utf-8")
+
+    def here(self) -> str:
+        """Trains in this process, on the cluster that it is in; what it said."""
+        console = Console(file=io.StringIO(), record=True, width=300)
+        settings = config.load(self.settings, [])
+        launch(["mask"], self.data, self.place.url, settings, console)
+        return console.export_text()
 
     def start(self, *options: str, **environment: str) -> "Driver":
         """`diffgen train mask`, in a process group of its own as a terminal would do it."""
@@ -129,8 +140,13 @@ class Driver:
 
     def begins(self) -> list[int]:
         """The steps at which this start, and what it started again, has begun."""
-        found = re.findall(r"model: [^\n]*?(?:new|resumed at step (\d+)|trained already)", self.said())
-        return [int(step or 0) for step in found]
+        return beginnings(self.said())
+
+
+def beginnings(said: str) -> list[int]:
+    """The steps at which workers have begun, new or resumed, as the command tells them."""
+    found = re.findall(r"model: [^\n]*?(?:new|resumed at step (\d+)|trained already)", said)
+    return [int(step or 0) for step in found]
 
 
 def data(folder: Path, labels: Labels) -> Path:

@@ -1,0 +1,124 @@
+"""What both models of a run stand on: autoencoder, schedule, labels, and the codec of masks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from diffgen import config
+from diffgen.data.stream import Patches
+from diffgen.errors import UserError
+from diffgen.labels import LabelMap, Labels
+from diffgen.models import autoencoder, bundle
+from diffgen.models.mask_codec import GreyLatents, MaskCodec, build_mask_codec
+from diffgen.sampling.decode import from_picture
+from diffgen.sampling.solvers import Solver, noise_schedule
+from diffgen.training.folder import RunFolder
+from diffgen.training.worker import Which
+
+MEASURED_PATCHES = 256  # enough for the statistics of 48 numbers a block
+
+
+def base_of(
+    parts: Sequence[Which],
+    data: Path,
+    run: RunFolder,
+    settings: config.Settings,
+    console: Console,
+    start: Path | None,
+    place: Path,
+) -> bundle.Bundle:
+    """The bundle without U-Nets, made at a run's first start and kept in it as `base/`.
+
+    The autoencoder is that of the bundle `start`, or fitted or loaded and measured on the data. `place` is
+    a folder for what passes. Raises `UserError` where settings, data and `start` do not fit each other.
+    """
+    if run.exists(f"base/{bundle.INDEX}"):
+        return bundle.load(run.pull("base", place / "base"))
+    patches, maps = Patches(data, "image"), Patches(data, "mask")
+    codec = _started(start, settings, console) or _measured(parts, patches, settings, console)
+    chosen = np.unique(np.linspace(0, max(0, len(maps) - 1), MEASURED_PATCHES).astype(int)[: len(maps)])
+    label_maps = [maps.label_map(int(n)) for n in chosen]
+    diffusion = settings.diffusion
+    schedule = noise_schedule(
+        diffusion.steps, diffusion.schedule, diffusion.prediction, diffusion.zero_terminal_snr
+    )
+    sides = len(settings.image_model.sides)
+    for steps in (settings.sampling.steps_for(sides), settings.sampling.mask_steps):
+        Solver(settings.sampling.solver, dict(schedule.config), steps)  # says what cannot be sampled
+    if not label_maps and "mask" not in parts:  # nothing to fit to, and nothing that needs it
+        bits = {"mask_model": settings.mask_model.model_copy(update={"encoding": "bits"})}
+        settings = settings.model_copy(update=bits)
+    mask_codec = _mask_codec(start, settings, codec, label_maps, patches.labels)
+    facts = bundle.facts_of(settings, codec, mask_codec)
+    base = bundle.Bundle(facts, patches.labels, dict(schedule.config), codec, mask_codec=mask_codec)
+    built = place / "new_base"
+    bundle.save(
+        base, built, settings, "Autoencoder, schedule and labels of a run: a bundle without U-Nets.\n"
+    )
+    run.push(built, "base")
+    return bundle.load(built)
+
+
+def _mask_codec(
+    start: Path | None,
+    settings: config.Settings,
+    codec: autoencoder.LatentCodec,
+    maps: Sequence[LabelMap],
+    labels: Labels,
+) -> MaskCodec:
+    """That of the bundle to start from, whose mask U-Net knows these latents, or a new one."""
+    if start is not None and settings.mask_model.encoding == "latents":
+        theirs = bundle.load(start).mask_codec
+        if isinstance(theirs, GreyLatents) and theirs.num_classes == len(labels):
+            return theirs
+    return build_mask_codec(settings, codec, maps, labels)
+
+
+def _started(
+    start: Path | None, settings: config.Settings, console: Console
+) -> autoencoder.LatentCodec | None:
+    """The autoencoder of a bundle to start from: its U-Net knows these latents and no others."""
+    if start is None:
+        return None
+    codec = bundle.load(start).codec
+    asked = settings.autoencoder
+    if (codec.factor, codec.channels) != (asked.factor, asked.channels):
+        raise UserError(
+            f"--init-from {start}: its autoencoder has factor {codec.factor}, {codec.channels} channels; "
+            f"the settings say autoencoder.factor {asked.factor}, channels {asked.channels}"
+        )
+    console.print(f"autoencoder: that of {start}")
+    return codec
+
+
+def _measured(
+    parts: Sequence[Which], patches: Patches, settings: config.Settings, console: Console
+) -> autoencoder.LatentCodec:
+    if not len(patches):
+        if "image" in parts:
+            raise UserError(f"{patches.folder} holds no image patches to train on")
+        return autoencoder.load(settings.autoencoder)  # nothing to measure it on, and nothing to draw with it
+    _check_sides(patches, settings)
+    numbers = np.unique(np.linspace(0, len(patches) - 1, MEASURED_PATCHES).astype(int))
+    images = [torch.from_numpy(from_picture(patches.picture(int(n))))[None] for n in numbers]
+    images = [image[..., : settings.image_patch_px, : settings.image_patch_px] for image in images]
+    batches = [torch.cat(images[i : i + 16]) for i in range(0, len(images), 16)]
+    codec = autoencoder.build(settings.autoencoder, batches)
+    quality = autoencoder.psnr(batches[0], codec.decode(codec.encode(batches[0])).clamp(-1, 1))
+    made = f"{settings.autoencoder.kind}, {codec.factor}× with {codec.channels} channels"
+    console.print(f"autoencoder: {made}, {quality:.1f} dB PSNR")
+    return codec
+
+
+def _check_sides(patches: Patches, settings: config.Settings) -> None:
+    smallest = min(min(row["height"], row["width"]) for row in patches.rows)
+    widest = max(side for _, side in settings.image_model.sides) * settings.autoencoder.factor
+    if smallest < widest:
+        what = "twice " if settings.image_model.context == "wide" else ""
+        raise UserError(
+            f"{patches.folder} holds patches of {smallest} pixels; "
+            f"{what}image_model.patch × autoencoder.factor needs {widest}"
+        )
