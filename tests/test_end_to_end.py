@@ -52,7 +52,7 @@ def test_tar_holds_pairs_with_provenance(workplace: Path) -> None:
     with tarfile.open(workplace / "out" / "shard-000000.tar") as tar:
         names = tar.getnames()
         assert names == [f"00000000{k}.{e}" for k in (0, 1) for e in ("png", "mask.png", "json")]
-        files = {name: tar.extractfile(name).read() for name in names}  # type: ignore[union-attr]
+        files = {name: tar.extractfile(name).read() for name in names}  # type: ignore[union-attr]  # all are files
     image = Image.open(io.BytesIO(files["000000000.png"]))
     mask = Image.open(io.BytesIO(files["000000000.mask.png"]))
     assert (image.size, image.mode) == ((96, 64), "RGB")

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import simulate, throughput
+from benchmarks import throughput
+from benchmarks.synthesis import bundles, coordinator, memory, paper_sampler, pipeline, scaling, simulate
 from diffgen.models import bundle
 from diffgen.sampling.solvers import noise_schedule
+from diffgen.synthesis.coordinator import Coordinator
 
 FREE = simulate.Costs(0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -26,18 +28,18 @@ def test_the_papers_sampler_runs_two_forwards_a_label_and_one_for_unknown() -> N
     schedule = dict(noise_schedule(1000, "squaredcos_cap_v2", "epsilon").config)
     labels = np.zeros((16, 16), dtype=np.uint8)
     labels[:, 8:] = 2
-    latents, forwards = throughput.paper_sampler(network, 4, 8, schedule, labels, range(5), 250)
-    covers = [throughput.paper_cover((16, 16), 8, step) for step in range(5)]
+    latents, forwards = paper_sampler.paper_sampler(network, 4, 8, schedule, labels, range(5), 250)
+    covers = [paper_sampler.paper_cover((16, 16), 8, step) for step in range(5)]
     expected = sum(
-        throughput.paper_forwards(labels[cover.box(k)]) for cover in covers for k in range(len(cover))
+        paper_sampler.paper_forwards(labels[cover.box(k)]) for cover in covers for k in range(len(cover))
     )
     assert forwards == len(calls) == expected
     assert torch.isfinite(latents).all()
 
 
 def test_the_bare_loop_counts_base_forwards(tiny_bundle: Path) -> None:
-    settings = throughput.settings_of(tiny_bundle)
-    bare = throughput.Bare(bundle.pack(tiny_bundle), settings.sampling)
+    settings = bundles.settings_of(tiny_bundle)
+    bare = pipeline.Bare(bundle.pack(tiny_bundle), settings.sampling)
     assert bare.loop([8, 16], 0.05) > 0
 
 
@@ -58,30 +60,30 @@ def test_stepping_by_blocks_makes_the_same_patches_with_less_waiting() -> None:
 
 
 def test_the_coordinators_parts_add_up() -> None:
-    found = throughput.in_process(throughput.coordinator_task(600), 64)
+    found = coordinator.in_process(coordinator.coordinator_task(600), 64)
     parts = sum(found[f"{name}_us_a_patch"] for name in ("lease", "commit", "step"))
     assert found["patches_a_second"] == pytest.approx(1e6 / parts)
 
 
 def test_the_trivial_sampler_paints_tiles_and_the_canvas_keeps_to_its_bytes() -> None:
-    task = throughput.paper_plan(512, 1, "tiles", 512, given=False)
+    task = coordinator.paper_plan(512, 1, "tiles", 512, given=False)
     sampling = task.plan.sampling.model_copy(update={"steps": 3, "mask_steps": 3})
     task = replace(task, plan=replace(task.plan, sampling=sampling))
-    coordinator, sampler, most = throughput.Coordinator(task.plan, [0], 1, 60.0), None, 0.0
-    sampler = throughput.trivial_sampler(task.plan)
-    while not coordinator.over:
-        lease = coordinator.lease("one", 32)
-        coordinator.commit(lease.id, sampler.work(lease))
-        for painting in coordinator.paintings.values():
+    serving, most = Coordinator(task.plan, [0], 1, 60.0), 0.0
+    sampler = memory.trivial_sampler(task.plan)
+    while not serving.over:
+        lease = serving.lease("one", 32)
+        serving.commit(lease.id, sampler.work(lease))
+        for painting in serving.paintings.values():
             if painting.stage == "image" and painting.canvas is not None:
-                most = max(most, throughput.canvas_bytes(painting.canvas) / 64**2)
+                most = max(most, memory.canvas_bytes(painting.canvas) / 64**2)
     assert 2 * 16 < most <= 16 * 4 + 8
-    assert not coordinator.failed
+    assert not serving.failed
 
 
 def test_parts_are_added_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    path.write_text(json.dumps({"coordinator": {"64": throughput.ASSUMED}}))
+    path.write_text(json.dumps({"coordinator": {"64": scaling.ASSUMED}}))
     throughput.main(["--only", "scaling", "--quick", "--json", str(path)])
     found = json.loads(path.read_text())
     assert found["scaling"]["measured"]

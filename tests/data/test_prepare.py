@@ -40,7 +40,7 @@ def settings(*overrides: str) -> Settings:
 
 def members(path: Path) -> dict[str, bytes]:
     with tarfile.open(path) as tar:
-        return {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
+        return {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]  # all are files
 
 
 def checksums(out: Path) -> dict[str, str]:

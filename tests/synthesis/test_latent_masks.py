@@ -118,7 +118,7 @@ def test_tiles_are_those_of_the_whole(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_masks_autoencoder_is_counted_once(sampler: Sampler, tiny_bundle: Path) -> None:
-    own = sum(p.numel() for p in sampler.bundle.mask_autoencoder.parameters())  # type: ignore[union-attr]
+    own = sum(p.numel() for p in sampler.bundle.mask_autoencoder.parameters())  # type: ignore[union-attr]  # it has one
     assert own == 3 * 2 * 2 + 2 * 3 * 3 * 2 * 2
     total = sum(p.numel() for p in sampler.parameters())
     without = replace(sampler.bundle, mask_codec=bundle.load(tiny_bundle).mask_codec)

@@ -176,7 +176,7 @@ def test_sides_that_differ_and_do_not_divide(
 
 def _crop_members(shard: Path, keys: set[str], height: int, width: int) -> None:
     with tarfile.open(shard) as tar:
-        members = [(info.name, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
+        members = [(info.name, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]  # all are files
     with tarfile.open(shard, "w") as tar:
         for name, content in members:
             if name.split(".")[0] in keys and name.endswith("png"):

@@ -1,0 +1,1 @@
+"""The parts of `throughput.py`, a file each."""
