@@ -104,8 +104,8 @@ def train(
     data: Data = None,
     run: Run = None,
     init_from: Annotated[
-        Path | None,
-        typer.Option(help="Bundle whose weights a new run starts from.", show_default=False),
+        str | None,
+        typer.Option(help="Bundle whose weights a new run starts from, a folder or URL.", show_default=False),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it takes: parameters, memory, FLOPs, time.")
@@ -244,17 +244,14 @@ def _run(settings: Any) -> str:
 
 def _fetched(bundle: str) -> Path:
     """A bundle's folder; from behind a URL a copy that is gone when we are."""
-    if "://" not in bundle:
-        return Path(bundle)
     import atexit
     import tempfile
 
-    from diffgen.training.folder import RunFolder
+    from diffgen.training.folder import fetched
 
     copy = tempfile.TemporaryDirectory()
     atexit.register(copy.cleanup)
-    parent, _, name = bundle.rstrip("/").rpartition("/")
-    return RunFolder(parent).pull(name, Path(copy.name))
+    return fetched(bundle, Path(copy.name))
 
 
 def _saved(path: Path, otherwise: str) -> dict[str, Any]:

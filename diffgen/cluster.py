@@ -53,3 +53,14 @@ def need(cpus: float, gpus: float, setting: str) -> None:
     for kind, wanted in (("CPU", cpus), ("GPU", gpus)):
         if wanted > have.get(kind, 0) and not grows:
             raise UserError(f"{setting} need {wanted:g} {kind}s, this machine has {have.get(kind, 0):g}")
+
+
+def need_gpu_here(gpu: bool) -> None:
+    """`UserError` where training on GPUs is asked of this machine alone, and it has none: before any work."""
+    import torch
+
+    if gpu and not os.environ.get("RAY_ADDRESS") and not torch.cuda.is_available():
+        raise UserError(
+            "training.gpu=true, and torch finds no GPU on this machine: --set training.gpu=false, "
+            "or RAY_ADDRESS=… of a cluster that has some"
+        )

@@ -3,8 +3,10 @@
 import os
 
 import pytest
+import torch
 
-from diffgen.cluster import KEEP_FREED, computing
+from diffgen.cluster import KEEP_FREED, computing, need_gpu_here
+from diffgen.errors import UserError
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -16,3 +18,13 @@ def test_an_actor_that_computes_on_a_cpu_keeps_the_memory_it_frees() -> None:
     environment = ray.get(look.remote())
     assert KEEP_FREED.items() <= environment.items()
     assert computing(gpu=True) is None
+
+
+def test_a_gpu_that_is_not_here_is_asked_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    need_gpu_here(False)
+    with pytest.raises(UserError, match=r"training\.gpu=true, and torch finds no GPU"):
+        need_gpu_here(True)
+    monkeypatch.setenv("RAY_ADDRESS", "ray.example:6379")
+    need_gpu_here(True)

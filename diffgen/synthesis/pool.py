@@ -28,6 +28,7 @@ from diffgen.synthesis.coordinator import Coordinator
 from diffgen.synthesis.leases import Lease, Status, Work
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import ShardWriter
+from diffgen.synthesis.store import warn
 from diffgen.synthesis.task import Report, Task, look_again
 
 WAIT_S = 0.02, 0.2  # between two asks of an idle sampler: at first, and at most
@@ -41,9 +42,9 @@ MAX_LOSSES = 5  # of actors, with nothing achieved in between: then it is no acc
 class PooledSampler:
     """A sampler that pulls leases from coordinators until there are none (an actor)."""
 
-    def __init__(self, packed: dict[str, bytes], sampling: config.Sampling) -> None:
+    def __init__(self, packed: dict[str, bytes], sampling: config.Sampling, gpu: bool) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            self.sampler = Sampler(unpack(packed, Path(folder)), sampling)
+            self.sampler = Sampler(unpack(packed, Path(folder)), sampling, gpu)
         self.encoder = ThreadPoolExecutor(1)  # PNGs are made while the device goes on
         self.encoding: Future[None] | None = None
 
@@ -124,6 +125,22 @@ def cause(error: RayActorError) -> str:
     return one_line(ValueError(str(error).strip().rpartition("\n")[2]))[:300]
 
 
+def available(kind: str) -> int:
+    """CPUs or GPUs that the cluster's nodes have, busy or not."""
+    return int(ray.cluster_resources().get(kind, 0))
+
+
+def on_gpus() -> bool:
+    """Whether samplers work on GPUs; of a cluster that has nothing to give, when its first node has come."""
+    told = False
+    while not (available("GPU") or available("CPU")):
+        if not told:
+            warn("no node of the cluster has a CPU or a GPU to give; waiting for one")
+        told = True
+        time.sleep(POLL_S)
+    return available("GPU") > 0
+
+
 class Pool:
     """The actors of one attempt."""
 
@@ -131,12 +148,11 @@ class Pool:
         self.task = task
         self.packed = ray.put(task.packed)  # travels to each node once
         sampling, settings = task.plan.sampling, task.settings
-        self.gpus = self._available("GPU") > 0
+        self.gpus = on_gpus()
         self.count = self._wanted()
-        pinned: dict[str, Any] = {"num_cpus": 0}
-        if task.writer().store.folder is not None:  # a local folder is the driver's
-            here = ray.get_runtime_context().get_node_id()
-            pinned["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
+        # Beside the driver: a local folder is its own, and the node of any other may go.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        pinned: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
         self.coordinators = [
             ray.remote(**pinned)(Coordinator).remote(
                 task.plan,
@@ -151,7 +167,7 @@ class Pool:
         self.writer = ray.remote(**pinned)(ShardWriter).remote(
             task.out, task.plan.run, settings.images_per_shard
         )
-        threads = min(sampling.threads, self._available("CPU"))
+        threads = min(sampling.threads, available("CPU"))
         self.sampler = ray.remote(
             num_cpus=threads, num_gpus=1 if self.gpus else 0, runtime_env=computing(self.gpus)
         )(PooledSampler)
@@ -163,16 +179,12 @@ class Pool:
         self.started = self.losses = self.counted = 0
         self.progress_at_loss = 0.0
 
-    @staticmethod
-    def _available(kind: str) -> int:
-        return int(ray.cluster_resources().get(kind, 0))
-
     def _wanted(self) -> int:
         """Samplers that there should be now; `auto` follows the cluster as it grows and shrinks."""
         settings, threads = self.task.settings, self.task.plan.sampling.threads
         if settings.samplers != "auto":
             return settings.samplers
-        return self._available("GPU") if self.gpus else max(1, self._available("CPU") // threads)
+        return available("GPU") if self.gpus else max(1, available("CPU") // threads)
 
     def run(self, report: Report) -> Status:
         looked, over = -LOOK_S, False
@@ -225,7 +237,7 @@ class Pool:
         self.started += 1
         name = f"sampler-{self.started}"
         order = [*self.coordinators[turn:], *self.coordinators[:turn]]
-        actor = self.sampler.remote(self.packed, self.task.plan.sampling)
+        actor = self.sampler.remote(self.packed, self.task.plan.sampling, self.gpus)
         self.pulling[actor.pull.remote(name, order, self.task.settings.lease)] = name, actor
 
     def _written(self, reference: Any) -> None:

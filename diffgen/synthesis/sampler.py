@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from diffgen import config
+from diffgen.errors import UserError
 from diffgen.labels import Picture
 from diffgen.models import bundle
 from diffgen.sampling import decode, masks
@@ -34,9 +35,13 @@ from diffgen.synthesis.render import Labelled, Render, encode, paint
 class Sampler:
     """U-Nets and autoencoder of a bundle on one device."""
 
-    def __init__(self, folder: Path, sampling: config.Sampling) -> None:
+    def __init__(self, folder: Path, sampling: config.Sampling, gpu: bool | None = None) -> None:
+        """On a GPU if `gpu`, by default where there is one. Raises `UserError` where torch cannot use it."""
         torch.set_num_threads(sampling.threads)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        there = torch.cuda.is_available()
+        if gpu and not there:
+            raise UserError("Ray gives it a GPU, but torch cannot use one: its build or the driver")
+        self.device = torch.device("cuda" if there and gpu is not False else "cpu")
         self.bundle = bundle.load(folder).to(self.device)
         self.sampling = sampling
         facts = self.bundle.facts

@@ -1,10 +1,12 @@
 """What both models of a run stand on: autoencoder, schedule, labels, and the codec of masks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import yaml
 from rich.console import Console
 
 from diffgen import config
@@ -18,24 +20,37 @@ from diffgen.sampling.solvers import Solver, noise_schedule
 from diffgen.training.folder import RunFolder
 from diffgen.training.worker import Which
 
+RUN = "run.yaml"
+MADE_BY = "base.yaml"
 MEASURED_PATCHES = 256  # enough for the statistics of 48 numbers a block
+
+
+class Start(NamedTuple):
+    """A bundle to start from."""
+
+    name: str
+    """As the user gave it."""
+    folder: Path
 
 
 def base_of(
     parts: Sequence[Which],
     data: Path,
     run: RunFolder,
+    shaping: Mapping[str, Any],
     settings: config.Settings,
     console: Console,
-    start: Path | None,
+    start: Start | None,
     place: Path,
 ) -> bundle.Bundle:
     """The bundle without U-Nets, made at a run's first start and kept in it as `base/`.
 
-    The autoencoder is that of the bundle `start`, or fitted or loaded and measured on the data. `place` is
-    a folder for what passes. Raises `UserError` where settings, data and `start` do not fit each other.
+    The autoencoder is that of the bundle `start`, or fitted or loaded and measured on the data. A base that
+    `diffgen encode` or a start that failed has left is taken if the settings in `shaping` are those of now.
+    `place` is a folder for what passes. Raises `UserError` where settings, data and `start` do not fit.
     """
-    if run.exists(f"base/{bundle.INDEX}"):
+    made_by = yaml.safe_dump({key: value for key, value in shaping.items() if key != "training"})
+    if run.exists(f"base/{bundle.INDEX}") and (run.exists(RUN) or run.read_text(MADE_BY) == made_by):
         return bundle.load(run.pull("base", place / "base"))
     patches, maps = Patches(data, "image"), Patches(data, "mask")
     codec = _started(start, settings, console) or _measured(parts, patches, settings, console)
@@ -59,11 +74,12 @@ def base_of(
         base, built, settings, "Autoencoder, schedule and labels of a run: a bundle without U-Nets.\n"
     )
     run.push(built, "base")
+    run.write_text(MADE_BY, made_by)
     return bundle.load(built)
 
 
 def _mask_codec(
-    start: Path | None,
+    start: Start | None,
     settings: config.Settings,
     codec: autoencoder.LatentCodec,
     maps: Sequence[LabelMap],
@@ -71,26 +87,26 @@ def _mask_codec(
 ) -> MaskCodec:
     """That of the bundle to start from, whose mask U-Net knows these latents, or a new one."""
     if start is not None and settings.mask_model.encoding == "latents":
-        theirs = bundle.load(start).mask_codec
+        theirs = bundle.load(start.folder).mask_codec
         if isinstance(theirs, GreyLatents) and theirs.num_classes == len(labels):
             return theirs
     return build_mask_codec(settings, codec, maps, labels)
 
 
 def _started(
-    start: Path | None, settings: config.Settings, console: Console
+    start: Start | None, settings: config.Settings, console: Console
 ) -> autoencoder.LatentCodec | None:
     """The autoencoder of a bundle to start from: its U-Net knows these latents and no others."""
     if start is None:
         return None
-    codec = bundle.load(start).codec
+    codec = bundle.load(start.folder).codec
     asked = settings.autoencoder
     if (codec.factor, codec.channels) != (asked.factor, asked.channels):
         raise UserError(
-            f"--init-from {start}: its autoencoder has factor {codec.factor}, {codec.channels} channels; "
-            f"the settings say autoencoder.factor {asked.factor}, channels {asked.channels}"
+            f"--init-from {start.name}: its autoencoder has factor {codec.factor}, {codec.channels} channels"
+            f"; the settings say autoencoder.factor {asked.factor}, channels {asked.channels}"
         )
-    console.print(f"autoencoder: that of {start}")
+    console.print(f"autoencoder: that of {start.name}")
     return codec
 
 
@@ -103,9 +119,12 @@ def _measured(
         return autoencoder.load(settings.autoencoder)  # nothing to measure it on, and nothing to draw with it
     _check_sides(patches, settings)
     numbers = np.unique(np.linspace(0, len(patches) - 1, MEASURED_PATCHES).astype(int))
-    images = [torch.from_numpy(from_picture(patches.picture(int(n))))[None] for n in numbers]
-    images = [image[..., : settings.image_patch_px, : settings.image_patch_px] for image in images]
-    batches = [torch.cat(images[i : i + 16]) for i in range(0, len(images), 16)]
+    side = settings.image_patch_px
+    images = [torch.from_numpy(from_picture(patches.picture(int(n))[:side, :side]))[None] for n in numbers]
+    together = min(
+        16, max(1, autoencoder.BATCH_PIXELS["cpu"] // side**2)
+    )  # decoding takes more than encoding
+    batches = [torch.cat(images[i : i + together]) for i in range(0, len(images), together)]
     codec = autoencoder.build(settings.autoencoder, batches)
     quality = autoencoder.psnr(batches[0], codec.decode(codec.encode(batches[0])).clamp(-1, 1))
     made = f"{settings.autoencoder.kind}, {codec.factor}× with {codec.channels} channels"

@@ -10,7 +10,7 @@ class Board:
     """Where rank 0 writes how far it is and the driver reads it, and the way back (an actor at launch)."""
 
     def __init__(self) -> None:
-        self.news: dict[str, Any] = {"step": 0, "start": None, "failure": None}
+        self.news: dict[str, Any] = {"step": 0, "saved": 0, "start": None, "failure": None}
         self.stopping = False
 
     def tell(self, **news: Any) -> bool:

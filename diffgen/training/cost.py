@@ -42,6 +42,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
+from diffgen.models.autoencoder import BATCH_PIXELS, ENCODER_BYTES_A_PIXEL
 from diffgen.models.mask_codec import num_bits
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
@@ -78,6 +79,8 @@ class Cost:
     """A worker's weights, gradients, moments and averaged weights."""
     activation_bytes: int
     """What one micro-batch keeps for its backward pass."""
+    encoder_bytes: int
+    """Activations of the autoencoder, where it works while the U-Net is trained."""
 
     @property
     def flops_a_sample(self) -> float:
@@ -97,7 +100,7 @@ class Cost:
     @property
     def memory_bytes(self) -> int:
         """A worker's, without what CUDA, cuDNN's workspaces and the allocator's gaps take."""
-        return self.state_bytes + self.activation_bytes
+        return self.state_bytes + self.activation_bytes + self.encoder_bytes
 
     def seconds(self, flops_per_second: float) -> float:
         """Of the whole training, where each worker reaches so many of these FLOPs a second."""
@@ -129,7 +132,16 @@ def measure(part: Which, settings: config.Settings, labels: Labels) -> Cost:
         micro_batch=micro_batch,
         state_bytes=parameters * (STATE_BYTES + (BUCKET_BYTES if workers > 1 else 0)),
         activation_bytes=activation_bytes(unet, micro_batch, training.precision == "bf16"),
+        encoder_bytes=_encoder_bytes(settings, micro_batch) if part == "image" else 0,
     )
+
+
+def _encoder_bytes(settings: config.Settings, micro_batch: int) -> int:
+    """Activations of an autoencoder that works while the U-Net is trained."""
+    if settings.autoencoder.latents == "stored" or settings.autoencoder.kind == "linear":
+        return 0
+    at_once = BATCH_PIXELS["cuda" if settings.training.gpu else "cpu"]
+    return ENCODER_BYTES_A_PIXEL * min(at_once, micro_batch * settings.image_patch_px**2)
 
 
 def flops_a_step(part: Which, settings: config.Settings, labels: Labels) -> float:
@@ -233,6 +245,7 @@ def dry_run(
             "TFLOP a step": f"{cost.flops_a_step / 1e12:.3g}",
             "memory a worker": decimal(cost.memory_bytes),
             "  of it activations": decimal(cost.activation_bytes),
+            "  of it autoencoder": decimal(cost.encoder_bytes),
             "steps": f"{cost.steps}",
             "time": _duration(cost.seconds(rate)),
         }

@@ -6,6 +6,7 @@ the same storage goes on from its last checkpoint, which is Ray Train's own rule
 
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -33,12 +34,14 @@ def fit(task: dict[str, Any], part: str, run: RunFolder, training: config.Traini
     import ray
 
     board = ray.remote(num_cpus=0, scheduling_strategy=_here())(Board).remote()
-    trainer = _trainer(task | {"board": board}, part, run, training)
     ended: dict[str, Any] = {}
 
     def run_it() -> None:
         try:
-            ended["result"] = trainer.fit()
+            ended["result"] = persevere(
+                lambda: _trainer(task | {"board": board}, part, run, training).fit(),
+                lambda: ray.get(board.read.remote())["saved"],
+            )
         except BaseException as error:  # told in the driver's own thread
             ended["error"] = error
 
@@ -56,6 +59,22 @@ def fit(task: dict[str, Any], part: str, run: RunFolder, training: config.Traini
     if signals.first:
         raise Stopped(signals.first)
     return ended["result"].checkpoint
+
+
+def persevere(attempt: Callable[[], Any], saved: Callable[[], int]) -> Any:
+    """What `attempt` gives, begun anew when it fails as long as checkpoints were `saved` meanwhile.
+
+    Ray Train counts failures over the whole training: here `max_failures` are those at one place.
+    """
+    from ray.train import TrainingFailedError
+
+    while True:
+        before = saved()
+        try:
+            return attempt()
+        except TrainingFailedError:
+            if saved() <= before:
+                raise
 
 
 def _here() -> Any:

@@ -107,6 +107,11 @@ class RunFolder:
             with (source / relative).open("rb") as stream:
                 files.send(stream, *self._target(f"{name}/{relative}"))
 
+    def remove(self, name: str) -> None:
+        """Delete a folder, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._opened[0].delete_dir(self._path(name))
+
     def _target(self, name: str) -> tuple[Any, str]:
         return self._opened[0], self._path(name)
 
@@ -118,6 +123,12 @@ class RunFolder:
         selector = pyarrow.fs.FileSelector(root, allow_not_found=True, recursive=True)
         found = [info.path for info in self._opened[0].get_file_info(selector) if info.is_file]
         return {path.removeprefix(root).lstrip("/"): path for path in found}
+
+
+def fetched(url: str, into: Path) -> Path:
+    """A folder at any URL, such as a bundle, as a local one: itself, or a copy at `into`."""
+    parent, _, name = url.rstrip("/").rpartition("/")
+    return RunFolder(parent).pull(name, into) if "://" in url else Path(url)
 
 
 def _ordered(folder: Path) -> list[str]:

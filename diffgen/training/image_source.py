@@ -4,6 +4,7 @@ A crop is drawn by its class, its place and one of eight flips and turns; its la
 latent grid as in sampling (`sampling.masks.on_grid`).
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +23,8 @@ from diffgen.sampling.decode import from_picture
 from diffgen.sampling.masks import on_grid
 from diffgen.training.algorithm import Batch, draw_noise, draw_timestep
 
+ENCODING = threading.Lock()
+"""One batch at a time is encoded, whatever the number of reading threads: its activations are gigabytes."""
 TRIES = 10  # crops around a pixel of a class that is too thin to show on the latent grid
 
 
@@ -66,9 +69,10 @@ class LiveCrops:
 
     def encode(self, crops: Sequence[tuple[Picture, Tensor | None]]) -> Tensor:
         images = torch.from_numpy(np.stack([from_picture(picture) for picture, _ in crops]))
-        if not self._draws:
-            return self.codec.encode(images)
-        mean, log_deviation = self.codec.moments(images).chunk(2, dim=1)
+        with ENCODING:
+            if not self._draws:
+                return self.codec.encode(images)
+            mean, log_deviation = self.codec.moments(images).chunk(2, dim=1)
         spread = torch.stack([noise for _, noise in crops if noise is not None])
         return mean + log_deviation.exp() * spread.to(mean.device)
 

@@ -26,7 +26,7 @@ from diffgen.data.stream import dihedral
 from diffgen.errors import UserError, one_line
 from diffgen.files import atomic
 from diffgen.labels import LabelMap, Picture
-from diffgen.models.autoencoder import LatentCodec
+from diffgen.models.autoencoder import BATCH_PIXELS, LatentCodec
 from diffgen.sampling.masks import on_grid
 
 FORMAT = 1
@@ -34,8 +34,6 @@ COMPLETE = "latents.json"
 """Written last: a folder that holds it is complete."""
 META = b"latents"
 """Key of the facts in a file's schema."""
-BATCH_PIXELS = {"cpu": 2**19, "cuda": 2**22}
-"""Of the pictures encoded at a time: 1.3 and 10 GB of activations in Stable Diffusion's autoencoder."""
 COLUMNS = {
     "number": pa.int64(),  # of the patch: its key in the shard
     "variant": pa.int8(),  # turn of `data.stream.dihedral`

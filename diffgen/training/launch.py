@@ -4,6 +4,7 @@ A run lives in one folder that all nodes see, or behind a URL:
     run.yaml        what shapes its models; a start that would shape others is refused
     settings.yaml   all settings of the last start
     base/           autoencoder, schedule, labels: a bundle without U-Nets
+    start/          the bundle of --init-from
     train/          the last checkpoints of both models (Ray Train)
     best/ history/  the checkpoint of least held-out loss; averaged weights of all, if asked
     tensorboard/ samples/   what one looks at
@@ -20,22 +21,22 @@ import yaml
 from rich.console import Console
 
 from diffgen import config
-from diffgen.cluster import connect, need
+from diffgen.cluster import connect, need, need_gpu_here
 from diffgen.data.stream import statistics
 from diffgen.errors import UserError
 from diffgen.models import bundle
 from diffgen.models.unet import ImageUNet, MaskUNet
-from diffgen.training.base import base_of
+from diffgen.training.base import RUN, Start, base_of
 from diffgen.training.card import model_card
 from diffgen.training.fit import fit
-from diffgen.training.folder import RunFolder
+from diffgen.training.folder import RunFolder, fetched
 from diffgen.training.latents import encode
 from diffgen.training.lock import held
 from diffgen.training.start import init_from
 from diffgen.training.trainee import AVERAGED
-from diffgen.training.worker import Task, Which
+from diffgen.training.worker import START, Task, Which
 
-RUN = "run.yaml"
+RATES = ("lr", "clip")
 
 
 def launch(
@@ -44,25 +45,29 @@ def launch(
     run: str,
     settings: config.Settings,
     console: Console,
-    start: Path | None = None,
+    start: str | None = None,
 ) -> str:
     """Train `parts` on prepared data and return where the bundle is, a folder or a URL.
 
-    `run` is a folder or a URL; with a bundle `start` a new run begins with its weights, autoencoder and
-    schedule. Raises `UserError` where the data does not fit the settings, the run was begun with others, or
-    another command works on it.
+    `run` is a folder or a URL; with a bundle `start`, too, a new run begins with its weights, autoencoder
+    and schedule. Raises `UserError` where the data does not fit the settings, the run was begun with
+    others, or another command works on it.
     """
     data = data.absolute()  # workers have another working folder
     folder = RunFolder(run)
     statistics(data)
     _check_scales(data, settings)
+    need_gpu_here(settings.training.gpu)
     shaping = _shaping(data, settings, start)
-    _check_same(folder, shaping)
     with held(folder, console), tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        base = base_of(parts, data, folder, settings, console, start, place)
-        if start is not None and not folder.exists(RUN):
-            _say_start(parts, start, base, settings, console)
+        _check_same(folder, shaping)
+        _say_rates(folder, settings, console)
+        begin = Start(start, fetched(start, place / START)) if start else None
+        base = base_of(parts, data, folder, shaping, settings, console, begin, place)
+        if begin and not folder.exists(RUN):
+            _say_start(parts, begin, base, settings, console)
+            folder.push(begin.folder, START)
         folder.write_text(RUN, yaml.safe_dump(shaping, sort_keys=False))
         folder.write_text("settings.yaml", settings.dump())
         connect()
@@ -72,8 +77,7 @@ def launch(
         need(least * training.threads, least if training.gpu else 0, workers)
         latents = _latents(parts, data, folder, settings, console, place)
         for part in parts:
-            begin = str(start.absolute()) if start else None
-            task = Task(part, str(data), folder.url, settings.model_dump(mode="json"), latents, begin)
+            task = Task(part, str(data), folder.url, settings.model_dump(mode="json"), latents, start)
             with fit(asdict(task), part, folder, training, console).as_directory() as checkpoint:
                 folder.push(Path(checkpoint) / AVERAGED, f"bundle/{part}_unet")
         return _finish(data, base, folder, settings, place)
@@ -96,8 +100,11 @@ def prepare_latents(data: Path, run: str, settings: config.Settings, console: Co
     folder, data = RunFolder(run), data.absolute()
     statistics(data)
     _check_scales(data, settings)
+    need_gpu_here(settings.training.gpu)
     with held(folder, console), tempfile.TemporaryDirectory() as scratch:
-        base_of(["image"], data, folder, settings, console, None, Path(scratch))
+        base_of(
+            ["image"], data, folder, _shaping(data, settings, None), settings, console, None, Path(scratch)
+        )
         return encode(data, folder.pull("base", Path(scratch) / "base"), settings, console)
 
 
@@ -115,29 +122,33 @@ def _latents(
 
 
 def _say_start(
-    parts: Sequence[Which], start: Path, base: bundle.Bundle, settings: config.Settings, console: Console
+    parts: Sequence[Which], start: Start, base: bundle.Bundle, settings: config.Settings, console: Console
 ) -> None:
     """What `--init-from` gives and does not; `UserError` where a model does not fit."""
-    source = bundle.load(start)
+    source = bundle.load(start.folder)
     for part in parts:
         unet = (
             bundle.new_image_unet(settings, base.labels)
             if part == "image"
             else bundle.new_mask_unet(settings, base.labels, base.mask_codec.channels)
         )
-        console.print(init_from(unet, part, source, base.labels, settings, str(start)))
+        console.print(init_from(unet, part, source, base.labels, settings, start.name))
 
 
-def _shaping(data: Path, settings: config.Settings, start: Path | None) -> dict[str, Any]:
-    """The settings that shape the models: those that say how often to look or save do not."""
+def _shaping(data: Path, settings: config.Settings, start: str | None) -> dict[str, Any]:
+    """The settings that a run is begun with and stays with.
+
+    How often to look or save is not among them; nor are `lr` and `clip`, so that a training which broke
+    down can go on with others.
+    """
     tree = settings.model_dump(mode="json")
     sections = ("seed", "prepare", "autoencoder", "image_model", "mask_model", "diffusion")
-    looks = {"checkpoint_every", "sample_every", "keep_history", "micro_batch"}
+    free = {"checkpoint_every", "sample_every", "keep_history", "micro_batch", *RATES}
     parts = {
-        name: {key: value for key, value in tree["training"][name].items() if key not in looks}
+        name: {key: value for key, value in tree["training"][name].items() if key not in free}
         for name in ("image", "mask")
     }
-    begun = {"init_from": str(start.absolute())} if start else {}
+    begun = {"init_from": start if "://" in start else str(Path(start).absolute())} if start else {}
     return {"data": str(data), **{key: tree[key] for key in sections}, "training": parts, **begun}
 
 
@@ -148,6 +159,18 @@ def _check_same(run: RunFolder, shaping: dict[str, Any]) -> None:
         if changed:
             what = ", ".join(changed[:3])
             raise UserError(f"run {run.url} was begun with other settings: {what}; choose another --run")
+
+
+def _say_rates(run: RunFolder, settings: config.Settings, console: Console) -> None:
+    """What a run goes on with that was another at its last start."""
+    if (text := run.read_text("settings.yaml")) is None or not run.exists(RUN):
+        return
+    before, now = (
+        {part: {key: tree["training"][part][key] for key in RATES} for part in ("image", "mask")}
+        for tree in (yaml.safe_load(text), settings.model_dump(mode="json"))
+    )
+    for change in config.differences(before, now):
+        console.print(f"from here on: training.{change}", highlight=False)
 
 
 def _check_scales(data: Path, settings: config.Settings) -> None:

@@ -147,7 +147,7 @@ def _check(step: int, loss: float, norm: float, recent: deque[float], spike: flo
         what = "gradient" if math.isfinite(loss) else "loss"
         raise UserError(
             f"training: the {what} is not finite in step {step}; the last checkpoint is kept. "
-            "Try a smaller lr"
+            "The same command goes on from there, with a smaller lr"
         )
     recent.append(loss)
     if len(recent) == recent.maxlen:
@@ -156,7 +156,8 @@ def _check(step: int, loss: float, norm: float, recent: deque[float], spike: flo
         if now > spike * before:
             raise UserError(
                 f"training: the loss rose from {before:.3g} to {now:.3g} by step {step} (training.spike "
-                f"{spike:g}); the last checkpoint is kept. Try a smaller lr or clip"
+                f"{spike:g}); the last checkpoint is kept. The same command goes on from there, with a "
+                "smaller lr or clip"
             )
 
 

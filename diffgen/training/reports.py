@@ -21,6 +21,7 @@ from diffgen.training.folder import RunFolder
 from diffgen.training.loop import Hooks, Wish
 from diffgen.training.trainee import AVERAGED, Trainee
 
+NOTICE_EVERY = 10  # steps, at most: a node that is going away gives a minute or two
 FLUSH_S = 10  # until a curve is on the disk; TensorBoard's own two minutes are long to wait
 
 
@@ -90,20 +91,22 @@ class Reports:
         self._send()
         with tempfile.TemporaryDirectory() as folder:
             self.trainee.write(Path(folder))
+            self._keep(Path(folder), step, held_out)  # before it is registered: a resumed run skips this
             checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:07d}")
-            self._keep(Path(folder), step, held_out)
-        self.tell(step=step)
+            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=_name(step))
+        self.tell(step=step, saved=step)
 
     def _keep(self, checkpoint: Path, step: int, held_out: float) -> None:
-        """`best/PART` and, if asked, `history/PART/step-N`."""
+        """`best/PART/step-N`, which `best/PART.json` names, and, if asked, `history/PART/step-N`."""
         mark = f"best/{self.part}.json"
         best = json.loads(self.run.read_text(mark) or "{}")
         if held_out < best.get("held_out_loss", float("inf")):
-            self.run.push(checkpoint, f"best/{self.part}")
+            self.run.push(checkpoint, f"best/{self.part}/{_name(step)}")
             self.run.write_text(mark, json.dumps({"step": step, "held_out_loss": held_out}) + "\n")
+            if "step" in best and best["step"] != step:
+                self.run.remove(f"best/{self.part}/{_name(best['step'])}")
         if self.trainee.part.keep_history:
-            self.run.push(checkpoint / AVERAGED, f"history/{self.part}/step-{step:07d}")
+            self.run.push(checkpoint / AVERAGED, f"history/{self.part}/{_name(step)}")
 
     def _send(self) -> None:
         """Curves and samples to a run that is not on this machine's filesystem."""
@@ -120,7 +123,7 @@ class Reports:
         self.step += 1
         if self.answer is not None and ray.wait([self.answer], timeout=0)[0]:
             self.stopping, self.answer = ray.get(self.answer), None
-        if self.step % self.log_every:
+        if self.step % min(self.log_every, NOTICE_EVERY):
             return Wish(stop=self.stopping)
         if self.rank == 0 and self.answer is None and time.monotonic() - self.told > INTERVAL_S:
             self.tell()  # also where nothing is logged: the answer is wanted
@@ -128,3 +131,7 @@ class Reports:
         going = frozenset(notice.preempted_node_ids) if notice else frozenset()
         news, self.noticed = going - self.noticed, self.noticed | going
         return Wish(save=bool(news), stop=self.stopping)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:07d}"

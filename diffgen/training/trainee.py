@@ -36,7 +36,7 @@ class Trainee:
 
     def advance(self) -> float:
         """One step of the optimiser by the gradients that are there; the rate that it was taken with."""
-        rate = float(self.rate.get_last_lr()[0])
+        rate = float(self.optimizer.param_groups[0]["lr"])
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.rate.step()
@@ -58,12 +58,16 @@ class Trainee:
         (folder / PROGRESS).write_text(json.dumps({"step": self.step}))
 
     def read(self, folder: Path) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint, with this training's `lr` if that has changed."""
         read = partial(type(self.unet).from_pretrained, use_safetensors=True, low_cpu_mem_usage=False)
         self.unet.load_state_dict(read(folder / WEIGHTS).state_dict())
         device = next(self.unet.parameters()).device
-        state = torch.load(folder / STATE, map_location=device, weights_only=True)
+        # Adam keeps its step counts where they are read, and each on a GPU would be waited for each step.
+        state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            if (change := self.part.lr / group["max_lr"]) != 1:
+                group |= {key: group[key] * change for key in ("lr", "initial_lr", "max_lr", "min_lr")}
         self.rate.load_state_dict(state["rate"])
         self.ema.shadow_params = [p.detach().to(device) for p in read(folder / AVERAGED).parameters()]
         self.ema.optimization_step = state["averaged_steps"]

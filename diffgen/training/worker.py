@@ -29,6 +29,7 @@ from diffgen.training.stored import StoredCrops
 from diffgen.training.trainee import Trainee
 
 Which = Literal["image", "mask"]
+START = "start"  # the bundle that a run began with
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,24 @@ class Task:
     latents: str | None
     """Folder of stored latents, if the image model is to be trained on them."""
     init_from: str | None
-    """Bundle to start from."""
+    """The bundle to start from, as the user named it; a copy is in the run."""
 
 
 def work(task: dict[str, Any]) -> None:
     """One worker of Ray Train; a user's mistake is told to the driver instead of being tried again."""
     import ray
+    import ray.train
 
     board = task.pop("board")
+    if ray.get(board.read.remote())["failure"]:
+        return  # these workers are Ray's second try, and the driver knows
     try:
         with tempfile.TemporaryDirectory() as scratch:
             _train(Task(**task), board, Path(scratch))
     except UserError as error:
         ray.get(board.tell.remote(failure=str(error)))
+        if ray.train.get_context().get_world_size() > 1:
+            raise  # or the others would wait for this one
 
 
 def _train(task: Task, board: Any, scratch: Path) -> None:
@@ -75,7 +81,7 @@ def _train(task: Task, board: Any, scratch: Path) -> None:
     )
     base = bundle.load(run.pull("base", scratch)).to(place.device)
     checkpoint = ray.train.get_checkpoint()
-    unet = _unet(task, base, settings, fresh=checkpoint is None)
+    unet: Any = _unet(task, base, settings, checkpoint is None, scratch)
     unet.trunk.checkpointing = training.gradient_checkpointing
     unet = unet.to(place.device)
     if training.channels_last:
@@ -111,7 +117,9 @@ def _greeting(part: Which, trainee: Trainee, place: Place) -> str:
     return f"{part} model: {size:.1f} M parameters, {how}, {place.workers} worker(s) on {place.device.type}"
 
 
-def _unet(task: Task, base: bundle.Bundle, settings: config.Settings, fresh: bool) -> Any:
+def _unet(
+    task: Task, base: bundle.Bundle, settings: config.Settings, fresh: bool, scratch: Path
+) -> ImageUNet | MaskUNet:
     """The U-Net of a run that begins or, if not `fresh`, that a checkpoint is read into."""
     unet: ImageUNet | MaskUNet
     if task.part == "mask":
@@ -119,7 +127,7 @@ def _unet(task: Task, base: bundle.Bundle, settings: config.Settings, fresh: boo
     else:
         unet = bundle.new_image_unet(settings, base.labels)
     if task.init_from and fresh:
-        source = bundle.load(Path(task.init_from))
+        source = bundle.load(RunFolder(task.run).pull(START, scratch / START))
         init_from(unet, task.part, source, base.labels, settings, task.init_from)
     return unet
 

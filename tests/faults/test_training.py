@@ -57,9 +57,14 @@ def lost_nothing_registered(driver: Driver, last: int) -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_killed_worker_is_replaced(patches: Path, tmp_path: Path) -> None:
-    """The one of these that is quick enough for every day: on the tests' cluster, by this process."""
-    whole, run, last = Run(tmp_path / "whole", patches), Run(tmp_path / "killed", patches), []
+@pytest.mark.parametrize("max_failures", [3, pytest.param(0, marks=pytest.mark.faults)])
+def test_a_killed_worker_is_replaced(patches: Path, tmp_path: Path, max_failures: int) -> None:
+    """The one of these that is quick enough for every day: on the tests' cluster, by this process.
+
+    Where Ray Train has no failures left to put up with, a checkpoint made since the last one begins anew.
+    """
+    whole = Run(tmp_path / "whole", patches)
+    run, last = Run(tmp_path / "killed", patches, max_failures=max_failures), list[int]()
 
     def strike() -> None:
         while run.registered() < 2 * EVERY:

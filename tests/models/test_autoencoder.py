@@ -7,6 +7,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 
 from diffgen import config
 from diffgen.errors import UserError
+from diffgen.models import autoencoder
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder, build, psnr
 from tests.conftest import SHARED
 
@@ -109,3 +110,21 @@ def test_wrong_factor_and_absent_source_are_named(kl: Path, tmp_path: Path) -> N
 def test_blank_data_is_refused() -> None:
     with pytest.raises(UserError, match="does not vary"):
         build(config.Autoencoder(factor=2, channels=4), [torch.ones(1, 3, 16, 16)])
+
+
+def test_large_batches_are_encoded_in_parts(kl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their latents are those of the whole; no part is larger than the bound."""
+    codec = autoencoder.load(config.Autoencoder(kind="kl", source=str(kl), factor=8, channels=4))
+    images, sizes = torch.rand(5, 3, 32, 32) * 2 - 1, []
+    whole = codec.encode(images), codec.moments(images)
+    encode = codec.model.encode
+
+    def watched(part: torch.Tensor) -> object:
+        sizes.append(len(part))
+        return encode(part)
+
+    monkeypatch.setattr(codec.model, "encode", watched)
+    monkeypatch.setattr(autoencoder, "BATCH_PIXELS", {"cpu": 2 * 32 * 32})
+    for found, wanted in zip((codec.encode(images), codec.moments(images)), whole, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert sizes == [2, 2, 1, 2, 2, 1]

@@ -58,3 +58,14 @@ def test_pauses_grow_to_a_limit() -> None:
     assert pauses[0] == 0
     assert pauses == sorted(pauses)
     assert pauses[-1] == pool.WAIT_S[1]
+
+
+def test_a_cluster_with_nothing_to_give_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its first node decides where samplers work."""
+    seen = iter([{}, {}, {}, {}, {"GPU": 1.0, "CPU": 8.0}, {"GPU": 1.0}])
+    monkeypatch.setattr(pool.ray, "cluster_resources", lambda: next(seen))
+    monkeypatch.setattr(pool, "POLL_S", 0.0)
+    assert pool.on_gpus()
+    assert capsys.readouterr().err.count("waiting for one") == 1

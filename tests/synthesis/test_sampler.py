@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffgen.errors import UserError
 from diffgen.models import bundle
 from diffgen.models.mask_codec import to_bits
 from diffgen.sampling.canvas import NonFiniteError
@@ -73,3 +74,10 @@ def test_render_gives_both_pictures_and_shares(sampler: Sampler, made: Plan) -> 
     assert Image.open(io.BytesIO(done.image)).mode == "RGB"
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(done.mask))), label_map)
     assert done.class_shares == [0.75, 0, 0, 0.25, 0]
+
+
+def test_a_gpu_that_torch_cannot_use_is_said(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="torch cannot use one"):
+        Sampler(tiny_bundle, settings().sampling, gpu=True)
+    assert Sampler(tiny_bundle, settings().sampling, gpu=False).device.type == "cpu"

@@ -128,6 +128,9 @@ def test_memory_and_time_of_more_workers(labels: Labels) -> None:
     assert two.state_bytes == 24 * one.parameters  # and DDP's buckets
     assert two.activation_bytes == pytest.approx(one.activation_bytes / 2, rel=0.01)
     assert one.memory_bytes == one.state_bytes + one.activation_bytes
+    live = {"kind": "kl", "source": "anywhere", "latents": "live"}
+    with_encoder = measure("image", changed(autoencoder=live), labels)
+    assert with_encoder.memory_bytes == one.memory_bytes + with_encoder.encoder_bytes > one.memory_bytes
     assert one.seconds(1e9) == 2 * two.seconds(1e9) == one.flops / 1e9
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from diffgen import files
 from diffgen.errors import UserError
-from diffgen.training.folder import RunFolder
+from diffgen.training.folder import RunFolder, fetched
 
 
 @pytest.fixture(params=["local", "file", "memory"])
@@ -192,3 +192,17 @@ def test_the_environment_names_the_s3_server(
     monkeypatch.setattr(pyarrow.fs, "FileSystem", Spy)
     RunFolder(url).exists("a")
     assert seen == [asked or url]
+
+
+def test_a_folder_that_is_removed_is_gone(run: RunFolder, built: Path, tmp_path: Path) -> None:
+    run.push(built, "best/image/step-1")
+    run.remove("best/image/step-1")
+    run.remove("best/image/step-1")
+    assert not content(run.pull("best/image/step-1", tmp_path / "pulled"))
+    run.write_text("best/image.json", "{}")
+    assert run.exists("best/image.json")
+
+
+def test_a_bundle_is_fetched_from_anywhere(run: RunFolder, built: Path, tmp_path: Path) -> None:
+    run.push(built, "bundle")
+    assert content(fetched(f"{run}/bundle/", tmp_path / "copy")) == content(built)

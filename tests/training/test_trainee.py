@@ -78,3 +78,31 @@ def test_the_rate_rises_to_its_peak_and_falls(steps: int, warmup: float) -> None
     if steps > 9 and warmup < 1:
         assert max(rates) == pytest.approx(0.5, rel=0.05)
         assert rates[-1] < 0.1
+
+
+@pytest.mark.parametrize("lr", [1e-4, 5e-5])
+def test_a_checkpoint_is_gone_on_with_by_another_rate(
+    tiny: config.Settings, labels: Labels, tmp_path: Path, lr: float
+) -> None:
+    """The schedule is that of the new rate from there on; the state of Adam is the old one."""
+
+    def trainee(lr: float) -> Trainee:
+        torch.manual_seed(0)
+        return Trainee(bundle.new_mask_unet(tiny, labels, 3), config.Part(steps=20, batch=4, lr=lr))
+
+    def steps(made: Trainee, count: int) -> list[float]:
+        rates = []
+        for _ in range(count):
+            for parameter in made.unet.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            rates.append(made.advance())
+        return rates
+
+    first, whole, again = trainee(1e-4), trainee(lr), trainee(lr)
+    steps(first, 8)
+    first.write(tmp_path)
+    again.read(tmp_path)
+    assert again.step == 8
+    assert steps(again, 12) == pytest.approx(steps(whole, 20)[8:])
+    counts = {state["step"].item() for state in again.optimizer.state.values()}
+    assert counts == {20}

@@ -1,0 +1,48 @@
+"""The base of a run: made once, and anew where another start has left one by other settings."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from diffgen import config
+from diffgen.labels import Labels
+from diffgen.models import bundle
+from diffgen.training.base import RUN, Start, base_of
+from diffgen.training.folder import RunFolder
+from tests.conftest import TINY
+from tests.data import prepared
+
+
+@pytest.fixture
+def data(tiny: config.Settings, labels: Labels, tmp_path: Path) -> Path:
+    return prepared.make(tmp_path / "data", tiny, labels)
+
+
+def base(
+    data: Path, run: RunFolder, place: Path, start: Start | None = None, **changes: Any
+) -> bundle.Bundle:
+    settings = config.validate(config.merge(TINY, changes))
+    shaping = {**changes, "init_from": start and start.name, "training": "as it may be"}
+    return base_of(["image"], data, run, shaping, settings, Console(quiet=True), start, place)
+
+
+def test_what_an_encode_or_a_failed_start_left_is_kept_only_for_the_same_settings(
+    data: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """Nothing may be trained on the schedule or the latents of another start."""
+    run, place = RunFolder(str(tmp_path / "run")), tmp_path / "scratch"
+    made = base(data, run, place / "1")
+    stamp = (tmp_path / "run" / "base" / bundle.INDEX).stat().st_mtime_ns
+    base(data, run, place / "2")
+    assert (tmp_path / "run" / "base" / bundle.INDEX).stat().st_mtime_ns == stamp
+    other = base(data, run, place / "3", diffusion={"prediction": "v_prediction"})
+    assert [b.schedule["prediction_type"] for b in (made, other)] == ["epsilon", "v_prediction"]
+    started = base(data, run, place / "4", Start("b", tiny_bundle))
+    assert started.codec.model.state_dict().keys() == made.codec.model.state_dict().keys()
+    theirs = bundle.load(tiny_bundle).codec.model.state_dict()
+    assert all(bool((theirs[k] == v).all()) for k, v in started.codec.model.state_dict().items())
+    run.write_text(RUN, "")
+    again = base(data, run, place / "5", diffusion={"prediction": "v_prediction"})
+    assert again.schedule["prediction_type"] == "epsilon", "a run that was begun keeps its base"
