@@ -25,11 +25,10 @@ from diffgen.cluster import KEEP_FREED
 from diffgen.data.stream import Patches
 from diffgen.labels import Labels
 from diffgen.models import autoencoder, bundle
-from diffgen.models.autoencoder import LatentCodec
+from diffgen.models.autoencoder import BATCH_PIXELS, LatentCodec
 from diffgen.sampling.decode import from_picture
 from diffgen.sampling.masks import on_grid
 from diffgen.sampling.solvers import noise_schedule
-from diffgen.training.latent_shards import BATCH_PIXELS
 
 
 @dataclass(frozen=True)
@@ -136,18 +135,21 @@ def loop(
         torch.distributed.destroy_process_group()
 
 
-def encoder_rate(codec: LatentCodec, images: Tensor, threads: int, seconds: float) -> float:
-    """Images a second of the autoencoder alone, in batches as the command's."""
-    answers: Any = multiprocessing.get_context("spawn").Queue()
-    with elsewhere(encoder, [(codec, images, threads, seconds, answers)]):
-        return float(answers.get())
+def encoder_rate(codec: LatentCodec, images: Tensor, processes: int, seconds: float) -> float:
+    """Images a second of the autoencoder alone, in so many processes of one thread each."""
+    spawn = multiprocessing.get_context("spawn")
+    answers: Any = spawn.Queue()
+    told = (codec, images, seconds, spawn.Barrier(processes), answers)
+    with elsewhere(encoder, [told] * processes):
+        return float(sum(answers.get() for _ in range(processes)))
 
 
-def encoder(codec: LatentCodec, images: Tensor, threads: int, seconds: float, answers: Any) -> None:
+def encoder(codec: LatentCodec, images: Tensor, seconds: float, ready: Any, answers: Any) -> None:
     """The bare autoencoder: puts its images a second."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     batches = images.split(max(1, BATCH_PIXELS["cpu"] // (images.shape[-1] * images.shape[-2])))
     codec.moments(batches[0])
+    ready.wait()
     began, done = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
         batch = batches[done // len(batches[0]) % len(batches)]

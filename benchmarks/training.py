@@ -14,9 +14,10 @@ train    steps a second of `diffgen train image` on its Ray workers ÷ those of 
          for Ray's own dozen processes, which take an eighth of one, and all threads wait for the last.
          `wait`: share of the time that a worker waits for data; goal: below 5 %.
 encode   images a second of `diffgen encode`, from the autoencoder's start to the last shard, ÷ those of the
-         bare autoencoder on pictures in memory before and after it, median of three. The autoencoder is
-         Stable Diffusion's at a quarter of its width, with random weights; the linear one is so cheap that
-         PNG sets its pace, and is told beside it. Goal: 0.9.
+         bare autoencoder on pictures in memory before and after it, median of three; a process of one
+         thread a core on both sides, so DATA wants many shards (`prepare.patches_per_shard`). The
+         autoencoder is Stable Diffusion's at a quarter of its width, with random weights; the linear one is
+         so cheap that PNG sets its pace, and is told beside it. Goal: 0.9.
 
 About forty minutes on two cores; --quick is a test.
 """
@@ -159,13 +160,13 @@ def encode(bench: Bench, kind: str, effort: Effort) -> dict[str, Any]:
         source = bench.work / "autoencoder"
         quarter_of_stable_diffusion().save_pretrained(source)
         more += ["autoencoder.kind=kl", f"autoencoder.source={source}", "autoencoder.factor=8"]
-        side = bench.settings(1, CORES)[0].image_model.patch // 2
+        side = bench.settings(1, 1)[0].image_model.patch // 2
         more += [
             "autoencoder.channels=4",
             f"image_model.patch={side}",
             f"image_model.attention=[{side // 2}]",
         ]
-    settings, told = bench.settings(1, CORES, *more)
+    settings, told = bench.settings(1, 1, *more)
     patches = Patches(bench.data, "image")
     images = torch.from_numpy(
         np.stack([from_picture(patches.picture(n)) for n in range(min(64, len(patches)))])
@@ -181,10 +182,10 @@ def encode(bench: Bench, kind: str, effort: Effort) -> dict[str, Any]:
             (made,) = Path(folder).glob("latents/*/latents.json")
             return float(json.loads(made.read_text())["images_per_s"])
 
-    runs, bare = [], [encoder_rate(codec, images, settings.training.threads, effort.seconds)]
+    runs, bare = [], [encoder_rate(codec, images, CORES, effort.seconds)]
     for k in range(min(3, effort.turns)):
         runs.append(command(k))
-        bare.append(encoder_rate(codec, images, settings.training.threads, effort.seconds))
+        bare.append(encoder_rate(codec, images, CORES, effort.seconds))
     return ratios(bare, runs)
 
 
@@ -227,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             made = {str(workers): train(bench, workers, 1, effort) for workers in given.workers}
             found["efficiency"] = {workers: row["ratio"] for workers, row in made.items()}
             found["data_wait_share"] = max(row["data_wait_share"] for row in made.values())
-            if CORES > 1:
+            if CORES > 1 and 1 in given.workers:
                 made["1, all cores"] = train(bench, 1, CORES, effort)
                 found["efficiency_all_cores"] = made["1, all cores"]["ratio"]
             found["train"] = made

@@ -70,6 +70,6 @@ def test_a_command_that_fails_says_why(data: Path, tmp_path: Path) -> None:
 def test_the_bare_encoder_counts_images() -> None:
     codec = bare_loop.LatentCodec(training.quarter_of_stable_diffusion())
     answers = mock.Mock()
-    bare_loop.encoder(codec, torch.zeros(3, 3, 32, 32), 1, 0.2, answers)
+    bare_loop.encoder(codec, torch.zeros(3, 3, 32, 32), 0.2, mock.Mock(), answers)
     (rate,) = answers.put.call_args.args
     assert rate > 1

@@ -114,7 +114,8 @@ def test_blank_data_is_refused() -> None:
 
 def test_large_batches_are_encoded_in_parts(kl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their latents are those of the whole; no part is larger than the bound."""
-    codec = autoencoder.load(config.Autoencoder(kind="kl", source=str(kl), factor=8, channels=4))
+    settings = config.Autoencoder(kind="kl", source=str(kl), subfolder="vae", factor=2, channels=4)
+    codec = autoencoder.load(settings)
     images, sizes = torch.rand(5, 3, 32, 32) * 2 - 1, []
     whole = codec.encode(images), codec.moments(images)
     encode = codec.model.encode
