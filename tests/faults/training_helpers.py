@@ -29,7 +29,7 @@ from diffgen.training.launch import launch
 from tests.conftest import TINY
 from tests.data import prepared
 
-STEPS, EVERY = 300, 50
+STEPS, EVERY = 150, 25
 """Steps of a run, and between its checkpoints: a second's work, so that a blow falls between two."""
 PATIENCE_S = 600.0
 WORKER = "RayTrainWorker"
