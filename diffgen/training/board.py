@@ -26,11 +26,14 @@ class Board:
 
 
 class Tally:
-    """Where the encoders write how far they are and the driver reads it (a Ray actor)."""
+    """Gives the encoders their autoencoder; they write here how far they are (an actor)."""
 
-    def __init__(self) -> None:
-        self.images = 0
+    def __init__(self, packed: dict[str, bytes]) -> None:
+        self.packed, self.images = packed, 0
         self.began: float | None = None
+
+    def bundle(self) -> dict[str, bytes]:
+        return self.packed
 
     def begin(self) -> None:
         self.began = self.began or time.monotonic()

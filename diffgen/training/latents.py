@@ -101,13 +101,13 @@ class PooledEncoder:
     """An actor of the pool: a shard's name and patches in, what failed out."""
 
     def __init__(
-        self, packed: Any, data: str, folder: str, facts: dict[str, Any], threads: int, gpu: bool, tally: Any
+        self, data: str, folder: str, facts: dict[str, Any], threads: int, gpu: bool, tally: Any
     ) -> None:
         import ray
 
         torch.set_num_threads(threads)
         with tempfile.TemporaryDirectory() as scratch:
-            codec = bundle.load(bundle.unpack(ray.get(packed[0]), Path(scratch))).codec
+            codec = bundle.load(bundle.unpack(ray.get(tally.bundle.remote()), Path(scratch))).codec
         codec.to("cuda" if gpu else "cpu")
         self.encoder = ShardEncoder(Path(data), Path(folder), codec, Facts(**facts), threads)
         self.tally = tally
@@ -146,9 +146,8 @@ def _encode_all(
         size=max(1, min(int(fitting), len(shards))),
         max_tasks_in_flight_per_actor=1,  # a shard takes long: none waits behind another while an actor idles
     )
-    tally = ray.remote(num_cpus=0)(Tally).remote()
+    tally = ray.remote(num_cpus=0)(Tally).remote(packed)
     constants = {
-        "packed": [ray.put(packed)],  # in a list: by reference, whatever the number of actors
         "data": str(data.absolute()),
         "folder": str(folder.absolute()),
         "facts": asdict(facts),
