@@ -57,9 +57,11 @@ def need(cpus: float, gpus: float, setting: str) -> None:
 
 def need_gpu_here(gpu: bool) -> None:
     """`UserError` where training on GPUs is asked of this machine alone, and it has none: before any work."""
+    import ray
     import torch
 
-    if gpu and not os.environ.get("RAY_ADDRESS") and not torch.cuda.is_available():
+    elsewhere = os.environ.get("RAY_ADDRESS") or ray.is_initialized()
+    if gpu and not elsewhere and not torch.cuda.is_available():
         raise UserError(
             "training.gpu=true, and torch finds no GPU on this machine: --set training.gpu=false, "
             "or RAY_ADDRESS=… of a cluster that has some"

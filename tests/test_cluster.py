@@ -23,6 +23,7 @@ def test_an_actor_that_computes_on_a_cpu_keeps_the_memory_it_frees() -> None:
 def test_a_gpu_that_is_not_here_is_asked_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     need_gpu_here(False)
     with pytest.raises(UserError, match=r"training\.gpu=true, and torch finds no GPU"):
         need_gpu_here(True)

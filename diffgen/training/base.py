@@ -121,9 +121,7 @@ def _measured(
     numbers = np.unique(np.linspace(0, len(patches) - 1, MEASURED_PATCHES).astype(int))
     side = settings.image_patch_px
     images = [torch.from_numpy(from_picture(patches.picture(int(n))[:side, :side]))[None] for n in numbers]
-    together = min(
-        16, max(1, autoencoder.BATCH_PIXELS["cpu"] // side**2)
-    )  # decoding takes more than encoding
+    together = min(16, max(1, autoencoder.BATCH_PIXELS["cpu"] // side**2))
     batches = [torch.cat(images[i : i + together]) for i in range(0, len(images), together)]
     codec = autoencoder.build(settings.autoencoder, batches)
     quality = autoencoder.psnr(batches[0], codec.decode(codec.encode(batches[0])).clamp(-1, 1))
