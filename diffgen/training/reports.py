@@ -42,7 +42,7 @@ class Reports:
         """`grid` draws samples; `scalars` adds to the loop's figures what only the worker knows."""
         self.run, self.part, self.trainee, self.rank, self.board = run, part, trainee, rank, board
         self.grid, self.scalars, self.log_every = grid, scalars, log_every
-        self.told, self.stopping = 0.0, False
+        self.told, self.shown, self.stopping = 0.0, 0.0, False
         self.answer: Any = None
         self.step, self.noticed = trainee.step, frozenset[str]()
         self._temporary = tempfile.TemporaryDirectory()
@@ -69,7 +69,8 @@ class Reports:
     def log(self, step: int, figures: dict[str, float]) -> None:
         for name, value in self.scalars(figures).items():
             self.writer.add_scalar(f"train/{name}", value, step)
-        if time.monotonic() - self.told > INTERVAL_S:
+        if time.monotonic() - self.shown > INTERVAL_S:  # whatever `wish` has told in this step
+            self.shown = time.monotonic()
             self.tell(step=step, loss=figures["loss"], images_per_s=figures["images_per_s"])
 
     def sample(self, step: int, unet: nn.Module) -> None:

@@ -1,0 +1,43 @@
+"""What rank 0 tells the driver between checkpoints."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffgen.training import reports
+from diffgen.training.board import Board
+from diffgen.training.folder import RunFolder
+from diffgen.training.reports import Reports
+from tests.training.test_worker import Here
+
+
+@pytest.mark.parametrize("seconds", [0.01, 3.0])
+def test_the_driver_hears_of_step_and_loss_however_slow_the_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Wishes are asked for before a step is logged: what that tells does not keep the log still."""
+    import ray
+    import ray.train
+
+    now = [100.0]
+    monkeypatch.setattr(reports.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs, []))  # noqa: ARG005 # Ray's names
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: None)
+    board, trainee = Board(), SimpleNamespace(step=0, part=None)
+    many: Any = (lambda _unet: np.zeros((1, 1, 3), np.uint8), lambda figures: figures, 10)
+    made = Reports(RunFolder(str(tmp_path)), "mask", trainee, 0, Here(board), *many)  # type: ignore[arg-type]  # as much of a trainee as is asked for
+    for step in range(1, 501):
+        now[0] += seconds
+        made.wish()
+        if step % 10 == 0:
+            made.log(step, {"loss": 1.0 / step, "images_per_s": 7.0})
+            if seconds > 1:
+                assert (board.news["step"], board.news["loss"]) == (step, 1.0 / step)
+    made.close()
+    assert board.news["step"] > 350
+    assert board.news["loss"] == 1.0 / board.news["step"]
+    board.stop()
