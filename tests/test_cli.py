@@ -1,26 +1,42 @@
 """The command line as a user meets it: help, one line for a mistake, status 2."""
 
+import contextlib
+import io
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
+
+from diffgen.cli import main
 
 BIN = Path(sys.executable).parent / "diffgen"
 
 
 def diffgen(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(BIN), *words], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
-    )
+    """The entry point, in this process: each of its own would load torch and diffusers anew."""
+    out, err, status = io.StringIO(), io.StringIO(), None
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.object(sys, "argv", ["diffgen", *words]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code
+    assert isinstance(status, int)
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
 @pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["synthesize"]])
 def test_help_teaches_and_imports_nothing_heavy(command: list[str], tmp_path: Path) -> None:
-    done = diffgen(*command, "--help", cwd=tmp_path)
-    assert done.returncode == 0
+    line = [str(BIN), *command, "--help"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "Example:" in done.stdout
     code = f"""
 import sys
@@ -85,6 +101,12 @@ def test_impossible_synthesis_is_said_before_any_work(
     assert named in done.stderr
     assert not list(tmp_path.iterdir())
     assert time.monotonic() - began < 60
+
+
+def test_a_process_of_its_own_ends_with_status_2(tmp_path: Path) -> None:
+    done = subprocess.run([str(BIN), "train"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: ")
 
 
 def test_a_folder_of_something_else_is_not_touched(tiny_bundle: Path, tmp_path: Path) -> None:
