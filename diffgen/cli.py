@@ -26,7 +26,10 @@ Example: `diffgen prepare slide.svs --labels stain -c demo && diffgen train && d
 Config = Annotated[
     str | None,
     typer.Option(
-        "--config", "-c", help="Preset (demo, small, modern, paper) or a YAML file.", show_default=False
+        "--config",
+        "-c",
+        help="Preset (demo, nuclei, small, modern, paper) or a YAML file.",
+        show_default=False,
     ),
 ]
 Overrides = Annotated[
@@ -129,9 +132,9 @@ def train(
     data, settings = _training_settings(data, run, config, overrides, console)
     if dry_run:
         from diffgen.labels import Labels
-        from diffgen.training import cost
+        from diffgen.training.forecast import forecast
 
-        cost.dry_run(parts, settings, Labels.load(data / "labels.json"), console)
+        forecast(parts, settings, Labels.load(data / "labels.json"), console)
         return
     from diffgen.training.launch import launch
 

@@ -1,4 +1,3 @@
-import io
 from typing import Any
 
 import numpy as np
@@ -6,14 +5,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 from torch import nn
 
 from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.sampling.solvers import log_snr, noise_schedule
-from diffgen.training.cost import dry_run, flops_a_step, measure, time_a_step, wide_share
+from diffgen.training.cost import flops_a_step, measure, wide_share
 from diffgen.training.memory import example
 from tests.conftest import TINY
 
@@ -141,35 +139,3 @@ def test_checkpointing_costs_no_flops_of_the_model(labels: Labels) -> None:
     )
     assert on.flops == off.flops
     assert on.activation_bytes < off.activation_bytes
-
-
-@pytest.mark.parametrize("training", [{}, {"precision": "bf16", "channels_last": True}])
-def test_timing_leaves_no_trace(training: dict[str, Any], labels: Labels) -> None:
-    settings, threads = changed(training=training), torch.get_num_threads()
-    cost = measure("mask", settings, labels)
-    rate = time_a_step("mask", settings, labels, cost, torch.device("cpu"), patches=2, seconds=0.2)
-    assert 1e6 < rate < 1e15
-    assert torch.get_num_threads() == threads
-
-
-def told(settings: config.Settings, labels: Labels, parts: Any = ("mask", "image")) -> str:
-    console = Console(width=80, file=io.StringIO())
-    dry_run(parts, settings, labels, console, seconds=0.1)
-    return console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
-
-
-def test_dry_run_on_a_cpu_times_it(tiny: config.Settings, labels: Labels) -> None:
-    text = told(tiny, labels)
-    for part in ("mask", "image"):
-        assert f"time of the {part} model: " in text
-    assert f"{sum(p.numel() for p in bundle.new_image_unet(tiny, labels).parameters()) / 1e6:.1f} M" in text
-    assert text.count("as timed here with 1 thread(s), 1 worker;") == 2
-    assert "ASSUMED" not in text
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="then it is timed")
-def test_dry_run_without_the_gpu_it_asks_for_assumes(labels: Labels) -> None:
-    text = told(config.load("paper", ["training.workers=8"]), labels, ["image"])
-    assert "241.1 M (paper's code: 172.1 M)" in text
-    assert "ASSUMED 40% of an H100's" in text
-    assert "8 workers" in text
