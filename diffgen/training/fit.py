@@ -157,6 +157,8 @@ def _watch(thread: threading.Thread, board: Any, bar: Any, part: str, steps: int
         bar.update(task, completed=news["step"])
         if "loss" in news:
             bar.update(task, figures=f"loss {news['loss']:.4f}  {news['images_per_s']:.1f} images/s")
+        elif last:  # all steps were done before
+            bar.update(task, figures="")
         if last:
             return
         thread.join(INTERVAL_S)

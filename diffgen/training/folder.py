@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgen import files
+from diffgen.errors import UserError
 
 INDEX = "index.json"
 """Ending of the names of files that say what a folder holds, such as `model_index.json`."""
@@ -125,10 +126,15 @@ class RunFolder:
         return {path.removeprefix(root).lstrip("/"): path for path in found}
 
 
-def fetched(url: str, into: Path) -> Path:
-    """A folder at any URL, such as a bundle, as a local one: itself, or a copy at `into`."""
-    parent, _, name = url.rstrip("/").rpartition("/")
-    return RunFolder(parent).pull(name, into) if "://" in url else Path(url)
+def fetched(bundle: str, into: Path) -> Path:
+    """The folder of a bundle at any URL: itself, or a copy at `into`; `UserError` where there is none."""
+    if "://" not in bundle:
+        return Path(bundle)
+    parent, _, name = bundle.rstrip("/").rpartition("/")
+    copy = RunFolder(parent).pull(name, into)
+    if not any(copy.glob(f"*{INDEX}")):  # told here, where the URL is known
+        raise UserError(f"{bundle} is not a bundle: no readable model_index.json")
+    return copy
 
 
 def _ordered(folder: Path) -> list[str]:

@@ -206,3 +206,9 @@ def test_a_folder_that_is_removed_is_gone(run: RunFolder, built: Path, tmp_path:
 def test_a_bundle_is_fetched_from_anywhere(run: RunFolder, built: Path, tmp_path: Path) -> None:
     run.push(built, "bundle")
     assert content(fetched(f"{run}/bundle/", tmp_path / "copy")) == content(built)
+
+
+def test_a_url_without_a_bundle_is_named() -> None:
+    nowhere = f"memory://{uuid.uuid4().hex}/bundle"
+    with pytest.raises(UserError, match=f"^{nowhere} is not a bundle"):
+        fetched(nowhere, Path("unused"))
