@@ -1,10 +1,11 @@
 """Does training learn? Patches drawn from the weights along a run, against real held-out patches.
 
     diffgen train image --data DATA --run NAME --set training.image.keep_history=true
-    python benchmarks/learning.py runs/NAME --data DATA [--n 256] [--json FILE] [--picture FILE]
+    python benchmarks/learning.py runs/NAME --data DATA [--n 256] [--guidance 1] [--json FILE]
 
 At each checkpoint kept in RUN/history/image (at most --checkpoints of them, evenly spread) the averaged
-weights draw patches under the label maps of held-out ones, from the same noise each time. A row each:
+weights draw patches under the label maps of held-out ones, from the same noise each time, without guidance;
+those of the last also with each --guidance. A row each:
 
 KID         unbiased squared MMD, cubic kernel, × 1000, between features of drawn and real patches
 Fréchet     squared Fréchet distance on the first 64 principal components of real (training) features
@@ -114,14 +115,15 @@ def checkpoints(run: Path, most: int) -> list[tuple[int, Path]]:
 
 
 def drawn(
-    run: Path, base: bundle.Bundle, settings: config.Settings, step: int, weights: Path, real: Tissue
+    run: Path, base: bundle.Bundle, sampling: config.Sampling, step: int, weights: Path, real: Tissue
 ) -> Tissue:
     """Patches of a checkpoint, kept in the run's folder."""
-    kept = run / f"learning/step-{step:07d}-{len(real)}.npz"
+    guided = f"-guidance-{sampling.guidance:g}" if sampling.guidance else ""
+    kept = run / f"learning/step-{step:07d}-{len(real)}{guided}.npz"
     if kept.exists():
         return real.drawn(np.load(kept)["pictures"])
     unet = ImageUNet.from_pretrained(weights, use_safetensors=True, low_cpu_mem_usage=False)
-    pictures, _ = tissue.paint(base, unet, settings.sampling, real)
+    pictures, _ = tissue.paint(base, unet, sampling, real)
     kept.parent.mkdir(exist_ok=True)
     with atomic(kept) as file:
         np.savez_compressed(file, pictures=pictures)
@@ -166,6 +168,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="its prepared data")
     parser.add_argument("--n", type=int, default=256, help="patches a checkpoint")
     parser.add_argument("--checkpoints", type=int, default=10, help="at most")
+    parser.add_argument("--guidance", type=float, nargs="+", default=[], help="the last one with it, too")
     parser.add_argument("--label", default="nuclei", help="the class whose pixels are dark")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -176,6 +179,7 @@ def main() -> None:
     console.width = max(console.width, 140)  # a table is not cut where it is written to a file
     steps = checkpoints(given.run, given.checkpoints)
     settings = config.validate(config.read_yaml(given.run / "settings.yaml"))
+    alone = settings.sampling.model_copy(update={"guidance": 0.0})
     base = bundle.load(given.run / "base")
     side = settings.image_patch_px
     real = tissue.crops(Patches(given.data, "image", "test"), side, given.n)
@@ -185,9 +189,15 @@ def main() -> None:
     with console.status("") as status:
         for step, weights in steps:
             status.update(f"step {step}")
-            patches.append(drawn(given.run, base, settings, step, weights, real))
+            patches.append(drawn(given.run, base, alone, step, weights, real))
             along.append(judge(f"step {step}", step, patches[-1]))
-        rows = [judged.row for judged in along]
+        rows, (step, weights) = [judged.row for judged in along], steps[-1]
+        for guidance in given.guidance:
+            name = f"step {step}, guidance {guidance:g}"
+            status.update(name)
+            sampling = alone.model_copy(update={"guidance": guidance})
+            patches.append(drawn(given.run, base, sampling, step, weights, real))
+            rows.append(judge(name, None, patches[-1]).row)
         rows.append(judge("real, through the autoencoder", None, through_autoencoder(base, real)).row)
         rows.append(judge("real, of the training split", None, training).row)
     contrast = tissue.figure(tissue.mean_of(judge.real_contrast, judge.weights[0]))
