@@ -15,7 +15,7 @@ import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -28,6 +28,8 @@ from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.models.mask_codec import GreyLatents, LabelBits, MaskCodec
 from diffgen.models.unet import ImageUNet, MaskUNet
 
+Which = Literal["image", "mask"]
+"""Of the two models of a bundle."""
 INDEX = "model_index.json"
 CARD = "README.md"
 AUTOENCODERS: dict[str, Any] = {

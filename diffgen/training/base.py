@@ -14,11 +14,11 @@ from diffgen.data.stream import Patches
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import autoencoder, bundle
+from diffgen.models.bundle import Which
 from diffgen.models.mask_codec import GreyLatents, MaskCodec, build_mask_codec
 from diffgen.sampling.decode import from_picture
 from diffgen.sampling.solvers import Solver, noise_schedule
 from diffgen.training.folder import RunFolder
-from diffgen.training.worker import Which
 
 RUN = "run.yaml"
 MADE_BY = "base.yaml"

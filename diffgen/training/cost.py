@@ -23,7 +23,6 @@ block the embeddings of time and label side by side, ours their sum.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -34,12 +33,12 @@ from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.autoencoder import BATCH_PIXELS, ENCODER_BYTES_A_PIXEL
+from diffgen.models.bundle import Which
 from diffgen.models.mask_codec import num_bits
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
 from diffgen.training.memory import activation_bytes, example
 
-Which = Literal["image", "mask"]
 STATE_BYTES = 4 + 4 + 8 + 4  # a parameter: itself, its gradient, Adam's two moments, the average
 BUCKET_BYTES = 4  # DDP's copy of a gradient
 

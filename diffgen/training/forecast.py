@@ -18,7 +18,8 @@ from rich.table import Table
 
 from diffgen import config
 from diffgen.labels import Labels
-from diffgen.training.cost import Cost, Which, measure, unet_of
+from diffgen.models.bundle import Which
+from diffgen.training.cost import Cost, measure, unet_of
 from diffgen.training.memory import example
 from diffgen.training.peak import peak
 

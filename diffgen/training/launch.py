@@ -25,6 +25,7 @@ from diffgen.cluster import connect, need, need_gpu_here
 from diffgen.data.stream import statistics
 from diffgen.errors import UserError
 from diffgen.models import bundle
+from diffgen.models.bundle import Which
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.training.base import RUN, Start, base_of
 from diffgen.training.card import model_card
@@ -34,7 +35,7 @@ from diffgen.training.latents import encode
 from diffgen.training.lock import held
 from diffgen.training.start import init_from
 from diffgen.training.trainee import AVERAGED
-from diffgen.training.worker import START, Task, Which
+from diffgen.training.worker import START, Task
 
 RATES = ("lr", "clip")
 

@@ -5,7 +5,6 @@ another order, or lack some. Those new here keep their fresh weights. All else m
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
@@ -13,10 +12,9 @@ from diffgen import config
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models.attention import MaskedCrossAttention
-from diffgen.models.bundle import Bundle
+from diffgen.models.bundle import Bundle, Which
 from diffgen.models.unet import ImageUNet, MaskUNet
 
-Which = Literal["image", "mask"]
 SHAPE = ("channels", "width", "multipliers", "blocks", "heads", "head_channels")
 NULL = ""  # the name of the mask model's ∅, which no context has
 

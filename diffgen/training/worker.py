@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -13,6 +13,7 @@ from diffgen import config
 from diffgen.data.stream import Patches, statistics
 from diffgen.errors import UserError
 from diffgen.models import bundle
+from diffgen.models.bundle import Which
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
 from diffgen.training import cost
@@ -28,7 +29,6 @@ from diffgen.training.start import init_from
 from diffgen.training.stored import StoredCrops
 from diffgen.training.trainee import Trainee
 
-Which = Literal["image", "mask"]
 START = "start"  # the bundle that a run began with
 
 

@@ -89,7 +89,9 @@ def test_a_run_that_was_trained_is_left_as_it_is(patches: Path, tmp_path: Path) 
     run = Run(tmp_path, patches, mask={"steps": 2, "batch": 4})
     run.here()
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
-    assert "mask model: 0.1 M parameters, was trained already, 2 steps, 1 worker(s)" in run.here()
+    told = run.here()
+    assert "mask model: 0.1 M parameters, was trained already, 2 steps, 1 worker(s)" in told
+    assert "starting workers" not in told
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
 
 
