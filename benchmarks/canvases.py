@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.tissue import Tissue, Weights
+from benchmarks.tissue import Tissue
+from diffgen.evaluation.bootstrap import Weights
 
 LAGS = (4, 8, 16, 32, 48, 64, 96, 128, 192)
 """Distances in pixels at which luminance is held against itself."""

@@ -12,9 +12,10 @@ Fréchet     squared Fréchet distance on the first 64 principal components of r
 nuclei      mean haematoxylin of the pixels under --label less that of the others, as a share of the real
             difference on the same patches
 
-with 95 % intervals by bootstrap over the held-out sources (tissue.py). Beside them what the distances are
-of real patches of the training split (as good as can be), and of the held-out ones after the autoencoder
-alone. Under the table: rank correlation of distance with step, and last less first, with intervals.
+with 95 % intervals by bootstrap over the held-out sources (evaluation/bootstrap.py). Beside them what the
+distances are of real patches of the training split (as good as can be), and of the held-out ones after the
+autoencoder alone. Under the table: rank correlation of distance with step, and last less first, with
+intervals.
 
 Drawn patches are kept in RUN/learning: the same command goes on where it was stopped. About 100 s of one
 core a checkpoint for the preset `nuclei`.
@@ -34,9 +35,12 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from benchmarks import tissue
-from benchmarks.tissue import Figure, Tissue, Weights
+from benchmarks.tissue import Tissue
 from diffgen import config
 from diffgen.data.stream import Patches
+from diffgen.evaluation import divergences
+from diffgen.evaluation.bootstrap import RESAMPLES, Figure, Weights, figure, mean_of, resampled
+from diffgen.evaluation.divergences import COMPONENTS
 from diffgen.files import atomic
 from diffgen.models import bundle
 from diffgen.models.unet import ImageUNet
@@ -74,22 +78,22 @@ class Judge:
     def __init__(self, real: Tissue, training: Tissue, label: int, features: Any) -> None:
         self.real, self.training, self.label, self.features = real, training, label, features
         sources = [real.source, training.source]
-        self.weights: list[Weights] = tissue.resampled(sources, tissue.RESAMPLES)
+        self.weights: list[Weights] = resampled(sources, RESAMPLES)
         self.of_real, of_training = features(real.pictures), features(training.pictures)
-        self.basis = tissue.components(of_training, tissue.COMPONENTS)
+        self.basis = divergences.principal(of_training, COMPONENTS)
         self.real_contrast = tissue.contrast(real.pictures, real.maps, label)
 
     def __call__(self, name: str, step: int | None, patches: Tissue) -> Judged:
         weights = self.weights[1] if patches is self.training else self.weights[0]
         found, both = self.features(patches.pictures), (self.weights[0], weights)
-        kid = tissue.kid(self.of_real, found, (self.real.source, patches.source), both)
-        frechet = tissue.frechet(self.of_real @ self.basis, found @ self.basis, both)
+        kid = divergences.kid(self.of_real, found, (self.real.source, patches.source), both)
+        frechet = divergences.frechet(self.of_real @ self.basis, found @ self.basis, both)
         contrast = tissue.contrast(patches.pictures, patches.maps, self.label)
-        means = tissue.mean_of(contrast, weights)
+        means = mean_of(contrast, weights)
         share = None
         if patches is not self.training:
-            share = tissue.figure(means / tissue.mean_of(self.real_contrast, weights))
-        row = Row(name, step, tissue.figure(kid, 1000), tissue.figure(frechet), tissue.figure(means), share)
+            share = figure(means / mean_of(self.real_contrast, weights))
+        row = Row(name, step, figure(kid, 1000), figure(frechet), figure(means), share)
         return Judged(row, kid, frechet)
 
 
@@ -97,9 +101,9 @@ def trend(steps: list[int], distances: NDArray[np.float64], times: float = 1.0) 
     """Of distances (checkpoints, 1 + B): rank correlation with the step, and last less first."""
     ranks = np.array([spearmanr(steps, column).statistic for column in distances.T])
     return {
-        "rank_correlation": tissue.figure(ranks, centred=False),
+        "rank_correlation": figure(ranks, centred=False),
         "p": float(spearmanr(steps, distances[:, 0]).pvalue),
-        "last_less_first": tissue.figure(distances[-1] - distances[0], times),
+        "last_less_first": figure(distances[-1] - distances[0], times),
         "last_of_first": float(distances[-1, 0] / distances[0, 0]),
     }
 
@@ -200,7 +204,7 @@ def main() -> None:
             rows.append(judge(name, None, patches[-1]).row)
         rows.append(judge("real, through the autoencoder", None, through_autoencoder(base, real)).row)
         rows.append(judge("real, of the training split", None, training).row)
-    contrast = tissue.figure(tissue.mean_of(judge.real_contrast, judge.weights[0]))
+    contrast = figure(mean_of(judge.real_contrast, judge.weights[0]))
     numbers = [step for step, _ in steps]
     trends = {
         "kid": trend(numbers, np.stack([judged.kid for judged in along]), 1000),

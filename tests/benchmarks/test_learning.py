@@ -22,8 +22,8 @@ def features(images: np.ndarray) -> np.ndarray:
 
 
 def test_a_model_that_learns_is_seen_to_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tissue, "COMPONENTS", 3)
-    monkeypatch.setattr(tissue, "RESAMPLES", 100)
+    monkeypatch.setattr(learning, "COMPONENTS", 3)
+    monkeypatch.setattr(learning, "RESAMPLES", 100)
     real, training = pictures(1.0, 0), pictures(1.0, 1)
     judge = learning.Judge(real, training, 2, features)
     steps, along = [1, 2, 3, 4, 5, 6], []

@@ -87,7 +87,7 @@ def test_a_row_that_is_trained_is_not_trained_again(tmp_path: Path, monkeypatch:
 
 
 def test_alike_canvases_are_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tissue, "RESAMPLES", 20)
+    monkeypatch.setattr(training_choices, "RESAMPLES", 20)
     maps = (pictures(16, 1)[..., 0] > 128).astype(np.uint8) + 1
     noise = pictures(16, 2) // 8
     real = tissue.Tissue(

@@ -1,0 +1,143 @@
+"""How good and how diverse a synthetic set is: figures of its features against those of a real one.
+
+Appendix C of the paper and what its peers report. Features (N, d) are those of one network for both sets
+and have no unit; nor has any figure here. Kept true: crops of one source are alike, so all intervals come
+from drawing whole sources again (`bootstrap`). None of these figures sees a copy: a generator that repeats
+the training set is perfect by all of them (`memorization`, `copies`).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffgen.evaluation.bootstrap import RESAMPLES, Figure, Spread, figure, mean_of, of_sources, resampled
+from diffgen.evaluation.distances import checked, kth_radii, within
+from diffgen.evaluation.divergences import (
+    COMPONENTS,
+    fid,
+    frechet,
+    inception_score,
+    kid,
+    kid_subsets,
+    principal,
+)
+
+K = 3
+"""Neighbours that make a ball, as in the paper and in Kynkäänniemi et al. (2019)."""
+ENOUGH = 10_000
+"""Samples from which on FID is commonly given (Heusel et al., 2017: at least 10,000)."""
+
+
+@dataclass(frozen=True)
+class Balls:
+    """For each sample, what balls around the samples of the other set say of it."""
+
+    precise: NDArray[np.bool_]
+    """(Nₛ,): f(φ_g, Φ_r) of eq. (10): the synthetic sample lies in a real one's ball."""
+    recalled: NDArray[np.bool_]
+    """(Nᵣ,): f(φ_r, Φ_g): the real sample lies in a synthetic one's ball."""
+    density: NDArray[np.float64]
+    """(Nₛ,): real balls that hold the synthetic sample, ÷ k."""
+    covered: NDArray[np.bool_]
+    """(Nᵣ,): the real sample's own ball holds a synthetic one."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Figures of a synthetic set against a real one."""
+
+    samples: tuple[int, int]
+    """Real, synthetic."""
+    precision: Figure
+    """IP, eq. (11)."""
+    recall: Figure
+    """IR, eq. (12)."""
+    density: Figure
+    """Mean number of real balls that hold a synthetic sample, ÷ k; 1 is right, may exceed it."""
+    coverage: Figure
+    """Share of real balls that hold a synthetic sample."""
+    fid: float
+    """Squared Fréchet distance in all dimensions (FID where the network is Inception-v3). No interval:
+    the distance of bootstraps is mostly their bias."""
+    frechet: Figure
+    """Squared Fréchet distance on the first principal components of the real features."""
+    kid: Figure
+    """Unbiased squared MMD, pairs of one source left out."""
+    kid_subsets: Spread
+    """The same over random subsets, as libraries give it."""
+    inception_score: Spread | None
+    """Of the synthetic samples' class logits, where they are given."""
+    warning: str | None
+    """Why the Fréchet distances are not to be trusted, if so."""
+
+
+def evaluate_fidelity(
+    real: NDArray[Any], synthetic: NDArray[Any],
+    real_sources: NDArray[np.intp], synthetic_sources: NDArray[np.intp], *,
+    k: int = K, components: int = COMPONENTS, class_logits: NDArray[Any] | None = None,
+    count: int = RESAMPLES, seed: int = 0,
+) -> Fidelity:  # fmt: skip
+    """All figures of features (Nₛ, d) of synthetic samples against (Nᵣ, d) of real ones.
+
+    `…_sources` number what each sample is of; one number in both sets is one source (a real image, and what
+    was drawn under its label map). Sets may differ in size, but only figures from sets of the same sizes
+    compare: IP grows with the real set's, IR with the synthetic set's, and FID falls with both. Intervals of
+    IP, IR, density and coverage are those of the samples that are judged, the balls of the other set held
+    fixed. Raises `UserError` for NaN, and for k samples or fewer.
+    """
+    real, synthetic = checked(real, "real", k + 1), checked(synthetic, "synthetic", k + 1)
+    sources = (
+        of_sources(real_sources, len(real), "real"),
+        of_sources(synthetic_sources, len(synthetic), "synthetic"),
+    )
+    weights = resampled(sources, count, seed)
+    balls = precision_recall(real, synthetic, k)
+
+    def mean(values: NDArray[Any], of: int) -> Figure:
+        return figure(mean_of(values.astype(float), weights[of]))
+
+    basis = principal(real, components)
+    return Fidelity(
+        samples=(len(real), len(synthetic)),
+        precision=mean(balls.precise, 1),
+        recall=mean(balls.recalled, 0),
+        density=mean(balls.density, 1),
+        coverage=mean(balls.covered, 0),
+        fid=fid(real, synthetic),
+        frechet=figure(frechet(real @ basis, synthetic @ basis, (weights[0], weights[1]))),
+        kid=figure(kid(real, synthetic, sources, (weights[0], weights[1]))),
+        kid_subsets=kid_subsets(real, synthetic, seed=seed),
+        inception_score=None if class_logits is None else inception_score(class_logits, seed=seed),
+        warning=too_few(len(real), len(synthetic), real.shape[1]),
+    )
+
+
+def precision_recall(real: NDArray[Any], synthetic: NDArray[Any], k: int = K) -> Balls:
+    """Improved precision and recall, eqs. (10)–(12), density and coverage (Naeem et al., 2020), by sample.
+
+    The ball of a sample reaches to its k-th nearest other sample of its own set. The figures are the means.
+    Precision depends on the size of the real set, recall on that of the synthetic set: compare only figures
+    from sets of the same sizes. Raises `UserError` for NaN, and for k samples or fewer.
+    """
+    real, synthetic = checked(real, "real", k + 1), checked(synthetic, "synthetic", k + 1)
+    around_real = within(synthetic, real, kth_radii(real, k))
+    around_synthetic = within(real, synthetic, kth_radii(synthetic, k))
+    return Balls(
+        precise=around_real.balls > 0,
+        recalled=around_synthetic.balls > 0,
+        density=around_real.balls / k,
+        covered=around_real.queries > 0,
+    )
+
+
+def too_few(real: int, synthetic: int, dimensions: int) -> str | None:
+    """A line where samples are too few for a Fréchet distance in that many dimensions, else None."""
+    least = min(real, synthetic)
+    if least >= ENOUGH:
+        return None
+    why = "too large for few samples, so compare it only between sets of the same sizes"
+    if least <= dimensions:
+        why += f"; covariances of {dimensions} dimensions are singular with so few"
+    return f"FID from {least:,} samples (usual: {ENOUGH:,} or more): {why}. The paper gives none for 200"

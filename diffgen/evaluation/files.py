@@ -1,0 +1,235 @@
+"""WebDataset shards and folders of images as a set of images.
+
+Kept true: a set is read whole or not at all. A shard that is cut short, a run of `diffgen synthesize` that
+is not finished and a label map that is missing among others are errors that name it, before any work.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow.fs
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffgen.errors import UserError, one_line
+from diffgen.evaluation.images import Images, Region
+from diffgen.files import CHUNK, open_url
+from diffgen.labels import LabelMap, Labels, Picture
+
+PICTURES = ("png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp")
+MASK = "mask.png"
+"""`KEY.mask.png` in a shard, `KEY_mask.png` in a folder."""
+HEAD = 1 << 16  # bytes in which nearly every image says its size
+CACHED = 4
+"""Decoded images kept: the regions of one image come one after the other."""
+END = bytes(1024)
+"""What a whole tar ends with."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes of a file."""
+
+    path: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of a set."""
+
+    key: str
+    source: str
+    picture: Piece
+    mask: Piece | None
+    height: int
+    width: int
+
+
+class Files(Images):
+    """Images that are members of tars, or files of their own."""
+
+    def __init__(self, where: str, entries: list[Entry], labels: Labels | None, mpp: float | None) -> None:
+        self.where, self.labels, self.mpp = where, labels, mpp
+        self.entries = {entry.key: entry for entry in entries}
+        self._decoded: OrderedDict[str, tuple[Picture, LabelMap | None]] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_decoded": OrderedDict()}
+
+    @property
+    def largest(self) -> int:
+        return min(min(entry.height, entry.width) for entry in self.entries.values())
+
+    def regions(self, side: int) -> list[Region]:
+        return [
+            Region(entry.key, entry.source, y, x, side, entry.mask is not None)
+            for entry in self.entries.values()
+            for y in range(0, entry.height - side + 1, side)
+            for x in range(0, entry.width - side + 1, side)
+        ]
+
+    def read(self, region: Region) -> tuple[Picture, LabelMap | None]:
+        picture, labels = self._whole(region.image)
+        return picture[region.box], None if labels is None else labels[region.box]
+
+    def _whole(self, key: str) -> tuple[Picture, LabelMap | None]:
+        if key not in self._decoded:
+            entry = self.entries[key]
+            filesystem, _ = open_url(self.where)
+            picture = np.asarray(self._open(filesystem, entry.picture, key).convert("RGB"))
+            labels = None
+            if entry.mask is not None:
+                labels = _ids(np.asarray(self._open(filesystem, entry.mask, key)), f"{self.where}: {key}")
+                if labels.shape != picture.shape[:2]:
+                    raise UserError(f"{self.where}: the label map of {key} has another size than its image")
+            self._decoded[key] = (picture, labels)
+            while len(self._decoded) > CACHED:
+                self._decoded.popitem(last=False)
+        self._decoded.move_to_end(key)
+        return self._decoded[key]
+
+    def _open(self, filesystem: Any, piece: Piece, key: str) -> Image.Image:
+        try:
+            with filesystem.open_input_file(piece.path) as stream:
+                image = Image.open(io.BytesIO(stream.read_at(piece.size, piece.offset)))
+                image.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"{self.where}: {key} cannot be read: {one_line(error)}") from error
+        return image
+
+    @cached_property
+    def digest(self) -> str:
+        filesystem, _ = open_url(self.where)
+        total = hashlib.sha256()
+        pieces = [piece for entry in self.entries.values() for piece in (entry.picture, entry.mask) if piece]
+        for path in sorted({piece.path for piece in pieces}):
+            with filesystem.open_input_stream(path, compression=None, buffer_size=CHUNK) as stream:
+                found = hashlib.sha256()
+                while chunk := stream.read(CHUNK):
+                    found.update(chunk)
+            total.update(f"{PurePosixPath(path).name} {found.hexdigest()}\n".encode())
+        return total.hexdigest()
+
+
+def open_files(where: str, mpp: float | None = None) -> Files:
+    """Shards (`*.tar`) or images below `where`, a folder or URL; `UserError` where there is neither."""
+    url = where if "://" in where else str(Path(where).absolute())
+    filesystem, root = open_url(url)
+    infos = filesystem.get_file_info(pyarrow.fs.FileSelector(root, recursive=True, allow_not_found=True))
+    infos = sorted((info for info in infos if info.is_file), key=lambda info: str(info.path))
+    top = {
+        PurePosixPath(info.path).name: info
+        for info in infos
+        if str(PurePosixPath(info.path).parent) == root.rstrip("/")
+    }
+    if "run.json" in top and "manifest.parquet" not in top:
+        raise UserError(f"{where} is not finished: the same diffgen synthesize goes on with it")
+    tars = [info for name, info in top.items() if name.endswith(".tar")]
+    found = [*_shards(where, filesystem, tars)] if tars else [*_images(infos, root)]
+    if not found:
+        raise UserError(f"{where}: no shards (*.tar) and no images there")
+    masked = [masked for _, _, _, masked, _ in found]
+    if any(masked) and not all(masked):
+        key = next(key for key, _, _, mask, _ in found if mask is None)
+        raise UserError(f"{where}: {key} has no label map, others have")
+    entries = []
+    for key, source, picture, mask, told in found:
+        height, width = _size(filesystem, picture, f"{where}: {key}")
+        entries.append(Entry(key, source, picture, mask, height, width))
+        mpp = told or mpp
+    labels = None
+    if "labels.json" in top:
+        with filesystem.open_input_stream(top["labels.json"].path) as stream:
+            labels = _labels(stream.read(), where)
+    return Files(url, entries, labels, mpp)
+
+
+Found = tuple[str, str, Piece, Piece | None, float | None]
+"""Key, source, picture, mask, µm per pixel."""
+
+
+def _shards(where: str, filesystem: Any, tars: list[Any]) -> Iterator[Found]:
+    for info in tars:
+        name = PurePosixPath(info.path).name
+        samples: dict[str, dict[str, Piece]] = {}
+        try:
+            with filesystem.open_input_file(info.path) as stream:
+                if stream.read_at(len(END), max(0, info.size - len(END))) != END:
+                    raise UserError(f"{where}: {name} is cut short")
+                stream.seek(0)
+                with tarfile.open(fileobj=stream, mode="r:") as tar:
+                    for member in tar:
+                        stem, _, extension = member.name.partition(".")
+                        piece = Piece(info.path, member.offset_data, member.size)
+                        samples.setdefault(stem, {})[extension] = piece
+                records = {
+                    key: _record(stream.read_at(parts["json"].size, parts["json"].offset), f"{name}: {key}")
+                    for key, parts in samples.items()
+                    if "json" in parts
+                }
+        except tarfile.TarError as error:
+            raise UserError(f"{where}: {name} is no whole tar: {one_line(error)}") from error
+        for key, parts in samples.items():
+            picture = next((parts[kind] for kind in PICTURES if kind in parts), None)
+            if picture is None:
+                raise UserError(f"{where}: sample {key} of {name} has no picture")
+            record = records.get(key, {})
+            parent = record.get("parent", {}).get("index")
+            source = record.get("source") or (f"{parent:09d}" if parent is not None else key)
+            yield key, str(source), picture, parts.get(MASK), record.get("mpp")
+
+
+def _images(infos: list[Any], root: str) -> Iterator[Found]:
+    by_path = {str(info.path): info for info in infos}
+    for path, info in by_path.items():
+        pure = PurePosixPath(path)
+        hidden = any(part.startswith(".") for part in pure.relative_to(root).parts)
+        if pure.suffix.lower().lstrip(".") not in PICTURES or pure.name.endswith(f"_{MASK}") or hidden:
+            continue
+        mask = by_path.get(str(pure.with_name(f"{pure.stem}_{MASK}")))
+        key = pure.relative_to(root).as_posix()
+        piece = None if mask is None else Piece(mask.path, 0, mask.size)
+        yield key, key, Piece(path, 0, info.size), piece, None
+
+
+def _size(filesystem: Any, piece: Piece, name: str) -> tuple[int, int]:
+    with filesystem.open_input_file(piece.path) as stream:
+        for size in (min(HEAD, piece.size), piece.size):
+            try:
+                width, height = Image.open(io.BytesIO(stream.read_at(size, piece.offset))).size
+                return height, width
+            except (OSError, SyntaxError, ValueError) as error:
+                fault = error
+    raise UserError(f"{name} is no readable picture: {one_line(fault)}")
+
+
+def _record(data: bytes, name: str) -> dict[str, Any]:
+    try:
+        record = json.loads(data)
+    except ValueError as error:
+        raise UserError(f"{name}: its JSON is not readable: {one_line(error)}") from error
+    return record if isinstance(record, dict) else {}
+
+
+def _labels(data: bytes, where: str) -> Labels:
+    try:
+        return Labels.from_json(json.loads(data))
+    except ValueError as error:
+        raise UserError(f"{where}: {one_line(error)}") from error
+
+
+def _ids(values: NDArray[Any], name: str) -> LabelMap:
+    if values.ndim != 2 or values.max(initial=0) > 255:
+        raise UserError(f"{name}: a label map has one channel and class ids up to 255")
+    return values.astype(np.uint8)

@@ -1,0 +1,238 @@
+"""Whether a generator repeats what it was trained on, by distances of features (Section 5.4, Appendix C).
+
+All distances are between features of one network; they have no unit and mean nothing by themselves, so
+each figure compares them with distances between real samples. What is not near in these features is not
+seen: a copy of a part, and whatever the network does not look at. `copies` needs no network. Crops of one
+source are alike; intervals come from drawing whole sources again.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata, tiecorrect
+
+from diffgen.errors import UserError
+from diffgen.evaluation.bootstrap import RESAMPLES, Figure, Weights, figure, mean_of, of_sources, resampled
+from diffgen.evaluation.distances import TIE, Nearest, checked, nearest
+from diffgen.evaluation.divergences import COMPONENTS, principal
+
+CELLS, LEAST = 3, 20
+"""Cells of C_T and samples of each set that one needs: those of the library the paper used (fls 2023: three
+cells, τ = 20 ÷ generated samples)."""
+QUANTILE = 0.01
+"""Of the distances between real samples: what is nearer counts as the same."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of C_T that has samples enough."""
+
+    held_out: float
+    """P_n(π), share of the held-out samples."""
+    generated: float
+    """Q_m(π), share of the generated samples."""
+    z: float
+    """Z_U: below 0 where generated samples are nearer to training samples than held-out ones are."""
+
+
+@dataclass(frozen=True)
+class DataCopying:
+    """C_T and the cells it is the mean of."""
+
+    c_t: Figure
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Synthetic samples that are as near to another one as real samples hardly ever are."""
+
+    threshold: float
+    """Distance between features; no unit."""
+    share: Figure
+    """Of synthetic samples whose nearest one of another source is within the threshold."""
+    expected: float
+    """The same share of the real set."""
+    rows: NDArray[np.intp]
+    """(n,): the synthetic samples that were looked at, as many as there are real ones at most."""
+    nearest: Nearest
+    """(n, 1): their nearest one of another source; indices are rows of the whole synthetic set."""
+
+
+@dataclass(frozen=True)
+class Memorization:
+    """What is said of a synthetic set against the training set."""
+
+    authenticity: Figure
+    """A, eq. (13)."""
+    authenticity_held_out: Figure | None
+    """The same of held-out real samples: what a generator gets that copies nothing and misses nothing."""
+    data_copying: DataCopying | None
+    """C_T, eq. (14), where there are held-out samples."""
+    nearest: Nearest
+    """(Nₛ, 1): the training sample that is nearest to each synthetic one."""
+    ratio: NDArray[np.float64]
+    """(Nₛ,): that distance ÷ the distance of that training sample to its own nearest: 1 or less is not
+    authentic. 0 for exact copies, ∞ where the training sample itself is there twice."""
+    duplicates: Duplicates
+    """Inside the synthetic set."""
+
+
+def evaluate_memorization(
+    training: NDArray[Any], synthetic: NDArray[Any], held_out: NDArray[Any] | None,
+    training_sources: NDArray[np.intp], synthetic_sources: NDArray[np.intp],
+    held_out_sources: NDArray[np.intp] | None, *,
+    count: int = RESAMPLES, seed: int = 0,
+) -> Memorization:  # fmt: skip
+    """All figures of features (Nₛ, d) of synthetic samples against those of the training set, (N_t, d).
+
+    `…_sources` number what each sample is of. Without held-out samples there is no C_T. Raises `UserError`
+    for NaN and for too few samples.
+    """
+    training, synthetic = checked(training, "training", 2), checked(synthetic, "synthetic", 2)
+    training_sources = of_sources(training_sources, len(training), "training")
+    synthetic_sources = of_sources(synthetic_sources, len(synthetic), "synthetic")
+    own = nearest(training, training, exclude_self=True)
+    of_synthetic = nearest(synthetic, training)
+    (weights,) = resampled([synthetic_sources], count, seed)
+    null = copying = None
+    if held_out is not None:
+        held_out = checked(held_out, "held-out", 1)
+        held_out_sources = of_sources(np.asarray(held_out_sources), len(held_out), "held-out")
+        (of_held_out,) = resampled([held_out_sources], count, seed)
+        null = figure(mean_of(authentic(nearest(held_out, training), own).astype(float), of_held_out))
+        copying = data_copying(
+            training, held_out, synthetic, held_out_sources, synthetic_sources, count=count, seed=seed
+        )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = of_synthetic.distances[:, 0] / own.distances[of_synthetic.indices[:, 0], 0]
+    return Memorization(
+        authenticity=figure(mean_of(authentic(of_synthetic, own).astype(float), weights)),
+        authenticity_held_out=null,
+        data_copying=copying,
+        nearest=of_synthetic,
+        ratio=np.where(of_synthetic.distances[:, 0] == 0, 0.0, ratio),
+        duplicates=near_duplicates(
+            training, synthetic, training_sources, synthetic_sources, count=count, seed=seed
+        ),
+    )
+
+
+def authentic(of_samples: Nearest, own: Nearest) -> NDArray[np.bool_]:
+    """(N,): whether each sample is authentic; the mean is A of eq. (13) (Alaa et al., 2022).
+
+    `of_samples`: the training sample nearest to each; `own`: of each training sample, its nearest other one.
+    A sample is a copy where it is as near to its training sample as that one is to its own nearest, or
+    nearer: so a training set full of near-duplicates (overlapping crops, glass) hides copies, but for exact
+    ones. Not 1 is right, but the A of held-out real samples: a third to a half where they are independent,
+    as two points are each other's nearest with probability 2/3 in one dimension, 0.62 in two and 1/2 in
+    many (Cox, 1981). More is farther from the training set than real samples are; a set far from all has 1.
+    """
+    radii = own.distances[of_samples.indices[:, 0], 0]
+    return of_samples.distances[:, 0] > radii * (1 + TIE)
+
+
+def data_copying(
+    training: NDArray[Any], held_out: NDArray[Any], synthetic: NDArray[Any],
+    held_out_sources: NDArray[np.intp], synthetic_sources: NDArray[np.intp], *,
+    components: int = COMPONENTS, cells: int = CELLS, tau: float | None = None,
+    count: int = RESAMPLES, seed: int = 0,
+) -> DataCopying:  # fmt: skip
+    """C_T, eq. (14) (Meehan, Chaudhuri and Dasgupta, 2020): ≪ 0 for copies, ≫ 0 for an under-fitted model.
+
+    Features go to their first `components` principal components, fitted on the training set. Cells are those
+    of k-means on it. A cell counts where it holds at least the share `tau` of the generated samples and of
+    the held-out ones; None: 20 samples of each. As in eq. (14), d(x) is the distance to the nearest of all
+    training samples (the library takes those of x's own cell), and as U sees ranks only, it need not be
+    squared. Equal distances have mid-ranks, and the deviation of U is corrected for them.
+
+    Z_U grows with the root of the number of samples, so compare C_T only between sets of the same sizes; it
+    takes samples for independent, which crops of one source are not: the interval, over sources of both
+    sets, says more than |C_T| > 2. Few copies among many others move it little: it sees a tendency. Raises
+    `UserError` for NaN, and where no cell holds samples enough.
+    """
+    from sklearn.cluster import KMeans
+
+    training = checked(training, "training", cells)
+    sets = checked(held_out, "held-out"), checked(synthetic, "synthetic")
+    sources = (
+        of_sources(held_out_sources, len(sets[0]), "held-out"),
+        of_sources(synthetic_sources, len(sets[1]), "synthetic"),
+    )
+    if training.shape[1] > components:
+        basis, mean = principal(training, components), training.mean(axis=0)
+        training, sets = (training - mean) @ basis, ((sets[0] - mean) @ basis, (sets[1] - mean) @ basis)
+    partition = KMeans(cells, n_init=10, random_state=seed).fit(training)
+    distances = [nearest(one, training).distances[:, 0] for one in sets]
+    where = [partition.predict(one) for one in sets]
+    weights = resampled(sources, count, seed)
+    needed = [LEAST / len(one) if tau is None else tau for one in sets]
+    sums, total, found = np.zeros(count + 1), np.zeros(count + 1), []
+    for cell in range(cells):
+        here = [labels == cell for labels in where]
+        p, q = (float(inside.mean()) for inside in here)
+        if p < needed[0] or q < needed[1] or not (p and q):
+            continue
+        of_cell = [one[:, inside] for one, inside in zip(weights, here, strict=True)]
+        z = z_u(distances[0][here[0]], distances[1][here[1]], of_cell[0], of_cell[1])
+        share = of_cell[0].sum(axis=1) / weights[0].sum(axis=1)
+        there = np.isfinite(z)  # no bootstrap without samples here
+        sums[there] += share[there] * z[there]
+        total[there] += share[there]
+        found.append(Cell(p, q, float(z[0])))
+    if not found:
+        raise UserError(
+            f"C_T: no cell holds enough of {len(sets[0])} held-out and {len(sets[1])} generated samples"
+        )
+    with np.errstate(invalid="ignore"):
+        return DataCopying(figure(sums / total), tuple(found))
+
+
+def z_u(
+    held_out: NDArray[np.float64], generated: NDArray[np.float64], of_held_out: Weights, of_generated: Weights
+) -> NDArray[np.float64]:
+    """(B,): z-scored Mann–Whitney U of `generated` (m,) over `held_out` (n,), for each row of weights.
+
+    U counts the pairs in which the generated one is larger, equal ones half; z = (U − nm/2) / σ with
+    σ² = nm(n + m + 1)/12, times the correction for ties. NaN for a row of weights that leaves a set empty.
+    """
+    order = np.argsort(held_out, kind="stable")
+    below = np.pad(np.cumsum(of_held_out[:, order], axis=1), ((0, 0), (1, 0)))
+    left, right = (np.searchsorted(held_out[order], generated, side) for side in ("left", "right"))
+    u = np.einsum("bj,bj->b", of_generated, (below[:, left] + below[:, right]) / 2)
+    n, m = of_held_out.sum(axis=1), of_generated.sum(axis=1)
+    ties = tiecorrect(rankdata(np.concatenate([held_out, generated])))
+    deviation = np.sqrt(n * m * (n + m + 1) / 12 * ties)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(deviation > 0, (u - n * m / 2) / deviation, 0.0)
+    return np.where((n > 0) & (m > 0), z, np.nan)
+
+
+def near_duplicates(
+    real: NDArray[Any], synthetic: NDArray[Any],
+    real_sources: NDArray[np.intp], synthetic_sources: NDArray[np.intp], *,
+    quantile: float = QUANTILE, count: int = RESAMPLES, seed: int = 0,
+) -> Duplicates:  # fmt: skip
+    """Share of synthetic samples nearer to one of another source than the `quantile` of real samples are.
+
+    Nearest distances shrink as a set grows, so the larger set is cut to the size of the smaller, at random.
+    A generator that repeats itself, of its training data or not, has a larger share than `quantile`.
+    """
+    real, synthetic = checked(real, "real", 2), checked(synthetic, "synthetic", 2)
+    rng, size = np.random.default_rng(seed), min(len(real), len(synthetic))
+    rows, of_real = (np.sort(rng.permutation(len(one))[:size]) for one in (synthetic, real))
+    own, other = real_sources[of_real], synthetic_sources[rows]
+    between = nearest(real[of_real], real[of_real], apart=(own, own)).distances[:, 0]
+    found = nearest(synthetic[rows], synthetic[rows], apart=(other, other))
+    threshold = float(np.quantile(between, quantile))
+    near = found.distances[:, 0] <= threshold * (1 + TIE)
+    (weights,) = resampled([other], count, seed)
+    return Duplicates(
+        threshold=threshold,
+        share=figure(mean_of(near.astype(float), weights)),
+        expected=float((between <= threshold * (1 + TIE)).mean()),
+        rows=rows,
+        nearest=Nearest(found.distances, rows[found.indices]),
+    )

@@ -1,0 +1,60 @@
+"""Intervals hold what they should as often as they say, and whole sources are drawn."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffgen.errors import UserError
+from diffgen.evaluation.bootstrap import Figure, Spread, as_json, figure, mean_of, of_sources, resampled
+
+
+@given(st.integers(0, 50))
+def test_sets_of_one_source_are_drawn_together(seed: int) -> None:
+    first, again, other = resampled([np.arange(5), np.repeat(np.arange(5), 2), np.arange(7) + 5], 3, seed)
+    assert (first[0] == 1).all()
+    assert (again[:, ::2] == first).all()
+    assert (again[:, 1::2] == first).all()
+    assert (first.sum(axis=1) == 5).all()
+    assert (other.sum(axis=1) == 7).all()
+
+
+def test_an_interval_holds_the_mean_of_its_sources_as_often_as_it_says() -> None:
+    sources, hits, of_samples = np.repeat(np.arange(40), 3), 0, 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        values = rng.standard_normal(40).repeat(3) + 0.1 * rng.standard_normal(120)
+        (weights,) = resampled([sources], 200, seed)
+        found = figure(mean_of(values, weights))
+        hits += found.low < 0 < found.high
+        (weights,) = resampled([np.arange(120)], 200, seed)
+        found = figure(mean_of(values, weights))
+        of_samples += found.low < 0 < found.high
+    assert 86 <= hits <= 100
+    assert of_samples < 86  # drawing single samples claims too much
+
+
+def test_the_bias_of_bootstraps_is_taken_off() -> None:
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    assert figure(values) == Figure(1.0, pytest.approx(0.05), pytest.approx(1.95))
+    assert figure(values, times=10, centred=False) == Figure(10.0, pytest.approx(20.5), pytest.approx(39.5))
+
+
+def test_what_is_not_a_number_has_no_part_in_a_mean() -> None:
+    values, weights = np.array([1.0, np.nan, 4.0]), np.array([[1.0, 1.0, 1.0], [2.0, 5.0, 1.0]])
+    assert mean_of(values, weights).tolist() == [2.5, 2.0]
+
+
+def test_figures_are_written_and_read() -> None:
+    found = as_json({"a": Figure(1.0, 0.5, 1.5), "b": [Spread(2.0, 0.1), "text"]})
+    assert found == {"a": [1.0, 0.5, 1.5], "b": [[2.0, 0.1], "text"]}
+    assert str(Figure(0.12345, 0.1, 0.2)) == "0.123 [0.1, 0.2]"
+    assert str(Spread(0.12345, 0.0123)) == "0.123 ± 0.012"
+
+
+def test_sources_are_one_a_sample_and_more_than_one() -> None:
+    assert of_sources(np.array([3, 3, 4]), 3, "real").tolist() == [3, 3, 4]
+    with pytest.raises(UserError, match="real: 4 samples"):
+        of_sources(np.array([3, 3, 4]), 4, "real")
+    with pytest.raises(UserError, match="real: all samples are of one source"):
+        of_sources(np.array([3, 3]), 2, "real")

@@ -1,0 +1,144 @@
+"""Sets of images: what a region is, and what is said of sets that are not whole."""
+
+import io
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffgen.errors import UserError
+from diffgen.evaluation.images import Crops, check_alike, open_images
+from diffgen.files import tar_writer
+from diffgen.labels import Labels
+
+
+def png(array: np.ndarray) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(array).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def picture(number: int, height: int = 64, width: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(number)
+    return rng.integers(0, 256, (height, width, 3), np.uint8), rng.integers(0, 3, (height, width), np.uint8)
+
+
+def shards(folder: Path, count: int = 12, names: tuple[str, ...] = ("unknown", "a", "b")) -> Path:
+    folder.mkdir()
+    with (folder / "shard-000000.tar").open("wb") as sink, tar_writer(sink) as tar:
+        for k in range(count):
+            image, mask = picture(k)
+            tar.write(
+                {"__key__": f"{k:09d}", "png": png(image), "mask.png": png(mask), "json": b'{"mpp": 0.5}'}
+            )
+    Labels(names).save(folder / "labels.json")
+    return folder
+
+
+def loose(folder: Path, count: int = 3) -> Path:
+    folder.mkdir()
+    for k in range(count):
+        image, mask = picture(k)
+        (folder / f"{k}.png").write_bytes(png(image))
+        (folder / f"{k}_mask.png").write_bytes(png(mask))
+    return folder
+
+
+@pytest.mark.parametrize("make", [shards, loose])
+def test_regions_are_the_pixels_of_their_images(make: object, tmp_path: Path) -> None:
+    images = open_images(str(make(tmp_path / "set", 3)))  # type: ignore[operator]
+    assert images.largest == 64
+    regions = images.regions(32)
+    assert len(regions) == 3 * 2 * 3
+    assert len({(r.image, r.y, r.x) for r in regions}) == len(regions)
+    for region in regions:
+        whole = picture(int(Path(region.image).stem))
+        got = images.read(region)
+        assert np.array_equal(got[0], whole[0][region.box])
+        assert np.array_equal(got[1], whole[1][region.box])
+
+
+def test_a_set_travels_and_keeps_its_digest(tmp_path: Path) -> None:
+    images = open_images(str(shards(tmp_path / "set")))
+    there = pickle.loads(pickle.dumps(images))
+    assert there.digest == images.digest
+    assert np.array_equal(there.read(there.regions(64)[3])[0], images.read(images.regions(64)[3])[0])
+    with (tmp_path / "set" / "shard-000000.tar").open("r+b") as file:
+        file.seek(700)
+        file.write(b"\x01")
+    assert open_images(str(tmp_path / "set")).digest != images.digest
+
+
+def test_drawn_crops_are_of_all_sources_and_of_the_seed(tmp_path: Path) -> None:
+    images = open_images(str(shards(tmp_path / "set")))
+    crops = Crops(images, tuple(images.regions(32)))
+    few = crops.drawn(12)
+    assert len({region.source for region in few.regions}) == 12
+    assert few == crops.drawn(12)
+    assert few != crops.drawn(12, seed=1)
+    assert crops.drawn(10_000) is crops
+    assert len(set(crops.groups)) == 12
+
+
+def test_few_sources_are_divided(tmp_path: Path) -> None:
+    images = open_images(str(loose(tmp_path / "set", 2)))
+    crops = Crops(images, tuple(images.regions(8)))
+    assert len(set(crops.groups)) == 2 * 2 * 3
+    assert all(
+        len({crops.regions[i].source for i in np.flatnonzero(crops.groups == g)}) == 1 for g in crops.groups
+    )
+
+
+def cut_short(folder: Path) -> None:
+    path = folder / "shard-000000.tar"
+    path.write_bytes(path.read_bytes()[:-15000])
+
+
+def without_a_mask(folder: Path) -> None:
+    (folder / "shard-000000.tar").unlink()
+    loose(folder / "more", 2)
+    (folder / "more" / "1_mask.png").unlink()
+
+
+def unfinished(folder: Path) -> None:
+    (folder / "run.json").write_text("{}")
+
+
+def emptied(folder: Path) -> None:
+    (folder / "shard-000000.tar").unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (cut_short, "shard-000000.tar is cut short"),
+        (without_a_mask, "1.png has no label map"),
+        (unfinished, "is not finished"),
+        (emptied, "no shards"),
+        (shutil.rmtree, "no such folder"),
+    ],
+)
+def test_a_set_that_is_not_whole_is_named(harm: object, words: str, tmp_path: Path) -> None:
+    folder = shards(tmp_path / "set")
+    harm(folder)  # type: ignore[operator]
+    with pytest.raises(UserError, match=words) as raised:
+        open_images(str(folder))
+    assert str(folder) in str(raised.value)
+
+
+def test_other_classes_and_scales_are_refused(tmp_path: Path) -> None:
+    one, other = (open_images(str(shards(tmp_path / n, 2, ("unknown", n, "b")))) for n in ("x", "y"))
+    with pytest.raises(UserError, match="other classes"):
+        check_alike(one, other)
+    other.labels, other.mpp = one.labels, 0.25
+    with pytest.raises(UserError, match=r"0\.25 µm per pixel"):
+        check_alike(one, other)
+
+
+def test_a_class_id_without_a_name_is_refused(tmp_path: Path) -> None:
+    images = open_images(str(shards(tmp_path / "set", 1, ("unknown", "a"))))
+    with pytest.raises(UserError, match="class id 2"):
+        images.label_map(images.regions(64)[0])
