@@ -1,1 +1,1 @@
-"""Fidelity, memorization, labels and use of synthetic data: nothing here yet (see CHANGELOG)."""
+"""Fidelity, memorization and labels of synthetic data, as functions; no command calls them yet."""
