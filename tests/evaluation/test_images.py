@@ -3,7 +3,9 @@
 import io
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,8 +50,8 @@ def loose(folder: Path, count: int = 3) -> Path:
 
 
 @pytest.mark.parametrize("make", [shards, loose])
-def test_regions_are_the_pixels_of_their_images(make: object, tmp_path: Path) -> None:
-    images = open_images(str(make(tmp_path / "set", 3)))  # type: ignore[operator]
+def test_regions_are_the_pixels_of_their_images(make: Callable[..., Path], tmp_path: Path) -> None:
+    images = open_images(str(make(tmp_path / "set", 3)))
     assert images.largest == 64
     regions = images.regions(32)
     assert len(regions) == 3 * 2 * 3
@@ -121,9 +123,9 @@ def emptied(folder: Path) -> None:
         (shutil.rmtree, "no such folder"),
     ],
 )
-def test_a_set_that_is_not_whole_is_named(harm: object, words: str, tmp_path: Path) -> None:
+def test_a_set_that_is_not_whole_is_named(harm: Callable[[Path], Any], words: str, tmp_path: Path) -> None:
     folder = shards(tmp_path / "set")
-    harm(folder)  # type: ignore[operator]
+    harm(folder)
     with pytest.raises(UserError, match=words) as raised:
         open_images(str(folder))
     assert str(folder) in str(raised.value)
