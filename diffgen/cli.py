@@ -16,8 +16,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Large, seamless synthetic H&E images **with** their label maps, from a few annotated slides.
 
-Three steps: `diffgen prepare` cuts slides into training shards, `diffgen train` learns a generator
-(a *bundle*) from them, `diffgen synthesize` writes WebDataset shards of images and label maps.
+Four steps: `diffgen prepare` cuts slides into training shards, `diffgen train` learns a generator
+(a *bundle*) from them, `diffgen synthesize` writes WebDataset shards of images and label maps,
+`diffgen evaluate` says how good, how private and how useful they are.
 
 Example: `diffgen prepare slide.svs --labels stain -c demo && diffgen train && diffgen synthesize`
 """,
@@ -226,6 +227,57 @@ def synthesize(
     if done.made:
         driver.summarise(done, console)
     _next(f"look at {out}/preview.png, then read {out}/README.md for five lines of loading code")
+
+
+@app.command()
+def evaluate(
+    real: Annotated[
+        str,
+        typer.Argument(
+            help="Training images: prepared data, shards or a folder, or a URL.", show_default=False
+        ),
+    ],
+    synthetic: Annotated[
+        str, typer.Argument(help="Shards, a folder or URL; or a bundle, sampled first.", show_default=False)
+    ],
+    held_out: Annotated[
+        str | None,
+        typer.Option(help="Real images the generator never saw. [default: the test split of prepared data]"),
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the report. [default: report]")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Network of the features, such as `dinov2` or `owner/model`.", show_default=False),
+    ] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="One process, without Ray.")] = False,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Say how good, how diverse, how private and how useful synthetic images are.
+
+    Writes `report.html`, one file that opens offline, `metrics.json`, and a section in the dataset
+    card of the images. The same command goes on where it was stopped.
+
+    Example: `diffgen evaluate data out`
+    """
+    from diffgen.config import load
+
+    console = _console()
+    saved = Path(synthetic) / "settings.yaml"
+    under = _saved(saved, "") if "://" not in synthetic and saved.exists() else {}
+    options = {"places.report": out, "evaluation.backbone": backbone}
+    settings = load(config, overrides or (), under, options)
+    from diffgen.evaluation.evaluate import evaluate as run
+
+    command = ["diffgen", *sys.argv[1:]]
+    try:
+        run(real, synthetic, held_out, settings, command, inline, console)
+    except KeyboardInterrupt:
+        console.print("[yellow]stopped[/]: no report is written; the same command goes on from there")
+        sys.exit(130)
+    folder = settings.places.report
+    console.print(f"report: {folder}/report.html   figures: {folder}/metrics.json")
+    _next(f"open {folder}/report.html in a browser")
 
 
 def _training_settings(

@@ -17,6 +17,7 @@ from diffgen.errors import UserError, one_line
 from diffgen.schema import (
     Autoencoder,
     Diffusion,
+    Evaluation,
     ImageModel,
     MaskModel,
     Part,
@@ -32,6 +33,7 @@ from diffgen.schema import (
 __all__ = [
     "Autoencoder",
     "Diffusion",
+    "Evaluation",
     "ImageModel",
     "MaskModel",
     "Part",

@@ -3,7 +3,7 @@
 Unknown keys and combinations that cannot work are refused here; `config` puts a tree together.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -318,6 +318,40 @@ class Synthesis(Section):
     """A lease that is older is handed out again."""
 
 
+Topic = Literal["fidelity", "privacy", "labels", "large", "use"]
+
+
+class Evaluation(Section):
+    """What is measured of synthetic images, and how."""
+
+    parts: tuple[Topic, ...] = get_args(Topic)
+    """Questions that are asked; the report names those left out."""
+    side: Positive | None = None
+    """Side in pixels of the square regions that are compared; None: the largest that both sets have, 512 at
+    most."""
+    samples: Annotated[int, Field(ge=20)] = 2000
+    """Regions of each set at most; sets are cut to one size, as the figures depend on it."""
+    training_samples: Annotated[int, Field(ge=20)] = 20000
+    """Regions of the training set at most that copies are looked for in."""
+    backbone: str = "efficientnet-lite0"
+    """Network of the features: `efficientnet-lite0` (comes with diffgen), `inception-v3`, `vgg16`, `dinov2`,
+    or a vision model of the Hugging Face Hub by its id or folder."""
+    jpeg: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Quality of the JPEG that all pictures go through first, where real ones have been through it."""
+    k: Positive = 3
+    """Neighbours that make a ball of precision, recall, density and coverage."""
+    bootstrap: Annotated[int, Field(ge=100)] = 400
+    """Draws that an interval comes from."""
+    images: Positive = 200
+    """Images that are sampled where a bundle is evaluated."""
+    assume_mpp: Annotated[float, Field(gt=0)] | None = None
+    """µm per pixel of sets that do not say their own."""
+    threads: Positive = 1
+    """CPU cores an actor that computes features or trains."""
+    gpu: bool = False
+    """One GPU for each of them."""
+
+
 class Places(Section):
     """Where commands look when they are not told (see also `.diffgen.json`, the last ones used)."""
 
@@ -326,6 +360,8 @@ class Places(Section):
     """A folder that all nodes see, or a URL."""
     run: str = "default"
     out: str = "out"
+    report: str = "report"
+    """Folder of an evaluation: report, figures, and what is kept of the work."""
 
 
 class Settings(Section):
@@ -341,6 +377,7 @@ class Settings(Section):
     training: Training = Training()
     sampling: Sampling = Sampling()
     synthesis: Synthesis = Synthesis()
+    evaluation: Evaluation = Evaluation()
 
     @property
     def image_patch_px(self) -> int:

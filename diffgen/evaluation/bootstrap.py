@@ -6,7 +6,7 @@ data itself, each source once, and sets that share a source draw it equally ofte
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -88,11 +88,23 @@ def mean_of(values: NDArray[np.float64], weights: Weights) -> NDArray[np.float64
 
 
 def as_json(value: Any) -> Any:
-    """Figures as [value, low, high], spreads as [mean, deviation], inside of dictionaries and lists."""
-    if isinstance(value, Figure):
-        return [value.value, value.low, value.high]
-    if isinstance(value, Spread):
-        return [value.mean, value.deviation]
-    if isinstance(value, dict):
-        return {key: as_json(item) for key, item in value.items()}
-    return [as_json(item) for item in value] if isinstance(value, list) else value
+    """Figures as [value, low, high], spreads as [mean, deviation], dataclasses by their fields.
+
+    Arrays become lists; what is no number or infinite, None.
+    """
+    match value:
+        case Figure():
+            return as_json([value.value, value.low, value.high])
+        case Spread():
+            return as_json([value.mean, value.deviation])
+        case dict():
+            return {key: as_json(item) for key, item in value.items()}
+        case list() | tuple():
+            return [as_json(item) for item in value]
+        case np.ndarray() | np.generic():
+            return as_json(value.tolist())
+        case float():
+            return value if np.isfinite(value) else None
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+    return value

@@ -152,7 +152,11 @@ def open_files(where: str, mpp: float | None = None) -> Files:
     if "labels.json" in top:
         with filesystem.open_input_stream(top["labels.json"].path) as stream:
             labels = _labels(stream.read(), where)
-    return Files(url, entries, labels, mpp)
+    made = Files(url, entries, labels, mpp)
+    if "run.json" in top:
+        with filesystem.open_input_stream(top["run.json"].path) as stream:
+            made.patch_px = _record(stream.read(), f"{where}: run.json").get("patch_px")
+    return made
 
 
 Found = tuple[str, str, Piece, Piece | None, float | None]

@@ -51,6 +51,8 @@ class Images(ABC):
     """Names of the classes, where the set tells them."""
     mpp: float | None
     """µm per pixel, where the set tells it."""
+    patch_px: int | None = None
+    """Side in pixels of the patches that the images were made of, where they are synthetic and tell it."""
 
     @property
     @abstractmethod

@@ -207,6 +207,7 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
         "context": synthesis.context,
         "tile": tile,
         "mpp": facts.mpp,
+        "patch_px": facts.image_patch * facts.factor,
         "conditioning": facts.conditioning,
         "sampling": sampling.model_dump(mode="json") | {"steps": num_steps},
     }

@@ -1,0 +1,63 @@
+"""What an evaluation says in the dataset card of the images it is about."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from diffgen.evaluation.page import WORDS, Verdict
+from diffgen.files import open_url, send, write_text
+
+BEGIN, END = "<!-- evaluation -->", "<!-- /evaluation -->"
+SECTION = """\
+{begin}
+## Evaluation
+
+By `diffgen evaluate`, against {real} regions of the real training images{held_out}. The report has all
+figures, how sure each is, and what it does not detect.
+
+| question | verdict | figures |
+|---|---|---|
+{rows}
+
+```
+{command}
+```
+{end}
+"""
+
+
+def section(verdicts: Mapping[str, Verdict], real: int, held_out: int | None, command: str) -> str:
+    """The section in Markdown: a row a question, by its title."""
+    rows = [
+        f"| {title} | {WORDS[verdict.level]} | {verdict.number}; {verdict.text} |".replace("\n", " ")
+        for title, verdict in verdicts.items()
+    ]
+    held = "" if held_out is None else f" and {held_out:,} held-out ones"
+    return SECTION.format(
+        begin=BEGIN, end=END, real=f"{real:,}", held_out=held, rows="\n".join(rows), command=command
+    )
+
+
+def with_section(card: str, text: str) -> str:
+    """A card with this section: in place of an earlier one, else before its limitations, else at its end."""
+    before, found, after = card.partition(BEGIN)
+    if found:
+        return before + text + after.partition(f"{END}\n")[2]
+    before, found, after = card.partition("## Limitations")
+    return f"{before}{text}\n{found}{after}" if found else f"{card.rstrip()}\n\n{text}"
+
+
+def put(where: str, text: str) -> bool:
+    """Bring the section into the `README.md` of a folder or URL; false where there is none."""
+    filesystem, root = open_url(where if "://" in where else str(Path(where).absolute()))
+    path = str(PurePosixPath(root) / "README.md")
+    if not filesystem.get_file_info(path).is_file:
+        return False
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        card = stream.read().decode()
+    changed = with_section(card, text)
+    if "://" in where:
+        send(io.BytesIO(changed.encode()), filesystem, path)
+    else:
+        write_text(Path(path), changed)
+    return True

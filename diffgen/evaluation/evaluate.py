@@ -1,0 +1,158 @@
+"""`diffgen evaluate`: sets, questions, report. What it says it says at the end, whole or not at all.
+
+Features, networks and images from a bundle are kept in the folder as they come, so the same command goes on
+where it was stopped. `report.html` and `metrics.json` of an earlier evaluation go when a new one begins.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from diffgen import __version__, config
+from diffgen.evaluation import card, page
+from diffgen.evaluation.from_bundle import sampled
+from diffgen.evaluation.page import Page, Question, Verdict
+from diffgen.evaluation.questions import fidelity, labels, privacy
+from diffgen.evaluation.sets import Sets, make_sets
+from diffgen.evaluation.study import Answer, Study
+from diffgen.files import write_text
+
+ASKED: Mapping[str, Callable[[Study], Answer]] = {
+    "fidelity": fidelity.answer,
+    "privacy": privacy.answer,
+    "labels": labels.answer,
+}
+TITLES = {
+    "fidelity": "How good, how diverse?",
+    "privacy": "How private?",
+    "labels": "Are the label maps like real ones?",
+    "large": "Do large images hold together?",
+    "use": "How useful?",
+}
+
+
+def evaluate(
+    real: str,
+    synthetic: str,
+    held_out: str | None,
+    settings: config.Settings,
+    command: Sequence[str],
+    inline: bool,
+    console: Console,
+) -> dict[str, Verdict]:
+    """Measure, and write `report.html` and `metrics.json`; the verdict of each question.
+
+    `synthetic` may be a bundle, which is sampled from first. Raises `UserError` for sets that cannot be
+    compared, before any work where that can be told.
+    """
+    folder = Path(settings.places.report)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in ("report.html", "metrics.json"):
+        (folder / old).unlink(missing_ok=True)
+    if "://" not in synthetic and (Path(synthetic) / "model_index.json").exists():
+        synthetic = sampled(Path(synthetic), real, folder / "synthetic", settings, inline, console)
+    sets = make_sets(real, synthetic, held_out, settings.evaluation)
+    tell(sets, console)
+    study = Study(sets, settings.evaluation, folder, command, inline, console)
+    answers: dict[str, Answer] = {}
+    for topic in settings.evaluation.parts:
+        console.print(f"[bold]{TITLES[topic]}[/]")
+        answers[topic] = ASKED[topic](study)
+        show(answers[topic].question, console)
+    figures = {
+        "version": __version__,
+        "command": list(command),
+        "sets": _facts(sets),
+        "settings": settings.evaluation.model_dump(mode="json"),
+        "not_asked": [topic for topic in TITLES if topic not in answers],
+        **{topic: _with_verdict(answer) for topic, answer in answers.items()},
+    }
+    page.write(_page(study, answers), folder / "report.html")
+    verdicts = {topic: _verdict(answer) for topic, answer in answers.items()}
+    _put_section(synthetic, study, verdicts)
+    write_text(folder / "metrics.json", json.dumps(figures, indent=2, allow_nan=False) + "\n")
+    return verdicts
+
+
+def tell(sets: Sets, console: Console) -> None:
+    """What is compared, before any work."""
+    for name, crops in (
+        ("training", sets.training),
+        ("held out", sets.held_out),
+        ("synthetic", sets.synthetic),
+    ):
+        if crops is not None:
+            console.print(f"{name}: {len(crops)} regions of {crops.side} px, {crops.images.where}")
+
+
+def show(question: Question, console: Console) -> None:
+    verdict = question.verdict
+    if verdict is not None:
+        colour = {"good": "green", "fair": "yellow", "poor": "red", "unknown": "dim"}[verdict.level]
+        console.print(f"  [{colour}]{page.WORDS[verdict.level]}[/]: {verdict.number}; {verdict.text}")
+
+
+def _verdict(answer: Answer) -> Verdict:
+    assert answer.question.verdict is not None
+    return answer.question.verdict
+
+
+def _with_verdict(answer: Answer) -> dict[str, Any]:
+    verdict = _verdict(answer)
+    said = {"level": verdict.level, "number": verdict.number, "text": verdict.text}
+    return {"verdict": said, "does_not_detect": list(answer.question.blind), **answer.figures}
+
+
+def _put_section(synthetic: str, study: Study, verdicts: Mapping[str, Verdict]) -> None:
+    held_out = study.sets.held_out
+    text = card.section(
+        {TITLES[topic]: verdict for topic, verdict in verdicts.items()},
+        len(study.sets.training),
+        None if held_out is None else len(held_out),
+        study.how_all,
+    )
+    if card.put(synthetic, text):
+        study.console.print(f"dataset card: a section in {synthetic.rstrip('/')}/README.md")
+
+
+def _facts(sets: Sets) -> dict[str, Any]:
+    every = {"training": sets.training, "held_out": sets.held_out, "synthetic": sets.synthetic}
+    return {
+        name: None if crops is None else {
+            "where": crops.images.where,
+            "sha256": crops.images.digest,
+            "regions": len(crops),
+            "sources": len({region.source for region in crops.regions}),
+            "side": crops.side,
+            "mpp": crops.images.mpp,
+        }
+        for name, crops in every.items()
+    }  # fmt: skip
+
+
+def _page(study: Study, answers: Mapping[str, Answer]) -> Page:
+    sets, settings = study.sets, study.settings
+    scale = f" of {sets.mpp:g} µm" if sets.mpp else ""
+    facts = [
+        ("training", f"{sets.training.images.where} ({len(sets.training):,} regions)"),
+        ("held out", "none known" if sets.held_out is None else
+         f"{sets.held_out.images.where} ({len(sets.held_out):,} regions)"),
+        ("synthetic", f"{sets.synthetic.images.where} ({len(sets.synthetic):,} regions)"),
+        ("regions", f"{sets.side}×{sets.side} pixels{scale}"),
+        ("features", f"{settings.backbone}"),
+        ("pictures", str(study.view)),
+    ]  # fmt: skip
+    left_out = [TITLES[topic] for topic in TITLES if topic not in answers]
+    notes = [f"diffgen {__version__}. All of it: {study.how_all}"]
+    if left_out:
+        notes.append(f"Not asked (evaluation.parts): {' '.join(left_out)}")
+    return Page(
+        title="Evaluation of synthetic histopathology",
+        subtitle=f"{sets.synthetic.images.where} against {sets.training.images.where}",
+        facts=facts,
+        questions=[answer.question for answer in answers.values()],
+        footnotes=notes,
+    )

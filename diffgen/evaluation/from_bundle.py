@@ -1,0 +1,50 @@
+"""Images of a bundle that is evaluated: sampled first, as `diffgen synthesize` does it, and kept."""
+
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+
+from diffgen import config
+from diffgen.errors import UserError
+from diffgen.evaluation.images import open_images
+from diffgen.evaluation.sets import USUAL
+from diffgen.files import atomic
+from diffgen.models.bundle import read_index
+
+
+def sampled(
+    bundle: Path, real: str, out: Path, settings: config.Settings, inline: bool, console: Console
+) -> str:
+    """Where the images are. A bundle without a mask model fills label maps of the training set.
+
+    Goes on where it was stopped. Raises `UserError` where neither is there, or the bundle cannot be sampled.
+    """
+    from diffgen.synthesis import driver
+
+    n = settings.evaluation.images
+    masks = (
+        None if "mask_unet" in read_index(bundle) else real_masks(real, n, out.with_name("masks"), settings)
+    )
+    console.print(f"{n} images of {bundle}: {out}")
+    synthesis = settings.synthesis.model_copy(update={"n": n})
+    driver.synthesize(
+        bundle, str(out), settings.model_copy(update={"synthesis": synthesis}), masks, inline, console
+    )
+    return str(out)
+
+
+def real_masks(real: str, number: int, folder: Path, settings: config.Settings) -> Path:
+    """A folder of `number` label maps of real training regions, as large as these are, 512 px at most."""
+    images = open_images(real, "train", settings.evaluation.assume_mpp)
+    side = min(images.largest, USUAL)
+    labelled = [region for region in images.regions(side) if region.labelled]
+    if not labelled:
+        raise UserError(f"the bundle has no mask model, and {real} has no label maps to fill instead")
+    folder.mkdir(parents=True, exist_ok=True)
+    for position, region in enumerate(labelled[:number]):
+        path = folder / f"{position:06d}.png"
+        if not path.exists():
+            with atomic(path) as file:
+                Image.fromarray(images.label_map(region)).save(file, "PNG")
+    return folder

@@ -1,0 +1,1 @@
+"""The questions that a report answers: one module each, from sets to a section and its figures."""

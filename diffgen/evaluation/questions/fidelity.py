@@ -1,0 +1,122 @@
+"""How good, how diverse? Features of synthetic regions against held-out real ones, and real against real."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from diffgen.evaluation import plots
+from diffgen.evaluation.bootstrap import as_json
+from diffgen.evaluation.divergences import principal
+from diffgen.evaluation.fidelity import Fidelity, evaluate_fidelity
+from diffgen.evaluation.page import Block, Gallery, Level, Note, Plot, Question, Table, Verdict
+from diffgen.evaluation.questions.cells import cell, legend, some, tile
+from diffgen.evaluation.sets import numbered
+from diffgen.evaluation.study import Answer, Study
+
+GOOD, FAIR = 0.9, 0.6
+"""Share of what real against real gets, of precision and of recall, from which on a verdict is given."""
+SHOWN = 18
+BLIND = (
+    "None of these figures sees a copy: a generator that repeats its training images is perfect by all.",
+    "Features are those of one network. What it does not look at (fine chromatin, the order of glands) "
+    "counts for nothing; a pathology encoder (evaluation.backbone) looks closer.",
+    "Regions are judged one by one: what spans more than a region is not seen here.",
+    "Label maps have no part in this: see Labels.",
+)
+
+
+def answer(study: Study) -> Answer:
+    """Figures of synthetic and of other real regions against the same real ones."""
+    real, synthetic, other = study.sets.compared
+    found = [study.features(crops) for crops in (real, synthetic, other)]
+    sources, settings = numbered([real, synthetic, other]), study.settings
+    of_synthetic, of_real = (
+        evaluate_fidelity(
+            found[0].values, found[i].values, sources[0], sources[i],
+            k=settings.k, class_logits=found[i].logits, count=settings.bootstrap,
+        )
+        for i in (1, 2)
+    )  # fmt: skip
+    how = study.how("fidelity")
+    rows = [
+        [name, cell(figure(of_synthetic), digits, span, times), cell(figure(of_real), digits, span, times)]
+        for name, figure, digits, span, times in _ROWS
+        if figure(of_synthetic) is not None
+    ]
+    basis = principal(found[0].values.astype(np.float64), 2)
+    cloud = plots.scatter2d({
+        "real": found[0].values @ basis, "synthetic": found[1].values @ basis,
+    })  # fmt: skip
+    labels = study.sets.labels
+    blocks: list[Block] = [
+        Table(
+            "Synthetic against real, and real against real",
+            ["", "synthetic", "real against real"],
+            rows,
+            note=f"{len(real):,} regions of {real.side} px a set; k = {settings.k}; intervals of 95 % over "
+            f"sources. Real against real is what a perfect generator would get. "
+            f"Pictures: {study.view}; {study.backbone.name}, {study.backbone.filter}.",
+            command=how,
+        ),
+        *([Note(of_synthetic.warning, warning=True)] if of_synthetic.warning else []),
+        Plot("Features", cloud, "The two main directions of the real features.", how),
+        Gallery(
+            "Synthetic regions, not chosen",
+            [tile(synthetic, i, labels, synthetic.regions[i].image) for i in some(synthetic, SHOWN)],
+            legend=legend(labels),
+            command=how,
+        ),
+        Gallery(
+            "Real regions, not chosen",
+            [tile(real, i, labels, real.regions[i].image) for i in some(real, SHOWN)],
+            legend=legend(labels),
+            command=how,
+        ),
+    ]
+    return Answer(
+        Question("fidelity", "How good, how diverse?", verdict(of_synthetic, of_real), blocks, BLIND),
+        {
+            "backbone": study.backbone.name,
+            "digest": study.backbone.digest,
+            "filter": study.backbone.filter,
+            "pictures": str(study.view),
+            "synthetic": as_json(of_synthetic),
+            "real_against_real": as_json(of_real),
+        },
+    )
+
+
+def verdict(synthetic: Fidelity, real: Fidelity) -> Verdict:
+    """By the lesser of precision's and recall's share of what real against real gets."""
+    pairs = {
+        "precision": (synthetic.precision.value, real.precision.value),
+        "recall": (synthetic.recall.value, real.recall.value),
+    }
+    shares = {name: mine / possible if possible else 1.0 for name, (mine, possible) in pairs.items()}
+    worst = min(shares, key=lambda name: shares[name])
+    level: Level = "good" if shares[worst] >= GOOD else "fair" if shares[worst] >= FAIR else "poor"
+    number = f"precision {synthetic.precision.value:.2f}, recall {synthetic.recall.value:.2f}"
+    said = f"real against real has {real.precision.value:.2f} and {real.recall.value:.2f}"
+    if level != "good":
+        said += {
+            "precision": "; part of what is drawn is not like real tissue",
+            "recall": "; part of real tissue is not drawn",
+        }[worst]
+    return Verdict(
+        level, number, f"{said}. Good from {GOOD:.0%} of that in both on, fair from {FAIR:.0%} on."
+    )
+
+
+_ROWS: tuple[tuple[str, Callable[[Fidelity], Any], int, tuple[float, float] | None, float], ...] = (
+    ("precision (IP, eq. 11)", lambda f: f.precision, 2, (0.0, 1.0), 1.0),
+    ("recall (IR, eq. 12)", lambda f: f.recall, 2, (0.0, 1.0), 1.0),
+    ("density", lambda f: f.density, 2, None, 1.0),
+    ("coverage", lambda f: f.coverage, 2, (0.0, 1.0), 1.0),
+    ("KID × 1000", lambda f: f.kid, 1, None, 1000.0),
+    ("KID × 1000, mean of subsets", lambda f: f.kid_subsets, 1, None, 1000.0),
+    ("Fréchet distance, 64 components", lambda f: f.frechet, 2, None, 1.0),
+    ("Fréchet distance (FID with Inception-v3)", lambda f: f.fid, 2, None, 1.0),
+    ("Inception Score", lambda f: f.inception_score, 2, None, 1.0),
+)
+"""Name, figure, digits, span of its bar, factor."""

@@ -1,0 +1,115 @@
+"""The sets of an evaluation: real regions that a generator learned from, held-out ones, and synthetic ones.
+
+Kept true: all regions have one size and one scale; what is compared has one number of regions, drawn evenly
+over sources; and no source is on both sides of a comparison of real regions with real ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffgen.config import Evaluation
+from diffgen.errors import UserError
+from diffgen.evaluation.images import Crops, Images, check_alike, open_images, splits
+from diffgen.labels import Labels
+
+LEAST = 20
+"""Regions of a set, below which nothing is said of it."""
+USUAL = 512
+"""Side in pixels that is taken if none is given and regions may be so large, as in the paper."""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Regions of one side in pixels."""
+
+    training: Crops
+    """Real, what the generator learned from: all that copies are looked for in."""
+    held_out: Crops | None
+    """Real, what it never saw, where that is known."""
+    synthetic: Crops
+    samples: int
+    """Regions of each set in a comparison, at most."""
+
+    @property
+    def side(self) -> int:
+        return self.training.side
+
+    @property
+    def mpp(self) -> float | None:
+        """µm per pixel."""
+        return self.training.images.mpp or self.synthetic.images.mpp
+
+    @property
+    def labels(self) -> Labels | None:
+        return self.training.images.labels or self.synthetic.images.labels
+
+    @cached_property
+    def halves(self) -> tuple[Crops, Crops]:
+        """Real regions that synthetic ones are compared with, and others that show what is possible.
+
+        The held-out set and the training set; without a held-out set, two halves of the sources.
+        """
+        if self.held_out is not None:
+            return self.held_out, self.training
+        groups = self.training.groups
+        first = np.random.default_rng(0).permutation(groups.max() + 1)[: (groups.max() + 1) // 2]
+        inside = np.isin(groups, first)
+        return part(self.training, inside), part(self.training, ~inside)
+
+    @cached_property
+    def compared(self) -> tuple[Crops, Crops, Crops]:
+        """Real, synthetic and other real regions, of one number."""
+        real, other = self.halves
+        number = min(self.samples, len(real), len(other), len(self.synthetic))
+        return real.drawn(number), self.synthetic.drawn(number), other.drawn(number)
+
+
+def make_sets(real: str, synthetic: str, held_out: str | None, settings: Evaluation) -> Sets:
+    """Regions of what lies at `real` and `synthetic`; `UserError` for sets that cannot be compared."""
+    training = open_images(real, "train", settings.assume_mpp)
+    drawn = open_images(synthetic, "train", settings.assume_mpp)
+    kept: Images | None = None
+    if held_out is not None:
+        kept = open_images(held_out, "test", settings.assume_mpp)
+    elif splits(real):
+        kept = open_images(real, "test")
+    for other in (drawn, *([kept] if kept else [])):
+        check_alike(training, other)
+    sets = [training, drawn, *([kept] if kept else [])]
+    side = settings.side or min(USUAL, *(one.largest for one in sets))
+    crops = [regions(one, side) for one in sets]
+    return Sets(
+        training=crops[0].drawn(settings.training_samples),
+        held_out=crops[2].drawn(settings.samples) if kept else None,
+        synthetic=crops[1].drawn(settings.samples),
+        samples=settings.samples,
+    )
+
+
+def regions(images: Images, side: int) -> Crops:
+    """All regions of a side; `UserError` where they are too few to say anything."""
+    found = Crops(images, tuple(images.regions(side)))
+    if len(found) < LEAST:
+        raise UserError(
+            f"{images.where}: {len(found)} regions of {side}×{side} pixels are too few, at least {LEAST} are "
+            f"needed; it has some of up to {images.largest} pixels: --set evaluation.side=…"
+        )
+    return found
+
+
+def part(crops: Crops, inside: NDArray[np.bool_]) -> Crops:
+    """The regions at which `inside` (N,) is true."""
+    return Crops(crops.images, tuple(r for r, here in zip(crops.regions, inside, strict=True) if here))
+
+
+def numbered(sets: Sequence[Crops]) -> list[NDArray[np.intp]]:
+    """Numbers (N,) of the sources of each set, for a bootstrap; no two sets share one."""
+    found, first = [], 0
+    for crops in sets:
+        found.append(crops.groups + first)
+        first += int(crops.groups.max()) + 1
+    return found

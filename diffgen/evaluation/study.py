@@ -1,0 +1,86 @@
+"""One evaluation at work: its sets, its settings, and features that are computed when first asked for."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from diffgen.config import Evaluation
+from diffgen.evaluation import backbones, features
+from diffgen.evaluation.backbones import Backbone
+from diffgen.evaluation.features import Features, Task, View
+from diffgen.evaluation.images import Crops, Region
+from diffgen.evaluation.page import Question
+from diffgen.evaluation.sets import Sets
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one question comes to: a section of the report, and its figures for machines."""
+
+    question: Question
+    figures: Mapping[str, Any]
+
+
+@dataclass
+class Study:
+    """What every question needs."""
+
+    sets: Sets
+    settings: Evaluation
+    folder: Path
+    """Of the report; what is computed once lies in `cache` in it."""
+    command: Sequence[str]
+    """As it was given."""
+    inline: bool
+    console: Console
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return backbones.load(self.settings.backbone)
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    @property
+    def view(self) -> View:
+        return View(jpeg=self.settings.jpeg)
+
+    @property
+    def how_all(self) -> str:
+        """The command of the whole evaluation."""
+        return shlex.join(self.command)
+
+    def how(self, topic: str) -> str:
+        """The command that computes the figures of one question."""
+        return shlex.join([*self.command, "--set", f"evaluation.parts=[{topic}]"])
+
+    @cached_property
+    def _known(self) -> dict[int, tuple[Features, dict[Region, int]]]:
+        """Features of all regions of the three sets, computed in one go, and where each region's are."""
+        sets = [crops for crops in (self.sets.training, self.sets.held_out, self.sets.synthetic) if crops]
+        found = self.extract([(crops, self.view) for crops in sets])
+        return {
+            id(crops.images): (features, {region: row for row, region in enumerate(crops.regions)})
+            for crops, features in zip(sets, found, strict=True)
+        }
+
+    def features(self, crops: Crops) -> Features:
+        """Features of some regions of the sets, as they are."""
+        (values, logits), rows = self._known[id(crops.images)]
+        chosen = [rows[region] for region in crops.regions]
+        return Features(values[chosen], None if logits is None else logits[chosen])
+
+    def extract(self, asked: Sequence[tuple[Crops, View]]) -> list[Features]:
+        """Features of any regions in any view, those that are not there yet computed in one go."""
+        settings = self.settings
+        tasks = [
+            Task(crops, view, settings.backbone, self.backbone.digest, self.cache / "features")
+            for crops, view in asked
+        ]
+        return features.extract(tasks, settings.threads, settings.gpu, self.inline, self.console)
