@@ -29,7 +29,7 @@ figures, how sure each is, and what it does not detect.
 def section(verdicts: Mapping[str, Verdict], real: int, held_out: int | None, command: str) -> str:
     """The section in Markdown: a row a question, by its title."""
     rows = [
-        f"| {title} | {WORDS[verdict.level]} | {verdict.number}; {verdict.text} |".replace("\n", " ")
+        f"| {title} | {WORDS[verdict.level]} | {verdict.number}. {verdict.text} |".replace("\n", " ")
         for title, verdict in verdicts.items()
     ]
     held = "" if held_out is None else f" and {held_out:,} held-out ones"

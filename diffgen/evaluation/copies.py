@@ -142,7 +142,7 @@ def evaluate_copies(
     threshold = float(np.quantile(real.ncc, QUANTILE))
 
     def share(of: NDArray[np.bool_]) -> Figure:
-        return figure(mean_of(of.astype(float), weights))
+        return figure(mean_of(of.astype(float), weights), centred=False)
 
     return Copies(
         synthetic=drawn,

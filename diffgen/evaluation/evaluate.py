@@ -92,7 +92,7 @@ def show(question: Question, console: Console) -> None:
     verdict = question.verdict
     if verdict is not None:
         colour = {"good": "green", "fair": "yellow", "poor": "red", "unknown": "dim"}[verdict.level]
-        console.print(f"  [{colour}]{page.WORDS[verdict.level]}[/]: {verdict.number}; {verdict.text}")
+        console.print(f"  [{colour}]{page.WORDS[verdict.level]}[/]: {verdict.number}. {verdict.text}")
 
 
 def _verdict(answer: Answer) -> Verdict:

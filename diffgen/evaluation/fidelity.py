@@ -96,7 +96,7 @@ def evaluate_fidelity(
     balls = precision_recall(real, synthetic, k)
 
     def mean(values: NDArray[Any], of: int) -> Figure:
-        return figure(mean_of(values.astype(float), weights[of]))
+        return figure(mean_of(values.astype(float), weights[of]), centred=False)
 
     basis = principal(real, components)
     return Fidelity(
@@ -140,4 +140,4 @@ def too_few(real: int, synthetic: int, dimensions: int) -> str | None:
     why = "too large for few samples, so compare it only between sets of the same sizes"
     if least <= dimensions:
         why += f"; covariances of {dimensions} dimensions are singular with so few"
-    return f"FID from {least:,} samples (usual: {ENOUGH:,} or more): {why}. The paper gives none for 200"
+    return f"FID from {least:,} samples (usual: {ENOUGH:,} or more): {why}. The paper gives none for 200."

@@ -102,14 +102,16 @@ def evaluate_memorization(
         held_out = checked(held_out, "held-out", 1)
         held_out_sources = of_sources(np.asarray(held_out_sources), len(held_out), "held-out")
         (of_held_out,) = resampled([held_out_sources], count, seed)
-        null = figure(mean_of(authentic(nearest(held_out, training), own).astype(float), of_held_out))
+        null = figure(
+            mean_of(authentic(nearest(held_out, training), own).astype(float), of_held_out), centred=False
+        )
         copying = data_copying(
             training, held_out, synthetic, held_out_sources, synthetic_sources, count=count, seed=seed
         )
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = of_synthetic.distances[:, 0] / own.distances[of_synthetic.indices[:, 0], 0]
     return Memorization(
-        authenticity=figure(mean_of(authentic(of_synthetic, own).astype(float), weights)),
+        authenticity=figure(mean_of(authentic(of_synthetic, own).astype(float), weights), centred=False),
         authenticity_held_out=null,
         data_copying=copying,
         nearest=of_synthetic,
@@ -231,7 +233,7 @@ def near_duplicates(
     (weights,) = resampled([other], count, seed)
     return Duplicates(
         threshold=threshold,
-        share=figure(mean_of(near.astype(float), weights)),
+        share=figure(mean_of(near.astype(float), weights), centred=False),
         expected=float((between <= threshold * (1 + TIE)).mean()),
         rows=rows,
         nearest=Nearest(found.distances, rows[found.indices]),

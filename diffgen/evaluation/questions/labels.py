@@ -75,7 +75,7 @@ def verdict(drawn: Comparison, ceiling: Comparison) -> Verdict:
     return Verdict(
         level,
         number,
-        f"other real maps have {percent(possible[0])} and {percent(possible[1], 0)}. Good up to "
+        f"Other real maps have {percent(possible[0])} and {percent(possible[1], 0)}. Good up to "
         f"{SHARE[0]:.0%} and {BOUNDARY[0]:.0%}, fair up to {SHARE[1]:.0%} and {BOUNDARY[1]:.0%}, or twice "
         "what real maps have.",
     )

@@ -82,7 +82,7 @@ def verdict(memory: Memorization, copies: Copies | None) -> Verdict:
     null, c_t = memory.authenticity_held_out, memory.data_copying
     number = f"authenticity {memory.authenticity.value:.2f}"
     if null is None or c_t is None or copies is None:
-        return Verdict("unknown", number, "without held-out real images it cannot be said what is near.")
+        return Verdict("unknown", number, "Without held-out real images it cannot be said what is near.")
     number += f", C_T {c_t.c_t.value:.1f}".replace("-", "−")
     found: list[tuple[Level, str]] = []
     if copies.same.low > copies.same_held_out:
@@ -99,8 +99,9 @@ def verdict(memory: Memorization, copies: Copies | None) -> Verdict:
         )
     if found:
         level: Level = "poor" if any(level == "poor" for level, _ in found) else "fair"
-        return Verdict(level, number, "; ".join(said for _, said in found) + ".")
-    return Verdict("good", number, "no sign of copies: not nearer to training regions than held-out ones.")
+        text = "; ".join(said for _, said in found)
+        return Verdict(level, number, f"{text[0].upper()}{text[1:]}.")
+    return Verdict("good", number, "No sign of copies: not nearer to training regions than held-out ones.")
 
 
 def _tables(memory: Memorization, copies: Copies | None, training: int, how: str) -> list[Block]:

@@ -1,0 +1,135 @@
+"""Ways to draw large images with one bundle, through the same engine: Table 1 and Fig. 3 of the paper.
+
+Kept true: all methods fill the same label maps from the same seed with the same solver, steps and guidance.
+What differs is how patches are laid, and so what a pixel knows of its surroundings.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from diffgen import config
+from diffgen.evaluation.images import Crops, open_images
+from diffgen.files import atomic, write_text
+from diffgen.models import bundle
+from diffgen.sampling.denoise import forwards
+from diffgen.sampling.masks import on_grid
+from diffgen.synthesis import driver
+from diffgen.synthesis.plan import Plan, make_plan, read_mask
+
+METHODS: Mapping[str, str] = {
+    "jittered": "diffgen (jittered grid)",
+    "random": "DiffInfinite (random patches)",
+    "diffcollage": "DiffCollage",
+    "multidiffusion": "MultiDiffusion",
+    "outpaint": "outpainting (sliding window)",
+}
+"""`sampling.cover` and what it is called."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method takes for an image."""
+
+    forwards: float
+    """Of the image model, counted in base patches."""
+    sequential: int
+    """Forwards that wait for one another, whatever the number of samplers."""
+    seconds: float | None
+    """Of one sampler, denoising and decoding; None where the run was gone on with."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Images of one method."""
+
+    method: str
+    where: str
+    cost: Cost
+
+
+def draw(
+    methods: tuple[str, ...], folder: Path, bundle_at: Path, masks: Path, settings: config.Settings,
+    inline: bool, console: Console,
+) -> list[Drawn]:  # fmt: skip
+    """Images of every method under the label maps of a folder; goes on where it was stopped."""
+    number = len(list(masks.glob("*.png")))
+    drawn = []
+    for method in methods:
+        out = folder / method
+        of_method = with_cover(settings, method, number)
+        console.print(f"{METHODS[method]}: {number} images, {out}")
+        done = driver.synthesize(bundle_at, str(out), of_method, masks, inline, console)
+        told = folder / f"{method}.json"
+        if done.made == number:
+            busy = sum(done.status.busy.values())
+            write_text(told, json.dumps({"seconds": busy / number}) + "\n")
+        seconds = json.loads(told.read_text())["seconds"] if told.exists() else None
+        plan = make_plan(bundle.pack(bundle_at), bundle_at, of_method, masks)
+        drawn.append(Drawn(method, str(out), Cost(*_counted(plan, number), seconds)))
+    return drawn
+
+
+def with_cover(settings: config.Settings, method: str, number: int) -> config.Settings:
+    """The same settings with another cover, for so many whole images."""
+    tree = settings.model_dump(mode="json")
+    tree["sampling"]["cover"] = method
+    tree["synthesis"] |= {"n": number, "emit": "images"}
+    return config.validate(tree)
+
+
+def _counted(plan: Plan, number: int) -> tuple[float, int]:
+    """Forwards an image (mean) and in sequence, exactly, by the covers themselves."""
+    model, factor, counts = plan.model("image"), plan.facts.factor, []
+    for index, (name, data) in enumerate(plan.masks[:number]):
+        label_map = on_grid(read_mask(data, name), factor)
+        height, width = label_map.shape
+        counts.append(forwards(label_map, model.covering(height, width, index), *model.guidance))
+    height, width = (side // factor for side in plan.size_of(0))
+    return sum(counts) / len(counts), len(list(model.covering(height, width, 0)))
+
+
+def label_maps_of(where: str, folder: Path) -> Path:
+    """The label maps of a set of images as a folder of PNGs, one an image: for other methods to fill."""
+    images = open_images(where, "train")
+    crops = Crops(images, tuple(images.regions(images.largest)))
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, label_map in enumerate(crops.label_maps()):
+        path = folder / f"{number:06d}.png"
+        if not path.exists():
+            with atomic(path) as file:
+                Image.fromarray(label_map).save(file, "PNG")
+    return folder
+
+
+def costs(
+    methods: tuple[str, ...], sides: tuple[int, ...], bundle_at: Path, settings: config.Settings, masks: Path
+) -> dict[str, list[tuple[int, int]]]:
+    """Forwards and those in sequence by method, for square images of each side in pixels (Fig. 3).
+
+    Under a label map of one class, so that only the size counts.
+    """
+    packed, found = bundle.pack(bundle_at), dict[str, list[tuple[int, int]]]()
+    for method in methods:
+        plan = make_plan(packed, bundle_at, with_cover(settings, method, 1), masks)
+        model, factor = plan.model("image"), plan.facts.factor
+        for side in sides:
+            label_map = np.ones((side // factor, side // factor), np.uint8)
+            covering = model.covering(*label_map.shape, 0)
+            count = forwards(label_map, covering, *model.guidance)
+            found.setdefault(method, []).append((count, len(list(covering))))
+    return found
+
+
+def squares(side: int, classes: int) -> Image.Image:
+    """Label map of nested squares, one a known class from the outside in (Fig. 7)."""
+    label_map = np.full((side, side), 1, np.uint8)
+    for number in range(2, classes):
+        edge = round(side * (number - 1) / (2 * classes - 2))
+        label_map[edge : side - edge, edge : side - edge] = number
+    return Image.fromarray(label_map)
