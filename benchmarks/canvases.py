@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.tissue import Tissue
+from diffgen.evaluation import large
 from diffgen.evaluation.bootstrap import Weights
 
 LAGS = (4, 8, 16, 32, 48, 64, 96, 128, 192)
@@ -12,20 +13,8 @@ LAGS = (4, 8, 16, 32, 48, 64, 96, 128, 192)
 
 def luminance_moments(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(N, 2 + lags): mean of luminance, of its square, and of products at each distance, both axes."""
-    y = pictures.astype(np.float64) @ (np.array([0.299, 0.587, 0.114]) / 255)
-    products = [
-        ((y[:, lag:] * y[:, :-lag]).mean((1, 2)) + (y[:, :, lag:] * y[:, :, :-lag]).mean((1, 2))) / 2
-        for lag in LAGS
-        if lag < y.shape[1]
-    ]
-    return np.stack([y.mean((1, 2)), np.square(y).mean((1, 2)), *products], axis=1)
-
-
-def correlation(moments: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
-    """(B, lags): correlation by distance over a set of images, about the mean of all of them."""
-    mean = weights @ moments / weights.sum(axis=1, keepdims=True)
-    square = mean[:, :1] ** 2
-    return (mean[:, 2:] - square) / (mean[:, 1:2] - square)
+    distances = [lag for lag in LAGS if lag < pictures.shape[2]]
+    return large.luminance_moments(pictures.astype(np.float64) @ large.LUMINANCE, distances)
 
 
 def jumps(latents: NDArray[np.float32], owner: list[NDArray[np.int32]]) -> NDArray[np.float64]:

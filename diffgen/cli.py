@@ -249,6 +249,10 @@ def evaluate(
         str | None,
         typer.Option(help="Network of the features, such as `dinov2` or `owner/model`.", show_default=False),
     ] = None,
+    paper: Annotated[
+        bool,
+        typer.Option("--paper", help="Also the paper's tables and figures: other methods, by a bundle."),
+    ] = False,
     inline: Annotated[bool, typer.Option("--inline", help="One process, without Ray.")] = False,
     config: Config = None,
     overrides: Overrides = None,
@@ -267,6 +271,9 @@ def evaluate(
     under = _saved(saved, "") if "://" not in synthetic and saved.exists() else {}
     options = {"places.report": out, "evaluation.backbone": backbone}
     settings = load(config, overrides or (), under, options)
+    if paper and "methods" not in settings.evaluation.parts:
+        more = {"evaluation.parts": [*settings.evaluation.parts, "methods"]}
+        settings = load(config, overrides or (), under, options | more)
     from diffgen.evaluation.evaluate import evaluate as run
 
     command = ["diffgen", *sys.argv[1:]]

@@ -318,14 +318,15 @@ class Synthesis(Section):
     """A lease that is older is handed out again."""
 
 
-Topic = Literal["fidelity", "privacy", "labels", "large", "use"]
+Topic = Literal["fidelity", "privacy", "labels", "large", "use", "methods"]
+Method = Literal["jittered", "random", "diffcollage", "multidiffusion", "outpaint"]
 
 
 class Evaluation(Section):
     """What is measured of synthetic images, and how."""
 
-    parts: tuple[Topic, ...] = get_args(Topic)
-    """Questions that are asked; the report names those left out."""
+    parts: tuple[Topic, ...] = get_args(Topic)[:-1]
+    """Questions that are asked; the report names those left out. `methods` is what `--paper` adds."""
     side: Positive | None = None
     """Side in pixels of the square regions that are compared; None: the largest that both sets have, 512 at
     most."""
@@ -333,6 +334,8 @@ class Evaluation(Section):
     """Regions of each set at most; sets are cut to one size, as the figures depend on it."""
     training_samples: Annotated[int, Field(ge=20)] = 20000
     """Regions of the training set at most that copies are looked for in."""
+    patch_px: Positive | None = None
+    """Side in pixels of the patches that images were made of, where the set does not say it."""
     backbone: str = "efficientnet-lite0"
     """Network of the features: `efficientnet-lite0` (comes with diffgen), `inception-v3`, `vgg16`, `dinov2`,
     or a vision model of the Hugging Face Hub by its id or folder."""
@@ -342,6 +345,14 @@ class Evaluation(Section):
     """Neighbours that make a ball of precision, recall, density and coverage."""
     bootstrap: Annotated[int, Field(ge=100)] = 400
     """Draws that an interval comes from."""
+    methods: tuple[Method, ...] = get_args(Method)
+    """Ways to draw large images that `--paper` compares, by their `sampling.cover`."""
+    methods_images: Positive = 16
+    """Images of each of them."""
+    methods_side: Positive | None = None
+    """Their side in pixels; None: four patches."""
+    squares: tuple[Positive, ...] = ()
+    """Sides in pixels of the images under nested squares (Fig. 7); none: 1, 2 and 4 patches."""
     images: Positive = 200
     """Images that are sampled where a bundle is evaluated."""
     assume_mpp: Annotated[float, Field(gt=0)] | None = None

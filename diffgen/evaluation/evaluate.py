@@ -12,10 +12,11 @@ from typing import Any
 from rich.console import Console
 
 from diffgen import __version__, config
+from diffgen.errors import UserError
 from diffgen.evaluation import card, page
-from diffgen.evaluation.from_bundle import sampled
+from diffgen.evaluation.from_bundle import is_bundle, sampled
 from diffgen.evaluation.page import Page, Question, Verdict
-from diffgen.evaluation.questions import fidelity, labels, privacy
+from diffgen.evaluation.questions import fidelity, labels, large, methods, privacy
 from diffgen.evaluation.sets import Sets, make_sets
 from diffgen.evaluation.study import Answer, Study
 from diffgen.files import write_text
@@ -24,13 +25,15 @@ ASKED: Mapping[str, Callable[[Study], Answer]] = {
     "fidelity": fidelity.answer,
     "privacy": privacy.answer,
     "labels": labels.answer,
+    "large": large.answer,
 }
 TITLES = {
     "fidelity": "How good, how diverse?",
     "privacy": "How private?",
     "labels": "Are the label maps like real ones?",
-    "large": "Do large images hold together?",
+    "large": large.TITLE,
     "use": "How useful?",
+    "methods": methods.TITLE,
 }
 
 
@@ -52,15 +55,21 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     for old in ("report.html", "metrics.json"):
         (folder / old).unlink(missing_ok=True)
-    if "://" not in synthetic and (Path(synthetic) / "model_index.json").exists():
-        synthetic = sampled(Path(synthetic), real, folder / "synthetic", settings, inline, console)
+    bundle = synthetic if is_bundle(synthetic) else None
+    if "methods" in settings.evaluation.parts and bundle is None:
+        raise UserError(f"--paper draws images by several methods and needs a bundle, not {synthetic}")
+    if bundle is not None:
+        synthetic = sampled(Path(bundle), real, folder / "synthetic", settings, inline, console)
     sets = make_sets(real, synthetic, held_out, settings.evaluation)
     tell(sets, console)
     study = Study(sets, settings.evaluation, folder, command, inline, console)
     answers: dict[str, Answer] = {}
     for topic in settings.evaluation.parts:
         console.print(f"[bold]{TITLES[topic]}[/]")
-        answers[topic] = ASKED[topic](study)
+        if topic == "methods":
+            answers[topic] = methods.answer(study, Path(str(bundle)), settings)
+        else:
+            answers[topic] = ASKED[topic](study)
         show(answers[topic].question, console)
     figures = {
         "version": __version__,
@@ -71,7 +80,9 @@ def evaluate(
         **{topic: _with_verdict(answer) for topic, answer in answers.items()},
     }
     page.write(_page(study, answers), folder / "report.html")
-    verdicts = {topic: _verdict(answer) for topic, answer in answers.items()}
+    verdicts = {
+        topic: answer.question.verdict for topic, answer in answers.items() if answer.question.verdict
+    }
     _put_section(synthetic, study, verdicts)
     write_text(folder / "metrics.json", json.dumps(figures, indent=2, allow_nan=False) + "\n")
     return verdicts
@@ -95,14 +106,9 @@ def show(question: Question, console: Console) -> None:
         console.print(f"  [{colour}]{page.WORDS[verdict.level]}[/]: {verdict.number}. {verdict.text}")
 
 
-def _verdict(answer: Answer) -> Verdict:
-    assert answer.question.verdict is not None
-    return answer.question.verdict
-
-
 def _with_verdict(answer: Answer) -> dict[str, Any]:
-    verdict = _verdict(answer)
-    said = {"level": verdict.level, "number": verdict.number, "text": verdict.text}
+    verdict = answer.question.verdict
+    said = None if verdict is None else vars(verdict)
     return {"verdict": said, "does_not_detect": list(answer.question.blind), **answer.figures}
 
 

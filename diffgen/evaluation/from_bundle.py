@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
-from PIL import Image
 from rich.console import Console
 
 from diffgen import config
 from diffgen.errors import UserError
-from diffgen.evaluation.images import open_images
+from diffgen.evaluation.images import Crops, open_images
+from diffgen.evaluation.methods import save_label_maps
 from diffgen.evaluation.sets import USUAL
-from diffgen.files import atomic
-from diffgen.models.bundle import read_index
+from diffgen.models.bundle import INDEX, read_index
+
+
+def is_bundle(where: str) -> bool:
+    return "://" not in where and (Path(where) / INDEX).exists()
 
 
 def sampled(
@@ -38,13 +41,7 @@ def real_masks(real: str, number: int, folder: Path, settings: config.Settings) 
     """A folder of `number` label maps of real training regions, as large as these are, 512 px at most."""
     images = open_images(real, "train", settings.evaluation.assume_mpp)
     side = min(images.largest, USUAL)
-    labelled = [region for region in images.regions(side) if region.labelled]
-    if not labelled:
+    crops = Crops(images, tuple(images.regions(side))).labelled
+    if not len(crops):
         raise UserError(f"the bundle has no mask model, and {real} has no label maps to fill instead")
-    folder.mkdir(parents=True, exist_ok=True)
-    for position, region in enumerate(labelled[:number]):
-        path = folder / f"{position:06d}.png"
-        if not path.exists():
-            with atomic(path) as file:
-                Image.fromarray(images.label_map(region)).save(file, "PNG")
-    return folder
+    return save_label_maps(crops.drawn(number), folder)

@@ -6,6 +6,7 @@ seen: a copy of a part, and whatever the network does not look at. `copies` need
 source are alike; intervals come from drawing whole sources again.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,7 @@ class Memorization:
     authenticity_held_out: Figure | None
     """The same of held-out real samples: what a generator gets that copies nothing and misses nothing."""
     data_copying: DataCopying | None
-    """C_T, eq. (14), where there are held-out samples."""
+    """C_T, eq. (14), where there are held-out samples, and enough for a cell."""
     nearest: Nearest
     """(Nₛ, 1): the training sample that is nearest to each synthetic one."""
     ratio: NDArray[np.float64]
@@ -105,9 +106,10 @@ def evaluate_memorization(
         null = figure(
             mean_of(authentic(nearest(held_out, training), own).astype(float), of_held_out), centred=False
         )
-        copying = data_copying(
-            training, held_out, synthetic, held_out_sources, synthetic_sources, count=count, seed=seed
-        )
+        with suppress(UserError):  # too few samples for any cell
+            copying = data_copying(
+                training, held_out, synthetic, held_out_sources, synthetic_sources, count=count, seed=seed
+            )
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = of_synthetic.distances[:, 0] / own.distances[of_synthetic.indices[:, 0], 0]
     return Memorization(

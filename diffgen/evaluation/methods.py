@@ -5,7 +5,7 @@ What differs is how patches are laid, and so what a pixel knows of its surroundi
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from diffgen import config
 from diffgen.evaluation.images import Crops, open_images
 from diffgen.files import atomic, write_text
+from diffgen.labels import LabelMap
 from diffgen.models import bundle
 from diffgen.sampling.denoise import forwards
 from diffgen.sampling.masks import on_grid
@@ -96,15 +97,22 @@ def _counted(plan: Plan, number: int) -> tuple[float, int]:
 
 def label_maps_of(where: str, folder: Path) -> Path:
     """The label maps of a set of images as a folder of PNGs, one an image: for other methods to fill."""
-    images = open_images(where, "train")
-    crops = Crops(images, tuple(images.regions(images.largest)))
+    images = open_images(where)
+    return save_label_maps(Crops(images, tuple(images.regions(images.largest))), folder)
+
+
+def save_label_maps(crops: Crops, folder: Path) -> Path:
+    """Label maps of regions as a folder of PNGs that `diffgen synthesize --masks` fills, and that folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, label_map in enumerate(crops.label_maps()):
-        path = folder / f"{number:06d}.png"
-        if not path.exists():
-            with atomic(path) as file:
-                Image.fromarray(label_map).save(file, "PNG")
+        _save(folder / f"{number:06d}.png", label_map)
     return folder
+
+
+def _save(path: Path, label_map: LabelMap) -> None:
+    if not path.exists():
+        with atomic(path) as file:
+            Image.fromarray(label_map).save(file, "PNG")
 
 
 def costs(
@@ -126,10 +134,12 @@ def costs(
     return found
 
 
-def squares(side: int, classes: int) -> Image.Image:
-    """Label map of nested squares, one a known class from the outside in (Fig. 7)."""
-    label_map = np.full((side, side), 1, np.uint8)
-    for number in range(2, classes):
-        edge = round(side * (number - 1) / (2 * classes - 2))
-        label_map[edge : side - edge, edge : side - edge] = number
-    return Image.fromarray(label_map)
+def save_squares(folder: Path, sides: Sequence[int], classes: int) -> None:
+    """Label maps of nested squares for images of each side, a class each from the outside in (Fig. 7)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for side in sides:
+        label_map = np.full((side, side), 1, np.uint8)
+        for number in range(2, classes):
+            edge = round(side * (number - 1) / (2 * classes - 2))
+            label_map[edge : side - edge, edge : side - edge] = number
+        _save(folder / f"{side:06d}.png", label_map)

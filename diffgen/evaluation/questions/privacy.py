@@ -81,13 +81,14 @@ def verdict(memory: Memorization, copies: Copies | None) -> Verdict:
     """Poor where an interval says that there are copies, fair where one says that regions are too near."""
     null, c_t = memory.authenticity_held_out, memory.data_copying
     number = f"authenticity {memory.authenticity.value:.2f}"
-    if null is None or c_t is None or copies is None:
+    if null is None or copies is None:
         return Verdict("unknown", number, "Without held-out real images it cannot be said what is near.")
-    number += f", C_T {c_t.c_t.value:.1f}".replace("-", "−")
+    if c_t is not None:
+        number += f", C_T {c_t.c_t.value:.1f}".replace("-", "−")
     found: list[tuple[Level, str]] = []
     if copies.same.low > copies.same_held_out:
         found.append(("poor", f"{percent(copies.same.value)} are the same as a training region to the eye"))
-    if c_t.c_t.high < 0:
+    if c_t is not None and c_t.c_t.high < 0:
         found.append(
             ("poor", "synthetic regions are nearer to training regions than held-out ones (C_T < 0)")
         )

@@ -1,0 +1,305 @@
+"""How do ways to draw large images compare? Tables 1 and 5 and Figs. 3, 6, 7 and 11 of the paper."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffgen import config
+from diffgen.errors import UserError
+from diffgen.evaluation import methods, plots, tiles
+from diffgen.evaluation.bootstrap import as_json
+from diffgen.evaluation.features import View
+from diffgen.evaluation.fidelity import precision_recall
+from diffgen.evaluation.images import Crops, open_images
+from diffgen.evaluation.large import Large, evaluate_large, measure
+from diffgen.evaluation.memorization import Memorization, evaluate_memorization
+from diffgen.evaluation.methods import METHODS, Drawn
+from diffgen.evaluation.page import Block, Gallery, Interval, Note, Plot, Question, Table, Tile
+from diffgen.evaluation.questions.cells import cell, legend, tile
+from diffgen.evaluation.sets import LEAST, numbered
+from diffgen.evaluation.study import Answer, Study
+from diffgen.models import bundle
+from diffgen.synthesis import driver
+
+TITLE = "How do the ways to draw large images compare?"
+SIZES = (1, 2, 4, 8, 16)
+"""Of Fig. 3, in patches."""
+SQUARES = (1, 2, 4)
+"""Of Figs. 6 and 7: the paper's 512, 1024 and 2048 pixels with patches of 512."""
+SHOWN = 3
+BLIND = (
+    "All methods use one bundle, which was trained for one of them: wide crops at high noise serve the "
+    "jittered grid, the others take what they know.",
+    "Few images: IP and IR of small sets are rough, and no interval is given for them.",
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One method's images, in figures."""
+
+    drawn: Drawn
+    tiled: tuple[float, float]
+    """IP and IR of tiles of a patch's size."""
+    resized: tuple[float, float] | None
+    memory: Memorization
+    memory_resized: Memorization | None
+    large: Large | None
+
+
+def answer(study: Study, bundle_at: Path, settings: config.Settings) -> Answer:
+    """Images of every method under the same label maps, and what they cost."""
+    asked = settings.evaluation.methods
+    facts = bundle.load(bundle_at, weights=False).facts
+    patch = facts.image_patch * facts.factor
+    side = settings.evaluation.methods_side or SQUARES[-1] * patch
+    folder, how = study.folder / "methods", study.how("methods")
+    masks = _masks(study, bundle_at, settings, folder, side)
+    drawn = methods.draw(asked, folder, bundle_at, masks, settings, study.inline, study.console)
+    found = _measure(study, drawn, patch, side)
+    costs = methods.costs(asked, tuple(patch * size for size in SIZES), bundle_at, settings, masks)
+    number = len(list(masks.glob("*.png")))
+    blocks: list[Block] = [
+        Note(summary(found)),
+        _table(found, patch, side, number, how),
+        _memory(found, patch, side, how),
+        *_figure_3(costs, patch, how),
+        _figure_11(study, drawn, side, how),
+        _figure_7(study, bundle_at, settings, patch, how),
+    ]
+    return Answer(
+        Question("methods", TITLE, None, blocks, BLIND),
+        {
+            "side": side,
+            "patch_px": patch,
+            "images": number,
+            "methods": {one.drawn.method: _figures(one) for one in found},
+            "cost_by_side": {
+                method: [
+                    {"side": patch * size, "forwards": total, "sequential": steps}
+                    for size, (total, steps) in zip(SIZES, pairs, strict=True)
+                ]
+                for method, pairs in costs.items()
+            },
+        },
+    )
+
+
+def summary(found: Sequence[Measured]) -> str:
+    """Which is nearest to real tissue, and which is cheapest: a comparison is neither good nor poor."""
+    best = max(found, key=lambda one: sum(one.tiled))
+    cheapest = min(found, key=lambda one: one.drawn.cost.forwards)
+    return (
+        f"Most like real tissue by IP + IR of tiles: {METHODS[best.drawn.method]} ({best.tiled[0]:.2f} + "
+        f"{best.tiled[1]:.2f}, {best.drawn.cost.forwards:,.0f} forwards an image). Fewest forwards: "
+        f"{METHODS[cheapest.drawn.method]} ({cheapest.drawn.cost.forwards:,.0f})."
+    )
+
+
+def _masks(study: Study, bundle_at: Path, settings: config.Settings, folder: Path, side: int) -> Path:
+    """Label maps for all methods: drawn by the mask model or, without one, real ones of that size."""
+    number = settings.evaluation.methods_images
+    into = folder / "masks"
+    if "mask_unet" in bundle.read_index(bundle_at):
+        first = methods.with_cover(settings, "jittered", number)
+        synthesis = first.synthesis.model_copy(update={"size": str(side)})
+        driver.synthesize(
+            bundle_at, str(folder / "sampled"), first.model_copy(update={"synthesis": synthesis}), None,
+            study.inline, study.console,
+        )  # fmt: skip
+        return methods.label_maps_of(str(folder / "sampled"), into)
+    crops = Crops(study.sets.training.images, tuple(study.sets.training.images.regions(side))).labelled
+    if not len(crops):
+        raise UserError(
+            f"the bundle has no mask model, and {study.sets.training.images.where} has no label maps of "
+            f"{side} pixels to fill: --set evaluation.methods_side=…"
+        )
+    return methods.save_label_maps(crops.drawn(number), into)
+
+
+def _measure(study: Study, drawn: Sequence[Drawn], patch: int, side: int) -> list[Measured]:
+    sets = study.sets
+    real = [sets.training.images, *([sets.held_out.images] if sets.held_out else [])]
+    tiles_of_real = [
+        Crops(images, tuple(images.regions(patch))).drawn(limit)
+        for images, limit in zip(real, (study.settings.training_samples, sets.samples), strict=False)
+    ]
+    wholes_of_real = [Crops(images, tuple(images.regions(side))) for images in real]
+    compare_wholes = all(len(crops) >= LEAST for crops in wholes_of_real)
+    mine = [open_images(one.where) for one in drawn]
+    tiled = [Crops(images, tuple(images.regions(patch))).drawn(sets.samples) for images in mine]
+    whole = [Crops(images, tuple(images.regions(side))) for images in mine]
+    small = View(resize=patch, jpeg=study.settings.jpeg)
+    asked = [(crops, study.view) for crops in (*tiles_of_real, *tiled)]
+    asked += [(crops, small) for crops in (*wholes_of_real, *whole)] if compare_wholes else []
+    features = [one.values for one in study.extract(asked)]
+    at = len(tiles_of_real)
+    found = []
+    for number, one in enumerate(drawn):
+        of_tiles = [*tiles_of_real, tiled[number]]
+        first = [*features[:at], features[at + number]]
+        pair, memory = _figures_of(study, of_tiles, first)
+        resized = memory_resized = None
+        if compare_wholes:
+            rest = features[at + len(drawn) :]
+            resized, memory_resized = _figures_of(
+                study, [*wholes_of_real, whole[number]], [*rest[:at], rest[at + number]]
+            )
+        found.append(
+            Measured(one, pair, resized, memory, memory_resized, _large(study, whole[number], patch))
+        )
+    return found
+
+
+def _figures_of(
+    study: Study, crops: Sequence[Crops], features: Sequence[np.ndarray]
+) -> tuple[tuple[float, float], Memorization]:
+    """IP and IR against held-out regions (else training ones), and memorization; the method's set is last."""
+    held = features[1] if len(features) == 3 else None
+    rest, mine = features[-2], features[-1]
+    count = min(len(rest), len(mine))
+    rows = [np.random.default_rng(0).permutation(len(one))[:count] for one in (rest, mine)]
+    balls = precision_recall(rest[rows[0]], mine[rows[1]], study.settings.k)
+    of = numbered(crops)
+    memory = evaluate_memorization(
+        features[0], mine, held, of[0], of[-1], of[1] if held is not None else None,
+        count=study.settings.bootstrap,
+    )  # fmt: skip
+    return (float(balls.precise.mean()), float(balls.recalled.mean())), memory
+
+
+def _large(study: Study, whole: Crops, patch: int) -> Large | None:
+    """Seams and correlation; distances up to half of the largest real region."""
+    real = study.sets.training.images
+    side = min(whole.side, real.largest)
+    halves = [{region.source for region in one.regions} for one in study.sets.halves]
+    others = study.sets.held_out.images if study.sets.held_out else real
+    crops = [
+        Crops(whole.images, tuple(whole.images.regions(side))),
+        Crops(real, tuple(r for r in real.regions(side) if r.source in halves[1])).drawn(256),
+        Crops(others, tuple(r for r in others.regions(side) if r.source in halves[0])).drawn(256),
+    ]
+    if side <= patch or min(map(len, crops)) < 2:
+        return None
+    sums = [measure((study.view(picture) for picture in one.pictures()), patch) for one in crops]
+    return evaluate_large(sums, numbered(crops), study.settings.bootstrap)
+
+
+def _table(found: Sequence[Measured], patch: int, side: int, number: int, how: str) -> Table:
+    rows: list[list[str | Interval]] = []
+    for one in found:
+        cost, large = one.drawn.cost, one.large
+        resized = one.resized or (None, None)
+        rows.append([
+            METHODS[one.drawn.method],
+            cell(one.tiled[0], 2, None), cell(one.tiled[1], 2, None),
+            cell(resized[0], 2, None), cell(resized[1], 2, None),
+            cell(large.seam if large else None, 3, None),
+            cell(large.error if large else None, 3, None),
+            f"{cost.forwards:,.0f}", f"{cost.sequential:,}",
+            "–" if cost.seconds is None else f"{cost.seconds:.1f}",
+        ])  # fmt: skip
+    return Table(
+        f"Images of {side} px from patches of {patch} px (Table 1)",
+        ["", "IP, tiled", "IR, tiled", "IP, resized", "IR, resized", "seams", "correlation, error",
+         "forwards", "in sequence", "seconds"],
+        rows,
+        note=f"{number} images a method, under the same label maps, from the same seed. Forwards of a base "
+        "patch an image; in sequence: those that wait for one another; seconds of one sampler.",
+        command=how,
+    )  # fmt: skip
+
+
+def _memory(found: Sequence[Measured], patch: int, side: int, how: str) -> Table:
+    def c_t(memory: Memorization | None) -> str | Interval:
+        return cell(memory.data_copying.c_t if memory and memory.data_copying else None, 1, None)
+
+    return Table(
+        f"Copies, in tiles of {patch} px and resized from {side} px (Table 5)",
+        ["", "A, tiled", "A, resized", "C_T, tiled", "C_T, resized"],
+        [
+            [
+                METHODS[one.drawn.method],
+                cell(one.memory.authenticity),
+                cell(one.memory_resized.authenticity if one.memory_resized else None),
+                c_t(one.memory),
+                c_t(one.memory_resized),
+            ]
+            for one in found
+        ],
+        command=how,
+    )
+
+
+def _figure_3(costs: dict[str, list[tuple[int, int]]], patch: int, how: str) -> list[Block]:
+    x = [patch * size for size in SIZES]
+    return [
+        Plot(
+            title,
+            plots.lines(
+                x,
+                {METHODS[method]: [pair[which] for pair in pairs] for method, pairs in costs.items()},
+                "side of the image, px", label, logx=True, logy=True,
+            ),
+            caption,
+            how,
+        )
+        for which, title, label, caption in (
+            (1, "Steps that wait for one another (Fig. 3)", "steps in sequence",
+             "With samplers enough, this is the time an image takes."),
+            (0, "Forwards", "forwards an image", "On one sampler, this is the time an image takes."),
+        )
+    ]  # fmt: skip
+
+
+def _figure_11(study: Study, drawn: Sequence[Drawn], side: int, how: str) -> Gallery:
+    shown = []
+    for number in range(SHOWN):
+        for one in drawn:
+            images = open_images(one.where)
+            crops = Crops(images, tuple(images.regions(side)))
+            if number < len(crops):
+                shown.append(tile(crops, number, study.sets.labels, METHODS[one.method]))
+    return Gallery(
+        "The same label maps, by each method (Fig. 11)", shown, command=how,
+        legend=legend(study.sets.labels), large=True,
+    )  # fmt: skip
+
+
+def _figure_7(study: Study, bundle_at: Path, settings: config.Settings, patch: int, how: str) -> Gallery:
+    """Nested squares as label maps, at one, two and four patches a side (Figs. 6 and 7)."""
+    sides = settings.evaluation.squares or tuple(patch * size for size in SQUARES)
+    labels = bundle.load(bundle_at, weights=False).labels
+    masks, out = study.folder / "methods" / "squares-masks", study.folder / "methods" / "squares"
+    methods.save_squares(masks, sides, len(labels))
+    one = methods.with_cover(settings, settings.sampling.cover, len(sides))
+    driver.synthesize(bundle_at, str(out), one, masks, study.inline, study.console)
+    images = open_images(str(out))
+    shown = []
+    keys = list(dict.fromkeys(region.image for region in images.regions(images.largest)))
+    for key, side in zip(keys, sorted(sides), strict=True):  # in the order of the label maps' names
+        region = next(r for r in images.regions(side) if r.image == key)
+        picture, label_map = images.read(region)
+        overlay = None if label_map is None else tiles.overlay(label_map, labels)
+        shown.append(Tile(tiles.picture(picture), overlay, f"{side} px"))
+    return Gallery(
+        "Control by the mask: nested squares at several sizes (Figs. 6, 7)", shown, command=how,
+        legend=legend(labels), large=True,
+    )  # fmt: skip
+
+
+def _figures(one: Measured) -> Any:
+    return as_json({
+        "name": METHODS[one.drawn.method],
+        "tiled": {"ip": one.tiled[0], "ir": one.tiled[1], "authenticity": one.memory.authenticity,
+                  "c_t": one.memory.data_copying},
+        "resized": None if one.resized is None or one.memory_resized is None else {
+            "ip": one.resized[0], "ir": one.resized[1], "authenticity": one.memory_resized.authenticity,
+            "c_t": one.memory_resized.data_copying,
+        },
+        "large": one.large,
+        "cost": one.drawn.cost,
+    })  # fmt: skip
