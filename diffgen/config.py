@@ -27,6 +27,7 @@ from diffgen.schema import (
     Synthesis,
     Training,
     UNet,
+    Use,
 )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Synthesis",
     "Training",
     "UNet",
+    "Use",
     "differences",
     "given",
     "leaf",
