@@ -5,7 +5,7 @@ cross-entropy. Kept true: on a CPU weights are a function of the data, the setti
 number of threads; whatever a network is trained on, steps, schedule and augmentations are the same.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def densities(pictures: NDArray[np.uint8]) -> Tensor:
 
 
 def draws(pools: Sequence[NDArray[np.intp]], batch: int, steps: int, seed: int) -> NDArray[np.intp]:
-    """(steps, batch) numbers of regions: each pool gives an equal part of a batch, and all of its own in turn.
+    """(steps, batch) numbers of regions: each pool gives an equal part of a batch, all of its own in turn.
 
     `batch` is a multiple of the number of pools.
     """
@@ -89,14 +89,14 @@ def fit(
         x, y = augmented(densities(pictures[numbers]), torch.from_numpy(targets[numbers]), rng)
         lost = loss(task, network(x.to(device)), y.to(device))
         optimizer.zero_grad()
-        lost.backward()
+        torch.autograd.backward(lost)
         optimizer.step()
         schedule.step()
         tell(1)
 
 
 def augmented(x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Densities (B, 3, H, W) turned, flipped and stained anew, with their label maps (B, H, W), or not (B,)."""
+    """Densities (B, 3, H, W) turned, flipped, stained anew; label maps (B, H, W) turn along, (B,) stays."""
     turns, flips = rng.integers(4, size=len(x)).tolist(), rng.integers(2, size=len(x)).tolist()
 
     def turned(whole: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def augmented(x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, T
 
 
 def loss(task: Task, logits: Tensor, y: Tensor) -> Tensor:
-    """Mean cross-entropy; of segmentation, plus the Dice loss pooled over the batch; without unknown pixels."""
+    """Mean cross-entropy; of segmentation, and the Dice loss pooled over the batch, of known pixels alone."""
     if task == "classification":
         return F.cross_entropy(logits, y.long())
     target = y.long() - 1  # logits are of the known classes: unknown becomes `IGNORED`
@@ -129,8 +129,3 @@ def predict(
     """Likeliest class ids of pictures (B, H, W, 3): label maps (B, H, W), or 0 and 1 (B,)."""
     found = network.to(device).eval()(densities(pictures).to(device)).argmax(dim=1)
     return (found + (task == "segmentation")).to(torch.uint8).cpu().numpy()
-
-
-def batches(count: int, size: int) -> Iterator[slice]:
-    """Parts of 0 … count, none larger than `size`."""
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))

@@ -171,7 +171,7 @@ def segmentation_figures(counts: Counts, labels: Labels) -> dict[str, float]:
 
 
 def classification_figures(outcomes: NDArray[np.int64]) -> dict[str, float]:
-    """Mean of sensitivity and specificity, and F1 of the positive, of (N, 2): truth and prediction, 0 or 1."""
+    """Mean of sensitivity and specificity, F1 of the positive; of (N, 2): truth and prediction, 0 or 1."""
     truth, predicted = outcomes.T
     return {
         "balanced accuracy": float(balanced_accuracy_score(truth, predicted)),
