@@ -27,7 +27,7 @@ def painted(
     folder: Path, count: int, seed: int, shuffled: bool = False, empty: int = 0, side: int = 32
 ) -> Crops:
     """A folder of images; `shuffled`: with the mask of the one before; `empty`: so many have no nuclei."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     pairs = [tissue(1000 * seed + k, side, empty=k < empty) for k in range(count)]
     for k, (picture, _) in enumerate(pairs):
         Image.fromarray(picture).save(folder / f"{k:03d}.png")
