@@ -28,6 +28,7 @@ from diffgen.schema import (
     Synthesis,
     Training,
     UNet,
+    Use,
 )
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Synthesis",
     "Training",
     "UNet",
+    "Use",
     "differences",
     "given",
     "leaf",

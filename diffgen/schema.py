@@ -322,6 +322,30 @@ Topic = Literal["fidelity", "privacy", "labels", "large", "use", "methods"]
 Method = Literal["jittered", "random", "diffcollage", "multidiffusion", "outpaint"]
 
 
+class Use(Section):
+    """Small networks trained on real images, synthetic ones or both, tested on real ones (Section 5.3)."""
+
+    tasks: tuple[Literal["classification", "segmentation"], ...] = ("classification", "segmentation")
+    positive: str | None = None
+    """Class that classification looks for (paper: carcinoma); None leaves classification out."""
+    positive_share: Share = 0.0005
+    """A region is positive if at least so much of it is of that class (paper: 0.05 %)."""
+    real_images: tuple[Positive, ...] = ()
+    """Train on so few real images, too (slides, files), beside all there are."""
+    seeds: Annotated[int, Field(ge=3)] = 3
+    """Networks of each kind; figures are their mean and deviation."""
+    side: Annotated[int, Field(ge=16)] = 128
+    """Side of the regions that are learned and judged, in pixels."""
+    steps: Annotated[int, Field(ge=10)] = 500
+    """The same for all that a network is trained on, however many images these are."""
+    batch: Annotated[int, Field(ge=4, multiple_of=4)] = 8
+    """Regions a step; trained on both, half of them are real."""
+    lr: Annotated[float, Field(gt=0)] = 3e-3
+    """Peak of the OneCycle schedule."""
+    width: Annotated[int, Field(ge=4)] = 16
+    """Channels of the networks' first layer."""
+
+
 class Evaluation(Section):
     """What is measured of synthetic images, and how."""
 
@@ -345,6 +369,7 @@ class Evaluation(Section):
     """Neighbours that make a ball of precision, recall, density and coverage."""
     bootstrap: Annotated[int, Field(ge=100)] = 400
     """Draws that an interval comes from."""
+    use: Use = Use()
     methods: tuple[Method, ...] = get_args(Method)
     """Ways to draw large images that `--paper` compares, by their `sampling.cover`."""
     methods_images: Positive = 16

@@ -16,7 +16,7 @@ from diffgen.errors import UserError
 from diffgen.evaluation import card, page
 from diffgen.evaluation.from_bundle import is_bundle, sampled
 from diffgen.evaluation.page import Page, Question, Verdict
-from diffgen.evaluation.questions import fidelity, labels, large, methods, privacy
+from diffgen.evaluation.questions import fidelity, labels, large, methods, privacy, use
 from diffgen.evaluation.sets import Sets, make_sets
 from diffgen.evaluation.study import Answer, Study
 from diffgen.files import write_text
@@ -26,13 +26,14 @@ ASKED: Mapping[str, Callable[[Study], Answer]] = {
     "privacy": privacy.answer,
     "labels": labels.answer,
     "large": large.answer,
+    "use": use.answer,
 }
 TITLES = {
     "fidelity": "How good, how diverse?",
     "privacy": "How private?",
     "labels": "Are the label maps like real ones?",
     "large": large.TITLE,
-    "use": "How useful?",
+    "use": use.TITLE,
     "methods": methods.TITLE,
 }
 

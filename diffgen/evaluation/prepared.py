@@ -115,7 +115,7 @@ class Prepared(Images):
         return total.hexdigest()
 
     def __reduce__(self) -> Any:
-        return Prepared, (self.patches.folder, self.split)
+        return Prepared, (self.patches.folder.absolute(), self.split)  # workers have another folder
 
 
 class Boxes:

@@ -157,7 +157,7 @@ def _variants(study: Study, crops: Sequence[Crops], how: str) -> list[Block]:
     view = View(resize=sets.side, jpeg=study.settings.jpeg)
     resized = [one.values for one in study.extract([(one, view) for one in crops])]
     tiled = [study.features(one).values for one in (sets.synthetic, sets.training, sets.halves[0])]
-    numbers = (numbered(crops), numbered([sets.synthetic, sets.training, sets.halves[0]]))
+    numbers = (numbered([sets.synthetic, sets.training, sets.halves[0]]), numbered(crops))
     rows: list[list[str | Interval]] = []
     for name, (mine, train, rest), of in zip(("tiled", "resized"), (tiled, resized), numbers, strict=True):
         count = min(len(mine), len(rest))

@@ -1,0 +1,131 @@
+"""The small, standard networks that synthetic images are put to use with (Section 5.3), and their training.
+
+Segmentation: MONAI's residual U-Net, Dice and cross-entropy. Classification: a small DenseNet of MONAI,
+cross-entropy. Kept true: on a CPU weights are a function of the data, the settings and the seed, for one
+number of threads; whatever a network is trained on, steps, schedule and augmentations are the same.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.losses import DiceLoss
+from monai.networks.nets import DenseNet, UNet
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffgen.config import Use
+from diffgen.evaluation.use import Task
+
+VERSION = 1
+"""Raised when networks, losses or augmentations change: results of older ones are not taken for theirs."""
+WEIGHT_DECAY = 1e-2
+GAIN, OFFSET = 0.2, 0.05
+"""Largest change of a picture's optical density, a channel: about what staining and scanning vary by."""
+IGNORED = -1
+_dice = DiceLoss(softmax=True, to_onehot_y=True, batch=True, ignore_index=IGNORED)
+
+
+def build(task: Task, classes: int, width: int, seed: int) -> nn.Module:
+    """A new network: pictures as of `densities` → logits (B, classes, H, W), or (B, classes).
+
+    Its norms look at one picture at a time, so a batch of real and synthetic pictures is no third domain.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if task == "segmentation":
+            widths = [width << level for level in range(4)]
+            network: nn.Module = UNet(2, 3, classes, widths, (2, 2, 2), num_res_units=2, norm="instance")
+            return network
+        return DenseNet(
+            2, 3, classes, init_features=width, growth_rate=width, block_config=(3, 6, 6, 4),
+            norm=("group", {"num_groups": 1}),
+        )  # fmt: skip
+
+
+def densities(pictures: NDArray[np.uint8]) -> Tensor:
+    """8-bit RGB (B, H, W, 3) → optical densities (B, 3, H, W), −log10((x + 1) / 256)."""
+    x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
+    return -torch.log10((x + 1) / 256)
+
+
+def draws(pools: Sequence[NDArray[np.intp]], batch: int, steps: int, seed: int) -> NDArray[np.intp]:
+    """(steps, batch) numbers of regions: each pool gives an equal part of a batch, all of its own in turn.
+
+    `batch` is a multiple of the number of pools.
+    """
+    rng, part = np.random.default_rng(seed), batch // len(pools)
+    assert part * len(pools) == batch
+    columns = []
+    for pool in pools:
+        rounds = -(-steps * part // len(pool))
+        order = np.concatenate([rng.permutation(pool) for _ in range(rounds)])
+        columns.append(order[: steps * part].reshape(steps, part))
+    return np.concatenate(columns, axis=1)
+
+
+def fit(
+    network: nn.Module,
+    task: Task,
+    pictures: NDArray[np.uint8],
+    targets: NDArray[Any],
+    order: NDArray[np.intp],
+    settings: Use,
+    seed: int,
+    device: str = "cpu",
+    tell: Callable[[int], Any] = lambda _: None,
+) -> None:
+    """Train on pictures (N, H, W, 3) and their label maps (N, H, W), or 0 and 1 (N,).
+
+    `order` (steps, batch) says which are seen when; `tell` hears of every step.
+    """
+    network.to(device).train()
+    rng = np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=len(order))
+    for numbers in order:
+        x, y = augmented(densities(pictures[numbers]), torch.from_numpy(targets[numbers]), rng)
+        lost = loss(task, network(x.to(device)), y.to(device))
+        optimizer.zero_grad()
+        torch.autograd.backward(lost)
+        optimizer.step()
+        schedule.step()
+        tell(1)
+
+
+def augmented(x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Densities (B, 3, H, W) turned, flipped, stained anew; label maps (B, H, W) turn along, (B,) stays."""
+    turns, flips = rng.integers(4, size=len(x)).tolist(), rng.integers(2, size=len(x)).tolist()
+
+    def turned(whole: Tensor) -> Tensor:
+        return torch.stack([
+            torch.rot90(one.flip(-1) if flip else one, turn, (-2, -1))
+            for one, turn, flip in zip(whole, turns, flips, strict=True)
+        ])  # fmt: skip
+
+    gain, offset = (
+        torch.from_numpy(rng.uniform(-most, most, (len(x), 3, 1, 1)).astype(np.float32))
+        for most in (GAIN, OFFSET)
+    )
+    return turned(x) * (1 + gain) + offset, turned(y) if y.ndim > 1 else y
+
+
+def loss(task: Task, logits: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy; of segmentation, and the Dice loss pooled over the batch, of known pixels alone."""
+    if task == "classification":
+        return F.cross_entropy(logits, y.long())
+    target = y.long() - 1  # logits are of the known classes: unknown becomes `IGNORED`
+    known = (target != IGNORED).sum().clamp(min=1)
+    entropy = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum") / known
+    return entropy + _dice(logits, target[:, None])
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module, task: Task, pictures: NDArray[np.uint8], device: str = "cpu"
+) -> NDArray[np.uint8]:
+    """Likeliest class ids of pictures (B, H, W, 3): label maps (B, H, W), or 0 and 1 (B,)."""
+    found = network.to(device).eval()(densities(pictures).to(device)).argmax(dim=1)
+    return (found + (task == "segmentation")).to(torch.uint8).cpu().numpy()

@@ -1,0 +1,75 @@
+"""Small networks: what they see is fair between sets, and unknown pixels teach nothing."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from diffgen.config import Use
+from diffgen.evaluation import small_nets
+
+TINY = Use(steps=10, batch=4, width=4, side=32)
+
+
+def test_each_set_has_its_part_of_every_batch_and_all_of_it_comes_in_turn() -> None:
+    order = small_nets.draws([np.arange(5), np.arange(5, 105)], 8, 40, seed=3)
+    assert order.shape == (40, 8)
+    assert (order[:, :4] < 5).all()
+    assert (order[:, 4:] >= 5).all()
+    seen = np.bincount(order.reshape(-1), minlength=105)
+    assert set(seen[:5]) == {32}
+    assert set(seen[5:]) == {1, 2}
+    assert np.array_equal(order, small_nets.draws([np.arange(5), np.arange(5, 105)], 8, 40, seed=3))
+
+
+def test_label_maps_turn_with_their_pictures(rng: np.random.Generator) -> None:
+    y = torch.from_numpy(rng.integers(0, 3, (16, 8, 8)))
+    x, turned = small_nets.augmented(10.0 * y[:, None].expand(-1, 3, -1, -1), y, rng)
+    assert not torch.equal(turned, y)
+    assert torch.equal((x / 10).round().long()[:, 0].clamp(max=1), turned.clamp(max=1))
+    kept = small_nets.augmented(x, y[:, 0, 0], rng)[1]
+    assert torch.equal(kept, y[:, 0, 0])
+
+
+def test_loss_is_cross_entropy_and_dice_of_known_pixels() -> None:
+    torch.manual_seed(0)
+    logits, y = torch.randn(2, 2, 6, 6), torch.randint(0, 3, (2, 6, 6))
+    known = y > 0
+    p, t = logits.softmax(dim=1).movedim(1, -1)[known], F.one_hot(y[known] - 1, 2)
+    dice = (2 * (p * t).sum(dim=0) / (p.sum(dim=0) + t.sum(dim=0))).mean()
+    expected = -(p.log() * t).sum(dim=1).mean() + 1 - dice
+    assert small_nets.loss("segmentation", logits, y).item() == pytest.approx(expected.item(), abs=1e-4)
+    other = torch.where(known[:, None], logits, 9 * torch.randn_like(logits))
+    assert small_nets.loss("segmentation", other, y).item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_a_batch_of_unknown_pixels_teaches_nothing() -> None:
+    logits = torch.randn(1, 2, 4, 4, requires_grad=True)
+    small_nets.loss("segmentation", logits, torch.zeros(1, 4, 4)).backward()
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_weights_are_a_function_of_seed_and_data(task: str, rng: np.random.Generator) -> None:
+    pictures = rng.integers(0, 256, (6, 32, 32, 3), np.uint8)
+    targets = rng.integers(0, 3, (6, 32, 32)) if task == "segmentation" else rng.integers(0, 2, 6)
+
+    def trained(seed: int) -> np.ndarray:
+        torch.rand(3)  # whatever else was drawn in the process
+        network = small_nets.build(task, 2, 4, seed)
+        order = small_nets.draws([np.arange(6)], 4, 4, seed)
+        small_nets.fit(network, task, pictures, targets, order, TINY, seed)
+        return torch.cat([p.detach().flatten() for p in network.parameters()]).numpy()
+
+    first = trained(1)
+    assert np.array_equal(first, trained(1))
+    assert not np.array_equal(first, trained(2))
+
+
+def test_a_picture_is_judged_by_itself(rng: np.random.Generator) -> None:
+    pictures = rng.integers(0, 256, (4, 32, 32, 3), np.uint8)
+    for task in ("segmentation", "classification"):
+        network = small_nets.build(task, 2, 4, 0)
+        whole = small_nets.predict(network, task, pictures)
+        assert np.array_equal(whole[2:3], small_nets.predict(network, task, pictures[2:3]))
+        assert set(np.unique(whole)) <= ({1, 2} if task == "segmentation" else {0, 1})
