@@ -4,7 +4,7 @@ import base64
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
 
 FLAGS = (
     "--headless=new",
@@ -84,10 +85,14 @@ class Chromium:
             ActionChains(self.driver).send_keys(key).perform()
         self.assert_clean()
 
+    def wait(self, until: Callable[[], bool]) -> None:
+        """For what a page does in its own time: the clipboard, events of a dialog."""
+        WebDriverWait(self.driver, 3, poll_frequency=0.05).until(lambda _: until())
+
     def assert_clean(self) -> None:
-        """Nothing on the console, no violation of the policy, nothing loaded but the file, since the last look."""
-        complaints = [f"{line['level']}: {line['message']}" for line in self.driver.get_log("browser")
-                      if line["level"] in ("WARNING", "SEVERE")]  # fmt: skip
+        """Since the last look: a silent console, no violation of the policy, nothing loaded but the file."""
+        console = [line for line in self.driver.get_log("browser") if line["level"] in ("WARNING", "SEVERE")]
+        complaints = [f"{line['level']}: {line['message']}" for line in console]
         complaints += [f"policy: {violation}" for violation in self.run("return violations.splice(0)")]
         complaints += [f"request: {url}" for url in self._requests() if url != self.file]
         assert not complaints, "\n".join(complaints)

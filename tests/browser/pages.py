@@ -21,24 +21,26 @@ from diffgen.labels import Labels
 
 EVIL = '<script>alert(1)</script><img src=x onerror=alert(2)> "quoted" & µm²'
 LONG = (
-    "Improved precision counts the synthetic images that lie among the real ones, recall the real ones that lie "
-    "among the synthetic; neither sees an image that is copied, nor a texture that the feature network was not "
-    "trained to see. "
+    "Improved precision counts the synthetic images that lie among the real ones, recall the real ones that "
+    "lie among the synthetic; neither sees an image that is copied, nor a texture that the feature network was "
+    "not trained to see."
 )
 UNBROKEN = "/data/" + "a_folder_with_a_long_name" * 6 + "/shard-000000.tar"
 LABELS = Labels(("unknown", "background", "stroma", "tumour", EVIL))
 
 
 def full_page() -> Page:
+    looks = Verdict("good", "precision 0.94", LONG)
+    private = Verdict("poor", "14 copies of 2,048", EVIL)
+    fits = Verdict("fair", "Dice 0.71", "Less than real images do.")
+    seamless = Verdict("unknown", "", "No image is larger than a patch.")
     questions = [
-        Question("fidelity", "Does it look real?", Verdict("good", "precision 0.94", LONG), _fidelity(), [LONG, EVIL]),
-        Question("privacy", "Is it private?", Verdict("poor", "14 copies of 2,048", EVIL), _privacy(), [LONG]),
-        Question("labels", "Do images fit their masks?", Verdict("fair", "Dice 0.71", "Less than real images do."),
-                 _labels()),
-        Question("large", "Are large images seamless?", Verdict("unknown", "", "No image is larger than a patch."),
-                 _large()),
+        Question("fidelity", "Does it look real?", looks, _fidelity(), [LONG, EVIL]),
+        Question("privacy", "Is it private?", private, _privacy(), [LONG]),
+        Question("labels", "Do images fit their masks?", fits, _labels()),
+        Question("large", "Are large images seamless?", seamless, _large()),
         Question("methods", "Which rule is best?", None, [Note("Measured on the same bundle.")]),
-    ]  # fmt: skip
+    ]
     facts = [
         ("Real", "512 images of 256 × 256 px, 0.25 µm/px"),
         ("Synthetic", UNBROKEN),
@@ -87,10 +89,11 @@ def _fidelity() -> list[Table | Plot | Gallery | Note]:
 
 
 def _privacy() -> list[Table | Plot | Gallery | Note]:
+    names = ["as it is", EVIL, "as it is", LONG, ""]
     pairs = [
-        Tile(_tissue(i), _mask(i), f"synthetic {i}: {EVIL if i == 1 else 'as it is'}", Tile(_tissue(i + 1), caption="its neighbour"))
-        for i in range(5)
-    ]  # fmt: skip
+        Tile(_tissue(i), _mask(i), name, Tile(_tissue(i + 1), caption=f"its neighbour {i}"))
+        for i, name in enumerate(names)
+    ]
     return [
         Gallery(
             "Nearest of the training set",
