@@ -91,7 +91,7 @@ class Chromium:
 
     def assert_clean(self) -> None:
         """Since the last look: a silent console, no violation of the policy, nothing loaded but the file."""
-        console = [line for line in self.driver.get_log("browser") if line["level"] in ("WARNING", "SEVERE")]
+        console = [line for line in self._log("browser") if line["level"] in ("WARNING", "SEVERE")]
         complaints = [f"{line['level']}: {line['message']}" for line in console]
         complaints += [f"policy: {violation}" for violation in self.run("return violations.splice(0)")]
         complaints += [f"request: {url}" for url in self._requests() if url != self.file]
@@ -117,7 +117,7 @@ class Chromium:
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def _requests(self) -> Iterator[str]:
-        for line in self.driver.get_log("performance"):
+        for line in self._log("performance"):
             message = json.loads(line["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 url = message["params"]["request"]["url"]
@@ -126,7 +126,12 @@ class Chromium:
 
     def _forget(self) -> None:
         for log in LOGS:
-            self.driver.get_log(log)
+            self._log(log)
+
+    def _log(self, name: str) -> list[dict[str, Any]]:
+        """What came since it was last asked for."""
+        lines: list[dict[str, Any]] = self.driver.get_log(name)  # type: ignore[no-untyped-call]
+        return lines
 
 
 def missing() -> Sequence[str]:

@@ -22,8 +22,8 @@ from diffgen.labels import Labels
 EVIL = '<script>alert(1)</script><img src=x onerror=alert(2)> "quoted" & µm²'
 LONG = (
     "Improved precision counts the synthetic images that lie among the real ones, recall the real ones that "
-    "lie among the synthetic; neither sees an image that is copied, nor a texture that the feature network was "
-    "not trained to see."
+    "lie among the synthetic; neither sees an image that is copied, nor a texture that the feature network "
+    "was not trained to see."
 )
 UNBROKEN = "/data/" + "a_folder_with_a_long_name" * 6 + "/shard-000000.tar"
 LABELS = Labels(("unknown", "background", "stroma", "tumour", EVIL))
@@ -54,7 +54,7 @@ def full_page() -> Page:
 def _fidelity() -> list[Table | Plot | Gallery | Note]:
     rng = np.random.default_rng(0)
     two = {"real": rng.normal(0, 1, (300, 2)), "synthetic": rng.normal(0.4, 0.8, (300, 2))}
-    rows = [
+    rows: list[list[str | Interval]] = [
         ["Improved precision", Interval(0.94, 0.91, 0.96), Interval(0.97, 0.95, 0.98), "share"],
         ["Improved recall, of the real images that are among the synthetic ones", Interval(0.61, 0.55, 0.66),
          Interval(0.96, 0.94, 0.98), "share"],

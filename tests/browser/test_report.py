@@ -39,8 +39,9 @@ while (texts.nextNode()) {
   const element = texts.currentNode.parentElement;
   if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
   if (["SCRIPT", "STYLE"].includes(element.tagName)) continue;
-  const behind = ["white"]; // paper
+  const behind = [];
   for (let e = element; e; e = e.parentElement) behind.unshift(getComputedStyle(e).backgroundColor);
+  behind.unshift("white"); // paper
   const [a, b] = [luminance(behind), luminance([...behind, getComputedStyle(element).color])];
   const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   if (ratio < arguments[0]) faint.push([ratio, texts.currentNode.data.trim()]);
@@ -56,8 +57,8 @@ return [document.documentElement.scrollWidth, wide.map((e) => e.outerHTML.slice(
 """
 # Texts, pictures and controls that one sees.
 SEEN = """
-return [...document.querySelectorAll("h1, h2, h3, p, li, dt, dd, th, td, img, code, .mark, .number, .legend li")]
-  .filter((e) => !e.closest(".contents, .viewer") && e.getClientRects().length && e.checkVisibility({
+return [...document.querySelectorAll("h1, h2, h3, p, li, dt, dd, th, td, img, code, .mark, .number")].filter(
+  (e) => !e.closest(".contents, .viewer") && e.getClientRects().length && e.checkVisibility({
     contentVisibilityAuto: true, opacityProperty: true, visibilityProperty: true }))
   .map((e) => e.tagName + " " + (e.textContent.trim() || e.alt));
 """
