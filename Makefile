@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo test test-faults lint format clean
+.PHONY: install demo test test-faults test-browser lint format clean
 .DEFAULT_GOAL := install
 
 install: .venv/installed  ## set up .venv with the tested versions
@@ -27,6 +27,20 @@ test: lint  ## lint, then every test
 
 test-faults: install  ## runs killed again and again, moved, resized, on S3: minutes each
 	$(BIN)/python -m pytest -m faults
+
+test-browser: .venv/browser  ## the report looked at and clicked through in a real Chromium
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || $(INSTALL_CHROMIUM)
+	$(BIN)/python -m pytest tests/browser -m browser
+
+.venv/browser: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'
+	touch $@
+
+define INSTALL_CHROMIUM
+{ command -v apt-get >/dev/null || { echo "test-browser: put chromium and chromedriver on the PATH (no apt-get here to install them)" >&2; exit 1; }; \
+  as_root=$$(test "$$(id -u)" = 0 || echo sudo); \
+  $$as_root apt-get update -qq && $$as_root apt-get install -qq -y chromium chromium-driver; }
+endef
 
 format: install  ## rewrite the code in the house style
 	$(BIN)/ruff format .

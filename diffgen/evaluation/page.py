@@ -59,6 +59,11 @@ class Table:
     note: str = ""
     command: str = ""
 
+    def of_numbers(self, column: int) -> bool:
+        """Whether a column is set as numbers are: as its first cell is that is not a dash."""
+        cells = (row[column] for row in self.rows)
+        return next((numeric(cell) for cell in cells if cell not in ("", "–")), True)
+
 
 @dataclass(frozen=True)
 class Plot:
@@ -169,7 +174,6 @@ def _environment() -> Environment:
         "plot": lambda block: isinstance(block, Plot),
         "gallery": lambda block: isinstance(block, Gallery),
         "measured": lambda value: math.isfinite(value),
-        "numeric": numeric,
     }
     return environment
 
@@ -202,8 +206,8 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def numeric(cell: str | Interval) -> bool:
-    """Whether a cell is set as a number is."""
-    return isinstance(cell, Interval) or re.match(r"[−-]?[\d.]|–?$", cell) is not None
+    """Whether a cell begins as a number does."""
+    return isinstance(cell, Interval) or re.match(r"[−-]?[\d.]", cell) is not None
 
 
 def bar(cell: Interval) -> tuple[float, float, float] | None:

@@ -4,6 +4,7 @@
 const viewer = document.querySelector(".viewer");
 const stage = viewer.querySelector(".stage");
 const place = viewer.querySelector(".place");
+const legend = viewer.querySelector(".legend");
 const knobsOf = (box) => [box.querySelector('[type="checkbox"]'), box.querySelector('[type="range"]')];
 
 // One state a gallery: whether its masks show, and how strongly.
@@ -35,6 +36,7 @@ function enlarge(button) {
   now.buttons = [...now.group.querySelectorAll(".open")];
   viewer.classList.toggle("alone", now.buttons.length === 1);
   viewer.classList.toggle("plain", !masks.has(now.group));
+  legend.replaceChildren(...[...now.group.querySelectorAll(".legend li")].map((name) => name.cloneNode(true)));
   if (masks.has(now.group)) showMasks(now.group, {});
   show(now.buttons.indexOf(button));
   viewer.showModal();
@@ -109,14 +111,19 @@ viewer.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+// The section one is in: the last that begins above a line near the top. Over the last screen of the page the
+// line sinks to its end, or the short sections there would never be reached.
 const links = new Map([...document.querySelectorAll(".contents li a")].map((a) => [a.hash.slice(1), a]));
-const watch = new IntersectionObserver(
-  (entries) => {
-    for (const { target, isIntersecting } of entries) {
-      if (isIntersecting) links.get(target.id).setAttribute("aria-current", "true");
-      else links.get(target.id).removeAttribute("aria-current");
-    }
-  },
-  { rootMargin: "-25% 0px -74% 0px" },
-);
-for (const id of links.keys()) watch.observe(document.getElementById(id));
+
+function follow() {
+  const left = document.documentElement.scrollHeight - innerHeight - scrollY;
+  const line = innerHeight * (1 - 0.75 * Math.min(1, left / innerHeight));
+  const begun = [...links.keys()].filter((id) => document.getElementById(id).getBoundingClientRect().top <= line);
+  for (const [id, link] of links) {
+    if (id === begun.at(-1)) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+}
+addEventListener("scroll", follow, { passive: true });
+addEventListener("resize", follow);
+follow();
