@@ -36,12 +36,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import tissue
-from benchmarks.canvases import LAGS, correlation, jumps, luminance_moments, patches_of, seam
+from benchmarks.canvases import LAGS, jumps, luminance_moments, patches_of, seam
 from benchmarks.tissue import Tissue
 from diffgen import config
 from diffgen.data.stream import Patches
 from diffgen.evaluation.bootstrap import RESAMPLES, Figure, Weights, figure, mean_of, resampled
 from diffgen.evaluation.divergences import kid
+from diffgen.evaluation.structure import correlation
 from diffgen.files import atomic
 from diffgen.models import bundle
 from diffgen.sampling.decode import from_picture, to_picture

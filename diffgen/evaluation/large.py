@@ -1,0 +1,199 @@
+"""How good large images are as wholes: seams at patch lines, order at a distance, colour drift.
+
+Features of a network see a patch; a large image of good patches may still be a quilt. What is measured is
+in `structure`; here are sets of images, the real ones beside the synthetic ones, and intervals over sources.
+Kept true: images are read one at a time, and the same is done to both sets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffgen.errors import UserError
+from diffgen.evaluation.bootstrap import (
+    RESAMPLES,
+    Figure,
+    Spread,
+    Weights,
+    as_json,
+    figure,
+    of_sources,
+    resampled,
+)
+from diffgen.evaluation.images import Crops
+from diffgen.evaluation.structure import (
+    block_densities,
+    correlation,
+    drift,
+    jumps,
+    lines,
+    mean_map,
+    moments,
+    seam_ratio,
+    systematic,
+)
+
+LAGS = 16
+"""Distances, evenly on a logarithmic axis, at which luminance is held against itself."""
+HALVES = 100
+"""Random halves of the real images that are held against each other."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Figures of one set of large images."""
+
+    images: int
+    seam: Figure | None
+    """Mean squared jump across patch lines over that elsewhere; 1 is right. None for images of one patch."""
+    correlation: list[Figure]
+    """Of luminance with itself, at each lag: a curve and the band around it."""
+    drift: Figure
+    """Colour within an image over that between images (`structure.drift`)."""
+    systematic: Figure
+    """How alike images are in where they are darker, over chance; 1 is right (`structure.systematic`)."""
+    drift_map: list[list[list[float]]]
+    """Block (row, column), channel: mean optical density less that of its image."""
+
+
+@dataclass(frozen=True)
+class Large:
+    """Large images beside real ones: what these have is right."""
+
+    side: int
+    """Of all images, in pixels."""
+    patch_px: int | None
+    lags_px: list[int]
+    lags_um: list[float] | None
+    synthetic: Structure
+    real: Structure | None
+    correlation_error: Figure | None
+    """Mean over lags of |synthetic − real|."""
+    correlation_error_real: Spread | None
+    """The same between random halves of the real images: what such small sets differ by."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and lists, figures as `bootstrap.as_json` gives them."""
+        sets = {"synthetic": vars(self.synthetic), "real": self.real and vars(self.real)}
+        return as_json(vars(self) | sets)
+
+
+class _Measured(NamedTuple):
+    jumps: NDArray[np.float64]
+    """(N, 4)"""
+    moments: NDArray[np.float64]
+    """(N, 2 + lags)"""
+    densities: NDArray[np.float64]
+    """(N, b, b, 3)"""
+    sources: NDArray[np.intp]
+    """(N,)"""
+
+
+def evaluate_large(
+    synthetic: Crops, real: Crops | None, patch_px: int | None, mpp: float | None, *,
+    count: int = RESAMPLES, seed: int = 0,
+) -> Large:  # fmt: skip
+    """Figures of large images, whole regions all of one side in pixels, beside those of real ones.
+
+    `patch_px`: side of the patch in image pixels; None where it is not known: no seam is looked for then.
+    `mpp`: µm per pixel. Raises `UserError` where real regions have another side, all images are of one
+    source, or there is nothing to see in them.
+    """
+    side = synthetic.side
+    if real is not None and real.side != side:
+        raise UserError(f"large images are compared at one size: {side} px synthetic, {real.side} px real")
+    lags = lags_for(side)
+    sets = [_measure(crops, lags, patch_px) for crops in (synthetic, real) if crops is not None]
+    # Numbers of one set mean nothing in the other.
+    numbers = [one.sources + k * (sets[0].sources.max() + 1) for k, one in enumerate(sets)]
+    weights = resampled(numbers, count, seed)
+    found = [_structure(one, drawn) for one, drawn in zip(sets, weights, strict=True)]
+    error = halves = None
+    if len(sets) > 1:
+        curves = [correlation(one.moments, drawn) for one, drawn in zip(sets, weights, strict=True)]
+        error = figure(np.abs(curves[0] - curves[1]).mean(axis=1))
+        error = replace(error, low=max(0.0, error.low))  # that of bootstraps is larger, and was taken off
+        halves = _between_halves(sets[1], seed)
+    return Large(
+        side=side,
+        patch_px=patch_px,
+        lags_px=list(lags),
+        lags_um=None if mpp is None else [lag * mpp for lag in lags],
+        synthetic=found[0],
+        real=found[1] if len(sets) > 1 else None,
+        correlation_error=error,
+        correlation_error_real=halves,
+    )
+
+
+def lags_for(side: int) -> tuple[int, ...]:
+    """Distances in pixels from 1 to half the side."""
+    return tuple(np.unique(np.geomspace(1, max(1, side // 2), LAGS).round().astype(int)).tolist())
+
+
+def tiled(crops: Crops, side: int) -> Crops:
+    """The tiles of `side` pixels of each region, none over another: Table 5's "tiled".
+
+    Of a region of 2048 px, 16 tiles of 512. Its "resized" is `features.View(resize=side)` of the region.
+    """
+    starts = range(0, crops.side - side + 1, side)
+    return Crops(
+        crops.images,
+        tuple(
+            replace(region, y=region.y + y, x=region.x + x, side=side)
+            for region in crops.regions
+            for y in starts
+            for x in starts
+        ),
+    )
+
+
+def _measure(crops: Crops, lags: Sequence[int], patch_px: int | None) -> _Measured:
+    where = crops.images.where
+    sources = of_sources(crops.groups, len(crops), where)
+    borders = lines(crops.side, crops.side, patch_px or crops.side)
+    found = [
+        (jumps(picture.transpose(2, 0, 1), borders), moments(picture, lags), block_densities(picture))
+        for picture in crops.pictures()
+    ]
+    columns = [np.stack(column) for column in zip(*found, strict=True)]
+    measured = _Measured(columns[0], columns[1], columns[2], sources)
+    if not measured.jumps[:, 2].any():
+        raise UserError(f"{where}: every image is of one colour all over")
+    if not np.ptp(measured.densities.mean(axis=(1, 2)), axis=0).any():
+        raise UserError(f"{where}: all images have the same mean colour, as one and the same would")
+    return measured
+
+
+def _structure(measured: _Measured, weights: Weights) -> Structure:
+    return Structure(
+        images=len(measured.sources),
+        seam=figure(seam_ratio(measured.jumps, weights)) if measured.jumps[0, 1] else None,
+        correlation=[figure(at, centred=False) for at in correlation(measured.moments, weights).T],
+        drift=figure(drift(measured.densities, weights)),
+        systematic=_systematic(measured, weights),
+        drift_map=mean_map(measured.densities).tolist(),
+    )
+
+
+def _systematic(measured: _Measured, weights: Weights) -> Figure:
+    """Over sources: images of one are alike, and would be taken for so many that agree."""
+    _, first, of, number = np.unique(
+        measured.sources, return_index=True, return_inverse=True, return_counts=True
+    )
+    densities = np.zeros((len(first), *measured.densities.shape[1:]))
+    np.add.at(densities, of, measured.densities)
+    return figure(systematic(densities / number[:, None, None, None], weights[:, first]))
+
+
+def _between_halves(real: _Measured, seed: int) -> Spread:
+    rng, names = np.random.default_rng(seed), np.unique(real.sources)
+    halves = np.stack([
+        np.isin(real.sources, rng.permutation(names)[: len(names) // 2]) for _ in range(HALVES)
+    ])  # fmt: skip
+    one, other = (correlation(real.moments, half.astype(float)) for half in (halves, ~halves))
+    errors = np.abs(one - other).mean(axis=1)
+    return Spread(float(np.nanmean(errors)), float(np.nanstd(errors)))
