@@ -4,36 +4,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.tissue import Tissue
-from diffgen.evaluation import large
+from diffgen.evaluation import structure
 from diffgen.evaluation.bootstrap import Weights
+from diffgen.evaluation.structure import moments, seam_ratio
 
 LAGS = (4, 8, 16, 32, 48, 64, 96, 128, 192)
 """Distances in pixels at which luminance is held against itself."""
 
 
 def luminance_moments(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(N, 2 + lags): mean of luminance, of its square, and of products at each distance, both axes."""
-    distances = [lag for lag in LAGS if lag < pictures.shape[2]]
-    return large.luminance_moments(pictures.astype(np.float64) @ large.LUMINANCE, distances)
+    """(N, 2 + lags): `structure.moments` of each picture."""
+    lags = [lag for lag in LAGS if lag < pictures.shape[1]]
+    return np.stack([moments(picture, lags) for picture in pictures])
+
+
+def owners_borders(owned: NDArray[np.int32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where neighbouring pixels have different owners, one above the other and side by side."""
+    return np.diff(owned, axis=0) != 0, np.diff(owned, axis=1) != 0
 
 
 def jumps(latents: NDArray[np.float32], owner: list[NDArray[np.int32]]) -> NDArray[np.float64]:
     """(N, 4): squared jumps at owners' borders and their number, elsewhere and their number."""
-    found = np.zeros((len(latents), 4))
-    for k, (canvas, owned) in enumerate(zip(latents, owner, strict=True)):
-        for axis in (0, 1):
-            squared = np.square(np.diff(canvas.astype(float), axis=axis + 1)).mean(axis=0)
-            border = np.diff(owned, axis=axis) != 0
-            found[k] += squared[border].sum(), border.sum(), squared[~border].sum(), (~border).sum()
-    return found
+    return np.stack(
+        [structure.jumps(one, owners_borders(owned)) for one, owned in zip(latents, owner, strict=True)]
+    )
 
 
 def seam(drawn: NDArray[np.float64], real: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
     """(B,): jumps at borders over those elsewhere, of drawn latents over that of real ones."""
-    ratios = [
-        total[:, 0] / total[:, 1] / (total[:, 2] / total[:, 3]) for total in (weights @ drawn, weights @ real)
-    ]
-    return ratios[0] / ratios[1]
+    return seam_ratio(drawn, weights) / seam_ratio(real, weights)
 
 
 def patches_of(tissue_: Tissue, side: int) -> Tissue:

@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.canvases import owners_borders
+from diffgen.evaluation.structure import jumps, lines
 from diffgen.sampling import covers
 from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.covers import Covering, Sides
@@ -157,17 +159,10 @@ def moments(fields: NDArray[np.float32], covering: Covering | None) -> NDArray[n
         for axis in (0, 1)
         if lag < (height, width)[axis]
     ]
+    grid = lines(height, width, PATCH)
     owner = None if covering is None else covering.at(len(covering.log_snr) - 1).owner
-    jumps = np.zeros(8)  # at owners' borders and elsewhere, at the grid and elsewhere: sum, count each
-    for axis in (1, 2):
-        squared = np.diff(y, axis=axis) ** 2
-        grid = np.zeros(squared.shape[1:], dtype=bool)
-        at = np.arange(squared.shape[axis]) % PATCH == PATCH - 1
-        grid |= at[:, None] if axis == 1 else at[None, :]
-        border = grid if owner is None else np.diff(owner, axis=axis - 1) != 0
-        for k, where in enumerate((border, ~border, grid, ~grid)):
-            jumps[2 * k : 2 * k + 2] += squared[:, where].sum(), squared[:, where].size
-    return np.concatenate([[(y**2).mean()], jumps, products])
+    borders = grid if owner is None else owners_borders(owner)
+    return np.concatenate([[(y**2).mean()], jumps(y, borders), jumps(y, grid), products])
 
 
 def figures(mean: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:

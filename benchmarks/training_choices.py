@@ -42,7 +42,7 @@ from diffgen import config
 from diffgen.data.stream import Patches
 from diffgen.evaluation.bootstrap import RESAMPLES, Figure, Weights, figure, mean_of, resampled
 from diffgen.evaluation.divergences import kid
-from diffgen.evaluation.large import correlation
+from diffgen.evaluation.structure import correlation
 from diffgen.files import atomic
 from diffgen.models import bundle
 from diffgen.sampling.decode import from_picture, to_picture

@@ -1,163 +1,206 @@
-"""Whether large images hold together: seams at patch lines, order at a distance, drift of colour.
+"""How good large images are as wholes: seams at patch lines, order at a distance, colour drift.
 
-Of each image a row of sums is kept, from which all figures and their bootstraps come: images are read one
-at a time, and never all held. What is seen is grey or the mean colour of blocks; a wrong order of glands, or
-a nucleus cut in two between patch lines, is not.
+Features of a network see a patch; a large image of good patches may still be a quilt. What is measured is
+in `structure`; here are sets of images, the real ones beside the synthetic ones, and intervals over sources.
+Kept true: images are read one at a time, and the same is done to both sets.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffgen.evaluation.bootstrap import RESAMPLES, Figure, Weights, figure, of_sources, resampled
-from diffgen.labels import Picture
+from diffgen.errors import UserError
+from diffgen.evaluation.bootstrap import (
+    RESAMPLES,
+    Figure,
+    Spread,
+    Weights,
+    as_json,
+    figure,
+    of_sources,
+    resampled,
+)
+from diffgen.evaluation.features import View
+from diffgen.evaluation.images import Crops
+from diffgen.evaluation.structure import (
+    block_densities,
+    correlation,
+    drift,
+    jumps,
+    lines,
+    mean_map,
+    moments,
+    seam_ratio,
+    systematic,
+)
 
-LUMINANCE = np.array([0.299, 0.587, 0.114]) / 255
-LAGS = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-"""Distances in pixels at which luminance is held against itself; those up to half the side are used."""
-BLOCKS = 4
-"""Along a side, of which mean colours are compared."""
+LAGS = 16
+"""Distances, evenly on a logarithmic axis, at which luminance is held against itself."""
+VIEW = View()
+"""Pictures as they are."""
+HALVES = 100
+"""Random halves of the real images that are held against each other."""
 
 
 @dataclass(frozen=True)
-class Sums:
-    """What is kept of N images of one side."""
+class Structure:
+    """Figures of one set of large images."""
 
-    side: int
-    """In pixels."""
-    jumps: NDArray[np.float64]
-    """(N, 4): squared jumps of luminance across patch lines and their number, elsewhere and their number."""
-    luminance: NDArray[np.float64]
-    """(N, 2 + lags): mean, mean of the square, mean product at each distance."""
-    colours: NDArray[np.float64]
-    """(N, 4, 4, 3): mean optical density, −log10 of the share of light, of each block."""
-
-    @property
-    def lags(self) -> tuple[int, ...]:
-        return lags(self.side)
+    images: int
+    seam: Figure | None
+    """Mean squared jump across patch lines over that elsewhere; 1 is right. None for images of one patch."""
+    correlation: list[Figure]
+    """Of luminance with itself, at each lag: a curve and the band around it."""
+    drift: Figure
+    """Colour within an image over that between images (`structure.drift`)."""
+    systematic: Figure
+    """How alike images are in where they are darker, over chance; 1 is right (`structure.systematic`)."""
+    drift_map: list[list[list[float]]]
+    """Block (row, column), channel: mean optical density less that of its image."""
 
 
 @dataclass(frozen=True)
 class Large:
-    """Synthetic images against real ones of the same side."""
+    """Large images beside real ones: what these have is right."""
 
-    seam: Figure | None
-    """Mean squared jump across patch lines ÷ elsewhere: 1 is right. None where no patch is known."""
-    seam_real: Figure | None
-    """The same of real images, which have no patches: what the lines themselves do."""
-    lags: tuple[int, ...]
-    """In pixels."""
-    correlation: NDArray[np.float64]
-    """(3, lags): of synthetic images, and its interval."""
-    correlation_real: NDArray[np.float64]
-    error: Figure
-    """Mean |difference| of the two over the distances."""
-    error_real: Figure
-    """The same of other real images."""
-    drift: Figure
-    """Deviation of the blocks' optical density inside of an image, over that of real images: 1 is right."""
-    pattern: float
-    """Share of the blocks' deviations that all images have in common, times N: about 1 where there is none,
-    ≫ 1 where, say, all images are darker in one corner."""
-    pattern_real: float
+    side: int
+    """Of all images, in pixels."""
+    patch_px: int | None
+    lags_px: list[int]
+    lags_um: list[float] | None
+    synthetic: Structure
+    real: Structure | None
+    correlation_error: Figure | None
+    """Mean over lags of |synthetic − real|."""
+    correlation_error_real: Spread | None
+    """The same between random halves of the real images: what such small sets differ by."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and lists, figures as `bootstrap.as_json` gives them."""
+        sets = {"synthetic": vars(self.synthetic), "real": self.real and vars(self.real)}
+        return as_json(vars(self) | sets)
 
 
-def lags(side: int) -> tuple[int, ...]:
-    return tuple(lag for lag in LAGS if lag <= side // 2)
-
-
-def measure(pictures: Iterable[Picture], patch_px: int | None) -> Sums:
-    """Sums of square pictures (S, S, 3) of one side; patch lines are at multiples of `patch_px` pixels."""
-    jumps, moments, colours, side = [], [], [], 0
-    for picture in pictures:
-        grey, side = picture.astype(np.float64) @ LUMINANCE, picture.shape[0]
-        jumps.append(_jumps(grey, patch_px))
-        moments.append(luminance_moments(grey[None], lags(side))[0])
-        density = -np.log10((picture.astype(np.float64) + 1) / 256)
-        cut = side // BLOCKS * BLOCKS
-        blocks = density[:cut, :cut].reshape(BLOCKS, cut // BLOCKS, BLOCKS, cut // BLOCKS, 3)
-        colours.append(blocks.mean(axis=(1, 3)))
-    return Sums(side, np.array(jumps), np.array(moments), np.array(colours))
-
-
-def _jumps(grey: NDArray[np.float64], patch_px: int | None) -> NDArray[np.float64]:
-    found = np.zeros(4)
-    for axis in (0, 1):
-        squared = np.square(np.diff(grey, axis=axis)).sum(axis=1 - axis)
-        line = (np.arange(1, len(squared) + 1) % (patch_px or len(squared) + 2)) == 0
-        width = grey.shape[1 - axis]
-        found += squared[line].sum(), line.sum() * width, squared[~line].sum(), (~line).sum() * width
-    return found
-
-
-def luminance_moments(luminance: NDArray[np.float64], distances: Sequence[int]) -> NDArray[np.float64]:
-    """(N, 2 + lags) of (N, S, S): mean, mean of the square, mean product at each distance over both axes."""
-    y = luminance
-    products = [
-        ((y[:, lag:] * y[:, :-lag]).mean((1, 2)) + (y[:, :, lag:] * y[:, :, :-lag]).mean((1, 2))) / 2
-        for lag in distances
-    ]
-    return np.stack([y.mean((1, 2)), np.square(y).mean((1, 2)), *products], axis=1)
-
-
-def correlation(moments: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
-    """(B, lags): correlation by distance over a set of images, about the mean of all of them.
-
-    About each image's own mean, structure as large as an image would be lost.
-    """
-    mean = weights @ moments / weights.sum(axis=1, keepdims=True)
-    square = mean[:, :1] ** 2
-    return (mean[:, 2:] - square) / (mean[:, 1:2] - square)
-
-
-def seam(jumps: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
-    """(B,): mean squared jump across patch lines over that elsewhere."""
-    across, lines, elsewhere, others = (weights @ jumps).T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (across / lines) / (elsewhere / others)
-
-
-def spread(colours: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
-    """(B,): root of the mean variance of the blocks' optical density inside of an image."""
-    inside = colours.var(axis=(1, 2)).mean(axis=-1)
-    return np.sqrt(weights @ inside / weights.sum(axis=1))
-
-
-def pattern(colours: NDArray[np.float64]) -> float:
-    """N·(squared mean deviation of a block from its image) ÷ its variance, over blocks and channels."""
-    deviation = colours - colours.mean(axis=(1, 2), keepdims=True)
-    variance = deviation.var(axis=0, ddof=1).mean()
-    return float(len(colours) * np.square(deviation.mean(axis=0)).mean() / variance) if variance else 0.0
+class _Measured(NamedTuple):
+    jumps: NDArray[np.float64]
+    """(N, 4)"""
+    moments: NDArray[np.float64]
+    """(N, 2 + lags)"""
+    densities: NDArray[np.float64]
+    """(N, b, b, 3)"""
+    sources: NDArray[np.intp]
+    """(N,)"""
 
 
 def evaluate_large(
-    sets: Sequence[Sums], sources: Sequence[NDArray[np.intp]], count: int = RESAMPLES, seed: int = 0
-) -> Large:
-    """Figures of synthetic images, real ones and other real ones, all of one side, and their `sources` (N,).
+    synthetic: Crops, real: Crops | None, patch_px: int | None, mpp: float | None, *,
+    view: View = VIEW, tell: Callable[[int], Any] = lambda _: None, count: int = RESAMPLES, seed: int = 0,
+) -> Large:  # fmt: skip
+    """Figures of large images, whole regions all of one side in pixels, beside those of real ones.
 
-    Intervals are of 95 % over sources of both sets. Raises `UserError` for a set of one source.
+    `patch_px`: side of the patch in image pixels; None where it is not known: no seam is looked for then.
+    `mpp`: µm per pixel. `view`: what is done to all pictures first; `tell` hears of each. Raises `UserError`
+    where real regions have another side, all images are of one source, or there is nothing to see in them.
     """
-    synthetic, real, _ = sets
-    named = zip(sources, sets, ("synthetic", "real", "other real"), strict=True)
-    checked = [of_sources(one, len(sums.jumps), name) for one, sums, name in named]
-    weights = resampled(checked, count, seed)
-    curves = [correlation(one.luminance, w) for one, w in zip(sets, weights, strict=True)]
-    lines = bool(synthetic.jumps[:, 1].all())
+    side = synthetic.side
+    if real is not None and real.side != side:
+        raise UserError(f"large images are compared at one size: {side} px synthetic, {real.side} px real")
+    lags = lags_for(side)
+    sets = [_measure(crops, lags, patch_px, view, tell) for crops in (synthetic, real) if crops is not None]
+    # Numbers of one set mean nothing in the other.
+    numbers = [one.sources + k * (sets[0].sources.max() + 1) for k, one in enumerate(sets)]
+    weights = resampled(numbers, count, seed)
+    found = [_structure(one, drawn) for one, drawn in zip(sets, weights, strict=True)]
+    error = halves = None
+    if len(sets) > 1:
+        curves = [correlation(one.moments, drawn) for one, drawn in zip(sets, weights, strict=True)]
+        error = figure(np.abs(curves[0] - curves[1]).mean(axis=1))
+        error = replace(error, low=max(0.0, error.low))  # that of bootstraps is larger, and was taken off
+        halves = _between_halves(sets[1], seed)
     return Large(
-        seam=figure(seam(synthetic.jumps, weights[0])) if lines else None,
-        seam_real=figure(seam(real.jumps, weights[1])) if lines else None,
-        lags=synthetic.lags,
-        correlation=_band(curves[0]),
-        correlation_real=_band(curves[1]),
-        error=figure(np.abs(curves[0] - curves[1]).mean(axis=1), centred=False),
-        error_real=figure(np.abs(curves[2] - curves[1]).mean(axis=1), centred=False),
-        drift=figure(spread(synthetic.colours, weights[0]) / spread(real.colours, weights[1])),
-        pattern=pattern(synthetic.colours),
-        pattern_real=pattern(real.colours),
+        side=side,
+        patch_px=patch_px,
+        lags_px=list(lags),
+        lags_um=None if mpp is None else [lag * mpp for lag in lags],
+        synthetic=found[0],
+        real=found[1] if len(sets) > 1 else None,
+        correlation_error=error,
+        correlation_error_real=halves,
     )
 
 
-def _band(curves: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.stack([curves[0], *np.quantile(curves[1:], (0.025, 0.975), axis=0)])
+def lags_for(side: int) -> tuple[int, ...]:
+    """Distances in pixels from 1 to half the side."""
+    return tuple(np.unique(np.geomspace(1, max(1, side // 2), LAGS).round().astype(int)).tolist())
+
+
+def tiled(crops: Crops, side: int) -> Crops:
+    """The tiles of `side` pixels of each region, none over another: Table 5's "tiled".
+
+    Of a region of 2048 px, 16 tiles of 512. Its "resized" is `features.View(resize=side)` of the region.
+    """
+    starts = range(0, crops.side - side + 1, side)
+    return Crops(
+        crops.images,
+        tuple(
+            replace(region, y=region.y + y, x=region.x + x, side=side)
+            for region in crops.regions
+            for y in starts
+            for x in starts
+        ),
+    )
+
+
+def _measure(
+    crops: Crops, lags: Sequence[int], patch_px: int | None, view: View, tell: Callable[[int], Any]
+) -> _Measured:
+    where = crops.images.where
+    sources = of_sources(crops.groups, len(crops), where)
+    borders = lines(crops.side, crops.side, patch_px or crops.side)
+    found = []
+    for picture in map(view, crops.pictures()):
+        found.append(
+            (jumps(picture.transpose(2, 0, 1), borders), moments(picture, lags), block_densities(picture))
+        )
+        tell(1)
+    columns = [np.stack(column) for column in zip(*found, strict=True)]
+    measured = _Measured(columns[0], columns[1], columns[2], sources)
+    if not measured.jumps[:, 2].any():
+        raise UserError(f"{where}: every image is of one colour all over")
+    if not np.ptp(measured.densities.mean(axis=(1, 2)), axis=0).any():
+        raise UserError(f"{where}: all images have the same mean colour, as one and the same would")
+    return measured
+
+
+def _structure(measured: _Measured, weights: Weights) -> Structure:
+    return Structure(
+        images=len(measured.sources),
+        seam=figure(seam_ratio(measured.jumps, weights)) if measured.jumps[0, 1] else None,
+        correlation=[figure(at, centred=False) for at in correlation(measured.moments, weights).T],
+        drift=figure(drift(measured.densities, weights)),
+        systematic=_systematic(measured, weights),
+        drift_map=mean_map(measured.densities).tolist(),
+    )
+
+
+def _systematic(measured: _Measured, weights: Weights) -> Figure:
+    """Over sources: images of one are alike, and would be taken for so many that agree."""
+    _, first, of, number = np.unique(
+        measured.sources, return_index=True, return_inverse=True, return_counts=True
+    )
+    densities = np.zeros((len(first), *measured.densities.shape[1:]))
+    np.add.at(densities, of, measured.densities)
+    return figure(systematic(densities / number[:, None, None, None], weights[:, first]))
+
+
+def _between_halves(real: _Measured, seed: int) -> Spread:
+    rng, names = np.random.default_rng(seed), np.unique(real.sources)
+    halves = np.stack([
+        np.isin(real.sources, rng.permutation(names)[: len(names) // 2]) for _ in range(HALVES)
+    ])  # fmt: skip
+    one, other = (correlation(real.moments, half.astype(float)) for half in (halves, ~halves))
+    errors = np.abs(one - other).mean(axis=1)
+    return Spread(float(np.nanmean(errors)), float(np.nanstd(errors)))

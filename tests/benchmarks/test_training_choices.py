@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import canvases, tissue, training_choices
 from diffgen import config
+from diffgen.evaluation.structure import correlation
 
 
 def pictures(spread: int, seed: int = 0) -> np.ndarray:
@@ -18,13 +19,13 @@ def pictures(spread: int, seed: int = 0) -> np.ndarray:
 
 def test_correlation_ends_where_the_blocks_end() -> None:
     weights = np.ones((1, 20))
-    found = canvases.correlation(canvases.luminance_moments(pictures(32)), weights)[0]
+    found = correlation(canvases.luminance_moments(pictures(32)), weights)[0]
     for lag, value in zip(canvases.LAGS, found, strict=True):
         assert value == pytest.approx(max(0, 1 - lag / 32), abs=0.1)
 
 
 def test_tones_that_differ_between_pictures_are_order_at_all_distances() -> None:
-    found = canvases.correlation(canvases.luminance_moments(pictures(256)), np.ones((1, 20)))
+    found = correlation(canvases.luminance_moments(pictures(256)), np.ones((1, 20)))
     assert found == pytest.approx(1)
 
 

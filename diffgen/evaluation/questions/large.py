@@ -1,24 +1,24 @@
 """Do large images hold together? Seams, order at a distance, colour; and Table 5's tiled and resized."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from diffgen import progress
 from diffgen.evaluation import plots
-from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.features import View
 from diffgen.evaluation.fidelity import precision_recall
 from diffgen.evaluation.images import Crops, Images
-from diffgen.evaluation.large import Large, Sums, evaluate_large, measure
+from diffgen.evaluation.large import Large, evaluate_large
 from diffgen.evaluation.memorization import evaluate_memorization
 from diffgen.evaluation.page import Block, Gallery, Interval, Level, Note, Plot, Question, Table, Verdict
 from diffgen.evaluation.questions.cells import cell, legend, some, text, tile
 from diffgen.evaluation.sets import LEAST, numbered
 from diffgen.evaluation.study import Answer, Study
-from diffgen.labels import Picture
 
 TITLE = "Do large images hold together?"
+TWICE = 2.0
+"""What halves of the real images differ by excuses as much."""
 MOST = 256
 """Images of a set that are measured: large ones take long to read."""
 SEAM, ERROR = (0.05, 0.2), (0.1, 0.25)
@@ -33,27 +33,20 @@ BLIND = (
 
 
 def answer(study: Study) -> Answer:
-    """Images as large as both sets have, and two sets of real ones of that size."""
+    """Images as large as both sets have; of real ones, those of the training set."""
     sets = study.sets
-    held_out = sets.held_out
-    side = min(sets.synthetic.images.largest, sets.training.images.largest)
-    if held_out is not None:
-        side = min(side, held_out.images.largest)
-    synthetic = _regions(sets.synthetic.images, side)
-    real, other = _two(study, side)
+    side = largest(study)
+    synthetic, real, other = _regions(sets.synthetic.images, side), *_two(study, side)
     if min(map(len, (synthetic, real, other))) < 2:
         verdict = Verdict("unknown", "–", f"There are too few regions of {side} px to compare.")
         return Answer(Question("large", TITLE, verdict), {"not_measured": verdict.text})
     patch = study.settings.patch_px or sets.synthetic.images.patch_px
-    crops = (synthetic, real, other)
-    sums = _sums(study, crops, patch if patch and patch < side else None)
-    found = evaluate_large(sums, numbered(crops), study.settings.bootstrap)
-    how = study.how("large")
-    labels = sets.labels
+    found = measured(study, synthetic, real, patch)
+    how, labels = study.how("large"), sets.labels
     blocks: list[Block] = [
-        _table(found, side, [len(one) for one in crops], patch, how),
-        _curve(found, sets.mpp, how),
-        *_variants(study, crops, how),
+        _table(found, how),
+        _curve(found, how),
+        *_variants(study, (synthetic, real, other), how),
         Gallery(
             "Large synthetic images, not chosen",
             [tile(synthetic, i, labels, synthetic.regions[i].image) for i in some(synthetic, SHOWN)],
@@ -62,35 +55,52 @@ def answer(study: Study) -> Answer:
             large=True,
         ),
     ]
-    if found.seam is None:
+    if found.synthetic.seam is None:
         blocks.insert(1, Note(
             f"Seams are not measured: images of {side} px are no larger than a patch, or it is not known how "
             "large that is (evaluation.patch_px)."
         ))  # fmt: skip
-    return Answer(
-        Question("large", TITLE, verdict_of(found, side), blocks, BLIND),
-        {"side": side, "patch_px": patch, **as_json(found)},
-    )
+    return Answer(Question("large", TITLE, verdict_of(found), blocks, BLIND), found.to_json())
 
 
-def verdict_of(found: Large, side: int) -> Verdict:
+def verdict_of(found: Large) -> Verdict:
     """By seams beside those of real images, and by the error of correlation."""
-    step, error = 0.0, found.error.value
-    number = f"correlation by distance off by {text(found.error)}"
-    if found.seam is not None and found.seam_real is not None:
-        step = abs(found.seam.value - found.seam_real.value)
-        number = f"seams {text(found.seam)}, {number}"
+    assert found.real is not None
+    assert found.correlation_error is not None
+    assert found.correlation_error_real is not None
+    step, error = 0.0, found.correlation_error.value
+    possible = found.correlation_error_real.mean
+    number = f"correlation by distance off by {text(found.correlation_error)}"
+    if found.synthetic.seam is not None and found.real.seam is not None:
+        step = abs(found.synthetic.seam.value - found.real.seam.value)
+        number = f"seams {text(found.synthetic.seam)}, {number}"
     level: Level = "poor"
-    if step <= SEAM[1] and error <= max(ERROR[1], 2 * found.error_real.value):
+    if step <= SEAM[1] and error <= max(ERROR[1], TWICE * possible):
         level = "fair"
-    if step <= SEAM[0] and error <= max(ERROR[0], 2 * found.error_real.value):
+    if step <= SEAM[0] and error <= max(ERROR[0], TWICE * possible):
         level = "good"
     return Verdict(
         level,
         number,
-        f"Images of {side} px; other real ones are off by {found.error_real.value:.2f}. Good up to {SEAM[0]} "
-        f"of real seams and {ERROR[0]}, fair up to {SEAM[1]} and {ERROR[1]}, or twice what real images have.",
+        f"Images of {found.side} px; halves of the real ones are off by {possible:.2f}. Good up to {SEAM[0]} "
+        f"from real seams and {ERROR[0]}, fair up to {SEAM[1]} and {ERROR[1]}, or twice what halves have.",
     )
+
+
+def largest(study: Study) -> int:
+    """Side in pixels of the largest region that all sets have."""
+    sets = [study.sets.training, study.sets.synthetic, study.sets.held_out]
+    return min(crops.images.largest for crops in sets if crops is not None)
+
+
+def measured(study: Study, synthetic: Crops, real: Crops, patch: int | None) -> Large:
+    """Figures of large images beside real ones, read one after the other."""
+    with progress.bar(study.console) as bar:
+        row = bar.add_task("large images", total=len(synthetic) + len(real), figures="images")
+        return evaluate_large(
+            synthetic, real, patch, study.sets.mpp, view=study.view,
+            tell=lambda count: bar.advance(row, count), count=study.settings.bootstrap,
+        )  # fmt: skip
 
 
 def _regions(images: Images, side: int) -> Crops:
@@ -104,48 +114,43 @@ def _two(study: Study, side: int) -> tuple[Crops, Crops]:
         return _regions(sets.training.images, side), _regions(sets.held_out.images, side)
     first = {region.source for region in sets.halves[0].regions}
     every = sets.training.images.regions(side)
-    parts = (tuple(r for r in every if (r.source in first) == here) for here in (True, False))
-    one, other = (Crops(sets.training.images, part).drawn(MOST) for part in parts)
+    one, other = (
+        Crops(sets.training.images, tuple(r for r in every if (r.source in first) == here)).drawn(MOST)
+        for here in (True, False)
+    )
     return one, other
 
 
-def _sums(study: Study, sets: Sequence[Crops], patch: int | None) -> list[Sums]:
-    with progress.bar(study.console) as bar:
-        row = bar.add_task("large images", total=sum(map(len, sets)), figures="images")
-
-        def pictures(crops: Crops) -> Iterator[Picture]:
-            for picture in crops.pictures():
-                yield study.view(picture)
-                bar.advance(row)
-
-        return [measure(pictures(crops), patch) for crops in sets]
-
-
-def _table(found: Large, side: int, counts: Sequence[int], patch: int | None, how: str) -> Table:
+def _table(found: Large, how: str) -> Table:
+    synthetic, real = found.synthetic, found.real
+    assert real is not None
+    name = "seams" if synthetic.seam is None else f"seams at multiples of {found.patch_px} px"
     rows: list[list[str | Interval]] = [
-        [f"seams at multiples of {patch} px" if found.seam else "seams", cell(found.seam, 3, None),
-         cell(found.seam_real, 3, None), "1 is right"],
-        ["error of correlation by distance", cell(found.error, 3, None), cell(found.error_real, 3, None),
-         "0 is right; real: other real images"],
-        ["drift of colour, over that of real images", cell(found.drift, 2, None), "1",
-         "less: more even than tissue; more: blotches"],
-        ["pattern common to all images", f"{found.pattern:.1f}", f"{found.pattern_real:.1f}",
-         "about 1: none; ≫ 1: one corner is always darker"],
+        [name, cell(synthetic.seam, 3, None), cell(real.seam, 3, None), "1 is right"],
+        ["error of correlation by distance", cell(found.correlation_error, 3, None),
+         cell(found.correlation_error_real, 3, None), "0 is right; real: one half against the other"],
+        ["drift of colour", cell(synthetic.drift, 2, None), cell(real.drift, 2, None),
+         "deviation inside of images over that between them"],
+        ["pattern common to all images", cell(synthetic.systematic, 1, None),
+         cell(real.systematic, 1, None), "about 1: none; ≫ 1: one corner is always darker"],
     ]  # fmt: skip
-    note = f"{counts[0]:,} synthetic, {counts[1]:,} and {counts[2]:,} real images of {side} px."
+    note = f"{synthetic.images:,} synthetic and {real.images:,} real images of {found.side} px."
     return Table("Seams, distance, colour", ["", "synthetic", "real", ""], rows, note, how)
 
 
-def _curve(found: Large, mpp: float | None, how: str) -> Plot:
-    x = [lag * (mpp or 1.0) for lag in found.lags]
+def _curve(found: Large, how: str) -> Plot:
+    assert found.real is not None
     series = {
-        name: plots.Band(*curve)
-        for name, curve in (("real", found.correlation_real), ("synthetic", found.correlation))
+        name: plots.Band(
+            [at.value for at in one.correlation],
+            [at.low for at in one.correlation],
+            [at.high for at in one.correlation],
+        )
+        for name, one in (("real", found.real), ("synthetic", found.synthetic))
     }
-    image = plots.lines(
-        x, series, "distance, µm" if mpp else "distance, px", "correlation of grey", logx=True
-    )
-    return Plot("Correlation by distance", image, "Bands: 95 % over images.", how)
+    x, label = (found.lags_um, "distance, µm") if found.lags_um else (found.lags_px, "distance, px")
+    image = plots.lines(x, series, label, "correlation of grey", logx=True)
+    return Plot("Correlation by distance", image, "Bands: 95 % over sources.", how)
 
 
 def _variants(study: Study, crops: Sequence[Crops], how: str) -> list[Block]:

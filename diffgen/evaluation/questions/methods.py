@@ -14,11 +14,12 @@ from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.features import View
 from diffgen.evaluation.fidelity import precision_recall
 from diffgen.evaluation.images import Crops, open_images
-from diffgen.evaluation.large import Large, evaluate_large, measure
+from diffgen.evaluation.large import Large
 from diffgen.evaluation.memorization import Memorization, evaluate_memorization
 from diffgen.evaluation.methods import METHODS, Drawn
 from diffgen.evaluation.page import Block, Gallery, Interval, Note, Plot, Question, Table, Tile
 from diffgen.evaluation.questions.cells import cell, legend, tile
+from diffgen.evaluation.questions.large import MOST, measured
 from diffgen.evaluation.sets import LEAST, numbered
 from diffgen.evaluation.study import Answer, Study
 from diffgen.models import bundle
@@ -172,20 +173,13 @@ def _figures_of(
 
 
 def _large(study: Study, whole: Crops, patch: int) -> Large | None:
-    """Seams and correlation; distances up to half of the largest real region."""
+    """Seams and correlation, in images or parts of them as large as real regions are."""
     real = study.sets.training.images
     side = min(whole.side, real.largest)
-    halves = [{region.source for region in one.regions} for one in study.sets.halves]
-    others = study.sets.held_out.images if study.sets.held_out else real
-    crops = [
-        Crops(whole.images, tuple(whole.images.regions(side))),
-        Crops(real, tuple(r for r in real.regions(side) if r.source in halves[1])).drawn(256),
-        Crops(others, tuple(r for r in others.regions(side) if r.source in halves[0])).drawn(256),
-    ]
+    crops = [Crops(images, tuple(images.regions(side))).drawn(MOST) for images in (whole.images, real)]
     if side <= patch or min(map(len, crops)) < 2:
         return None
-    sums = [measure((study.view(picture) for picture in one.pictures()), patch) for one in crops]
-    return evaluate_large(sums, numbered(crops), study.settings.bootstrap)
+    return measured(study, crops[0], crops[1], patch)
 
 
 def _table(found: Sequence[Measured], patch: int, side: int, number: int, how: str) -> Table:
@@ -197,8 +191,8 @@ def _table(found: Sequence[Measured], patch: int, side: int, number: int, how: s
             METHODS[one.drawn.method],
             cell(one.tiled[0], 2, None), cell(one.tiled[1], 2, None),
             cell(resized[0], 2, None), cell(resized[1], 2, None),
-            cell(large.seam if large else None, 3, None),
-            cell(large.error if large else None, 3, None),
+            cell(large.synthetic.seam if large else None, 3, None),
+            cell(large.correlation_error if large else None, 3, None),
             f"{cost.forwards:,.0f}", f"{cost.sequential:,}",
             "–" if cost.seconds is None else f"{cost.seconds:.1f}",
         ])  # fmt: skip
@@ -300,6 +294,6 @@ def _figures(one: Measured) -> Any:
             "ip": one.resized[0], "ir": one.resized[1], "authenticity": one.memory_resized.authenticity,
             "c_t": one.memory_resized.data_copying,
         },
-        "large": one.large,
+        "large": one.large and one.large.to_json(),
         "cost": one.drawn.cost,
     })  # fmt: skip

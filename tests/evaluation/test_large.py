@@ -1,0 +1,180 @@
+"""Large images: known order is found, seams and drift are seen where they were put and nowhere else."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffgen.errors import UserError
+from diffgen.evaluation.features import View
+from diffgen.evaluation.images import Crops, Region, open_images
+from diffgen.evaluation.large import Large, evaluate_large, lags_for, tiled
+from diffgen.labels import Picture
+
+SIDE, PATCH, RANGE = 64, 16, 6.0
+
+
+class Held:
+    """Pictures in memory as a set of images; each is a source of its own unless `sources` say other."""
+
+    where, labels, mpp = "held", None, None
+
+    def __init__(self, pictures: np.ndarray, sources: list[str] | None = None) -> None:
+        self.pictures, self.sources = pictures, sources or [str(k) for k in range(len(pictures))]
+
+    def read(self, region: Region) -> tuple[Picture, None]:
+        return self.pictures[int(region.image)][region.box], None
+
+
+def crops(pictures: np.ndarray, sources: list[str] | None = None) -> Crops:
+    held: Any = Held(pictures, sources)
+    side = pictures.shape[1]
+    return Crops(
+        held,
+        tuple(Region(str(k), held.sources[k], 0, 0, side, False) for k in range(len(pictures))),
+    )
+
+
+def fields(count: int, seed: int, side: int = SIDE) -> np.ndarray:
+    """(N, side, side) of mean 0 and variance 1 with correlation exp(−d/6): by its spectrum on a torus."""
+    wrapped = np.minimum(np.arange(4 * side), 4 * side - np.arange(4 * side))
+    power = np.fft.fft2(np.exp(-np.hypot(wrapped[:, None], wrapped) / RANGE)).real.clip(0)
+    white = np.random.default_rng(seed).standard_normal((count, 4 * side, 4 * side))
+    return np.fft.ifft2(np.fft.fft2(white) * np.sqrt(power)).real[:, :side, :side]
+
+
+def pictures(values: np.ndarray) -> np.ndarray:
+    tones = 128 + 30 * (values if values.ndim == 4 else values[..., None]) * np.ones(3)
+    return tones.round().clip(0, 255).astype(np.uint8)
+
+
+def glued(count: int, seed: int) -> np.ndarray:
+    """Patches of fields of their own, side by side."""
+    across = SIDE // PATCH
+    patches = fields(count * across**2, seed, PATCH).reshape(count, across, across, PATCH, PATCH)
+    return patches.transpose(0, 1, 3, 2, 4).reshape(count, SIDE, SIDE)
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Large]:
+    real = crops(pictures(fields(40, 0)))
+    ramp = np.linspace(-1, 1, SIDE)[:, None, None] * np.array([1.5, 0, -1.5])
+    made = {
+        "alike": fields(40, 1),
+        "glued": glued(40, 2),
+        "ramp": fields(40, 3)[..., None] + ramp,
+    }
+    return {name: evaluate_large(crops(pictures(one)), real, PATCH, 0.5) for name, one in made.items()}
+
+
+def test_known_order_is_found(found: dict[str, Large]) -> None:
+    large = found["alike"]
+    assert large.lags_px == list(lags_for(SIDE))
+    assert large.lags_px[0] == 1
+    assert large.lags_px[-1] == SIDE // 2
+    assert large.lags_um == [lag / 2 for lag in large.lags_px]
+    for lag, at in zip(large.lags_px, large.synthetic.correlation, strict=True):
+        assert at.value == pytest.approx(np.exp(-lag / RANGE), abs=0.05)
+        assert at.low < at.value < at.high
+    assert large.correlation_error
+    assert large.correlation_error_real
+    assert large.correlation_error.value < 2 * large.correlation_error_real.mean
+
+
+def test_a_seamless_field_has_no_seam_and_tiles_have(found: dict[str, Large]) -> None:
+    for one in (found["alike"].synthetic, found["alike"].real, found["ramp"].synthetic):
+        assert one
+        assert one.seam
+        assert one.seam.low < 1 < one.seam.high
+        assert one.seam.value == pytest.approx(1, abs=0.03)
+    seam = found["glued"].synthetic.seam
+    assert seam
+    assert seam.low > 4
+
+
+def test_tiles_lack_order_and_it_shows(found: dict[str, Large]) -> None:
+    errors = [found[name].correlation_error for name in ("alike", "glued")]
+    assert errors[0]
+    assert errors[1]
+    assert 0 <= errors[0].low <= errors[0].value < errors[1].low
+
+
+def test_a_ramp_of_colour_is_found(found: dict[str, Large]) -> None:
+    alike, ramp = found["alike"], found["ramp"].synthetic
+    assert alike.real
+    for one in (alike.synthetic, alike.real):
+        assert one.systematic.low < 1 < one.systematic.high
+    assert ramp.systematic.low > 20
+    assert ramp.drift.low > max(alike.synthetic.drift.high, alike.real.drift.high)
+    tops = np.array(ramp.drift_map)[:, :, :].mean(axis=1)
+    assert (np.diff(tops[:, 0]) < 0).all(), "redder, so less dense, from top to bottom"
+    assert (np.diff(tops[:, 2]) > 0).all()
+
+
+def test_images_of_one_source_count_once() -> None:
+    """Each image four times: intervals and chance are those of the sources."""
+    once = pictures(fields(16, 5))
+    few = evaluate_large(crops(once), None, None, None)
+    names = [str(k) for k in range(16)] * 4
+    many = evaluate_large(crops(np.concatenate([once] * 4), names), None, None, None)
+    assert many.synthetic.systematic.value == pytest.approx(few.synthetic.systematic.value)
+    for one, four in zip(few.synthetic.correlation, many.synthetic.correlation, strict=True):
+        assert (four.value, four.low, four.high) == pytest.approx((one.value, one.low, one.high))
+
+
+def test_without_real_images_and_patch() -> None:
+    large = evaluate_large(crops(pictures(fields(9, 0))), None, None, None, count=20)
+    assert large.real is large.correlation_error is large.lags_um is large.synthetic.seam is None
+    assert large == evaluate_large(crops(pictures(fields(9, 0))), None, None, None, count=20)
+    told = json.loads(json.dumps(large.to_json(), allow_nan=False))
+    assert told["synthetic"]["drift"] == [
+        large.synthetic.drift.value, large.synthetic.drift.low, large.synthetic.drift.high
+    ]  # fmt: skip
+
+
+def test_images_of_one_patch_have_no_seam(found: dict[str, Large]) -> None:
+    large = evaluate_large(crops(pictures(fields(9, 0))), None, SIDE, None, count=20)
+    assert large.synthetic.seam is None
+    assert found["alike"].to_json()["real"]["seam"]
+
+
+def flat(count: int) -> np.ndarray:
+    return np.full((count, SIDE, SIDE, 3), np.arange(count)[:, None, None, None], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("synthetic", "real", "words"),
+    [
+        (lambda: flat(9), None, "one colour all over"),
+        (lambda: pictures(fields(1, 0)).repeat(9, axis=0), None, "same mean colour"),
+        (lambda: pictures(fields(1, 0)), None, "one source"),
+        (lambda: pictures(fields(9, 0)), lambda: pictures(fields(9, 0, 32)), "64 px synthetic, 32 px real"),
+    ],
+)
+def test_what_cannot_be_judged_is_said(
+    synthetic: Callable[[], np.ndarray], real: Callable[[], np.ndarray] | None, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        evaluate_large(crops(synthetic()), real and crops(real()), None, None)
+
+
+def test_tiles_and_the_resized_image_are_of_the_same_pixels(tmp_path: Path) -> None:
+    whole = pictures(fields(3, 0))
+    for k, picture in enumerate(whole):
+        Image.fromarray(picture).save(tmp_path / f"{k}.png")
+    images = open_images(str(tmp_path))
+    large = Crops(images, tuple(images.regions(SIDE)[1:]))
+    tiles = tiled(large, PATCH)
+    assert len(tiles) == 2 * 16
+    assert tiles.side == PATCH
+    for picture, tile in zip(
+        whole[1:], np.stack(list(tiles.pictures())).reshape(2, 4, 4, 16, 16, 3), strict=True
+    ):
+        assert np.array_equal(tile.transpose(0, 2, 1, 3, 4).reshape(picture.shape), picture)
+    small = View(resize=PATCH)(whole[1])
+    assert np.abs(small - whole[1].reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))).max() <= 1
+    assert {region.source for region in tiles.regions} == {region.source for region in large.regions}
