@@ -76,6 +76,7 @@ def _fidelity() -> list[Table | Plot | Gallery | Note]:
         Table(
             "Wide", ["", *wide], [[f"seed {i}", *(Interval(0.5, 0.4, 0.6) for _ in wide)] for i in range(3)]
         ),
+        Table("Very wide", ["", *wide, *wide], [[UNBROKEN, *(Interval(0.5, 0.4, 0.6) for _ in wide + wide)]]),
         Plot(
             "First two components",
             plots.scatter2d(two),

@@ -85,6 +85,13 @@ def test_numbers_and_bars() -> None:
     assert bar(Interval(0.5)) is None
 
 
+def test_a_column_is_set_by_its_first_cell_that_is_no_dash() -> None:
+    table = Table("", ["", "n", "unit", "empty"], [["a", "–", "", "–"], ["b", "−1.5", "px", "–"]])
+    assert [table.of_numbers(i) for i in (1, 2, 3)] == [True, False, True]
+    html = render(Page("", "", [], [Question("use", "", None, [table])]))
+    assert html.count('<td class="numeric">') == 4
+
+
 @pytest.mark.parametrize(
     "draw",
     [
