@@ -58,6 +58,11 @@ class Regions:
         total.update(b"" if self.positive is None else self.positive.tobytes())
         return total.hexdigest()
 
+    @property
+    def batches(self) -> int:
+        """That a network is judged in."""
+        return -(-len(self.crops) // SCORED)
+
     def read(self, numbers: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Pictures (B, side, side, 3) and what is in them: label maps (B, side, side), or 0 and 1 (B,)."""
         images, regions = self.crops.images, [self.crops.regions[number] for number in numbers]
@@ -88,7 +93,7 @@ class Job:
     @property
     def cost(self) -> int:
         """Batches that it works on."""
-        return self.settings.steps + sum(-(-len(regions.crops) // SCORED) for regions in self.judged)
+        return self.settings.steps + sum(regions.batches for regions in self.judged)
 
     def outcomes(self, number: int = 0) -> NDArray[np.int64]:
         """Of each region of a judged set: (N, classes, 3) counts, or (N, 2) truth and prediction."""
@@ -141,6 +146,9 @@ def run(job: Job, device: str = "cpu", tell: Callable[[int], Any] = lambda _: No
         with atomic(job.weights) as file:
             file.write(save({name: tensor.cpu() for name, tensor in network.state_dict().items()}))
     for regions, path in zip(job.judged, job.results, strict=True):
+        if path.exists():
+            tell(regions.batches)
+            continue
         outcomes = _judge(network, job, regions, device, tell)
         found = {
             "experiment": asdict(one),

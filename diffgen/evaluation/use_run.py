@@ -90,7 +90,9 @@ def execute(
     jobs: Sequence[Job], cache: Path, inline: bool, threads: int, gpu: bool, console: Console
 ) -> None:
     """Do the jobs that are not done. `UserError` where an image cannot be read or workers are lost."""
-    todo = [job for job in jobs if job.missing]
+    # So few real images may be all there are: one network then serves two experiments.
+    once = {job.weights: job for job in sorted(jobs, key=lambda job: len(job.judged))}
+    todo = [job for job in jobs if job.missing and once[job.weights] is job]
     if not todo:
         return
     with progress.bar(console) as bar:

@@ -109,6 +109,10 @@ def test_networks_of_real_images_serve_another_synthetic_set(
     assert len(fitted) == 9 + 6
     evaluate_use(*arguments(sets, tmp_path, SHORT.model_copy(update={"lr": 1e-3})))
     assert len(fitted) == 9 + 6 + 9
+    found = evaluate_use(*arguments(sets, tmp_path, SHORT.model_copy(update={"real_images": (12,)})))
+    assert len(fitted) == 9 + 6 + 9
+    assert found.rows[0].figures == found.rows[1].figures
+    assert [row.real_images for row in found.rows[:2]] == [None, 12]
 
 
 def test_what_cannot_be_learned_is_an_error_before_any_training(
