@@ -132,9 +132,7 @@ def sample(row: Row, height: int, width: int, number: int) -> tuple[NDArray[np.f
     solver = Solver(row.solver, dict(SCHEDULE.config), row.steps, spacing=row.spacing)
     rule = covers.Rule(row.rule, row.overlap, row.noisy)
     kind, begin = (Windows, Outpainting) if row.rule == "outpaint" else (Covering, Canvas)
-    covering = kind(
-        height, width, row.sides, tuple(solver.log_snr), rule, (0, number), Purpose.IMAGE_COVER
-    )
+    covering = kind(height, width, row.sides, tuple(solver.log_snr), rule, (0, number), Purpose.IMAGE_COVER)
     blank = np.zeros((height, width), np.uint8)
     canvas = begin(row.channels, blank, covering, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))
     forwards = 0
@@ -199,7 +197,9 @@ def judge(row: Row, height: int = SIDE, width: int = SIDE) -> dict[str, Any]:
     spread = np.sqrt((count - 1) / count * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
     wide = " wide" if len(row.sides) > 1 else ""
     spaced = ", even in time" if row.spacing == "time" else ""
-    overlap = f" {row.noisy:g}/{row.overlap:g}" if row.rule in {"jittered", "multidiffusion", "outpaint"} else ""
+    overlap = (
+        f" {row.noisy:g}/{row.overlap:g}" if row.rule in {"jittered", "multidiffusion", "outpaint"} else ""
+    )
     return {
         "preset": row.preset,
         "rule": "exact samples" if row.preset == "exact" else f"{row.rule}{overlap}{wide}",

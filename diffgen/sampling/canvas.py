@@ -65,8 +65,10 @@ class Canvas:
         self.blocks = blocks(height, width)
         self.latents: Latents = np.empty((channels, height, width), dtype=np.float32)
         for block in self.blocks:
-            fresh = noise(covering.key, purposes[0], first, channels, block)
-            self.latents[:, block[0], block[1]] = fresh * np.float32(solver.start_scale)
+            self.latents[:, block[0], block[1]] = noise(covering.key, purposes[0], first, channels, block)
+        if fixed is not None:
+            self.fixed_noise: Latents = self.latents[:, fixed.mask]
+        self.latents *= np.float32(solver.start_scale)
         self.noise: Latents = np.zeros_like(self.latents)
         self.histories: list[History] = [{} for _ in self.blocks]
         self.step = 0
@@ -161,7 +163,9 @@ class Canvas:
         for number, (rows, columns) in enumerate(self.blocks):
             fresh = None
             if self.solver.draws_noise:
-                drawn = noise(self.covering.key, self.purposes[1], self.first + self.step, channels, (rows, columns))
+                drawn = noise(
+                    self.covering.key, self.purposes[1], self.first + self.step, channels, (rows, columns)
+                )
                 fresh = as_tensor(np.ascontiguousarray(drawn))
             # A block of its own: what the solver keeps must not be the canvas that is written next.
             estimate = as_tensor(self.noise[:, rows, columns].copy())
@@ -183,16 +187,9 @@ class Canvas:
             self._begin_step()
 
     def _fix(self) -> None:
-        """Known pixels as they are in y_t: their noise ε is that of y_T in every step."""
-        import os
-        if self.fixed is None:
-            return
-        for block in self.blocks:
-            if self.fixed.mask[block].any():
-                st = self.first if os.environ.get("EPS", "a") == "a" else self.first + self.step
-                pp = self.purposes[0] if os.environ.get("EPS", "a") == "a" else Purpose.TRAINING
-                epsilon = noise(self.covering.key, pp, st, len(self.latents), block)
-                self.fixed.put(self.latents, block, self.solver, self.step, epsilon)
+        """The known pixels of y_t, under the noise that they had in y_T; of y_0, as they are known."""
+        if self.fixed is not None:
+            self.latents[:, self.fixed.mask] = self.fixed.at(self.step, self.solver, self.fixed_noise)
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """What a snapshot holds, between two steps: arrays (latents, the solver's history) and numbers."""

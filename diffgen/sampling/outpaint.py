@@ -27,19 +27,20 @@ class Windows(Covering):
     """The covers of outpainting: in each step one window, which owns the pixels that it adds."""
 
     @cached_property
-    def all(self) -> Cover:
+    def windows(self) -> Cover:
         """The windows in their order."""
         return super().at(0)
 
     @property
     def steps(self) -> int:
-        return len(self.all) * len(self.log_snr)
+        return len(self.windows) * len(self.log_snr)
 
     def side(self, step: int) -> int:
+        del step
         return self.base
 
     def at(self, step: int) -> Cover:
-        return self.all.only(step // len(self.log_snr))
+        return self.windows.only(step // len(self.log_snr))
 
 
 class Outpainting:
@@ -126,7 +127,7 @@ class Outpainting:
         try:
             yield
         except NonFiniteError as error:
-            number, count = self.step // self.window.steps + 1, len(self.covering.all)
+            number, count = self.step // self.window.steps + 1, len(self.covering.windows)
             raise NonFiniteError(f"window {number} of {count}, {error}") from error
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
