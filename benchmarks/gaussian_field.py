@@ -38,6 +38,7 @@ from diffgen.evaluation.structure import jumps, lines
 from diffgen.sampling import covers
 from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.covers import Covering, Sides
+from diffgen.sampling.outpaint import Outpainting, Windows
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver, noise_schedule
 from diffgen.schema import Sampling
@@ -132,11 +133,10 @@ def sample(row: Row, height: int, width: int, number: int) -> tuple[NDArray[np.f
     """Fields (C, H, W) under cover `number`, its covers, and forwards of the base patch."""
     solver = Solver(row.solver, dict(SCHEDULE.config), row.steps, spacing=row.spacing)
     rule = covers.Rule(row.rule, row.overlap, row.noisy)
-    covering = Covering(
-        height, width, row.sides, tuple(solver.log_snr), rule, (0, number), Purpose.IMAGE_COVER
-    )
+    kind, begin = (Windows, Outpainting) if row.rule == "outpaint" else (Covering, Canvas)
+    covering = kind(height, width, row.sides, tuple(solver.log_snr), rule, (0, number), Purpose.IMAGE_COVER)
     blank = np.zeros((height, width), np.uint8)
-    canvas = Canvas(row.channels, blank, covering, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))
+    canvas = begin(row.channels, blank, covering, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))
     forwards = 0
     while not canvas.finished:
         for k in range(len(canvas.cover)):
@@ -160,7 +160,7 @@ def moments(fields: NDArray[np.float32], covering: Covering | None) -> NDArray[n
         if lag < (height, width)[axis]
     ]
     grid = lines(height, width, PATCH)
-    owner = None if covering is None else covering.at(len(covering.log_snr) - 1).owner
+    owner = None if covering is None else covering.at(covering.steps - 1).owner
     borders = grid if owner is None else owners_borders(owner)
     return np.concatenate([[(y**2).mean()], jumps(y, borders), jumps(y, grid), products])
 
@@ -192,7 +192,9 @@ def judge(row: Row, height: int = SIDE, width: int = SIDE) -> dict[str, Any]:
     spread = np.sqrt((count - 1) / count * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
     wide = " wide" if len(row.sides) > 1 else ""
     spaced = ", even in time" if row.spacing == "time" else ""
-    overlap = f" {row.noisy:g}/{row.overlap:g}" if row.rule in {"jittered", "multidiffusion"} else ""
+    overlap = (
+        f" {row.noisy:g}/{row.overlap:g}" if row.rule in {"jittered", "multidiffusion", "outpaint"} else ""
+    )
     return {
         "preset": row.preset,
         "rule": "exact samples" if row.preset == "exact" else f"{row.rule}{overlap}{wide}",

@@ -263,12 +263,12 @@ class Sampling(Section):
     """Share of the noise that DDIM draws anew in each step (the paper's code: 1)."""
     guidance: Annotated[float, Field(ge=0)] = 0.0
     """ω of eq. (2) for the image model."""
-    cover: Literal["jittered", "random", "aligned", "multidiffusion", "diffcollage"] = "jittered"
+    cover: Literal["jittered", "random", "aligned", "multidiffusion", "diffcollage", "outpaint"] = "jittered"
     """How a step's patches are laid and weighed: `diffgen.sampling.covers` has one function for each."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.125
     """Least overlap of neighbouring patches (jittered, multidiffusion), in patch sides."""
     noisy_overlap: Annotated[float, Field(ge=0, lt=1)] = 0.375
-    """The same at high noise (log-SNR below −2), where large structure is decided."""
+    """The same at high noise (log-SNR below −2), where large structure is decided; outpaint: always."""
     mask_steps: Annotated[int, Field(ge=2)] = 20
     mask_guidance: Annotated[float, Field(ge=0)] = 0.0
     """ω of eq. (2) for the mask model."""

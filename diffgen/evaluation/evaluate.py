@@ -77,7 +77,7 @@ def evaluate(
         "command": list(command),
         "sets": _facts(sets),
         "settings": settings.evaluation.model_dump(mode="json"),
-        "not_asked": [topic for topic in TITLES if topic not in answers],
+        "not_asked": _left_out(answers),
         **{topic: _with_verdict(answer) for topic, answer in answers.items()},
     }
     page.write(_page(study, answers), folder / "report.html")
@@ -105,6 +105,11 @@ def show(question: Question, console: Console) -> None:
     if verdict is not None:
         colour = {"good": "green", "fair": "yellow", "poor": "red", "unknown": "dim"}[verdict.level]
         console.print(f"  [{colour}]{page.WORDS[verdict.level]}[/]: {verdict.number}. {verdict.text}")
+
+
+def _left_out(answers: Mapping[str, Answer]) -> list[str]:
+    """Questions that are usually asked and were not."""
+    return [topic for topic in config.Evaluation().parts if topic not in answers]
 
 
 def _with_verdict(answer: Answer) -> dict[str, Any]:
@@ -152,7 +157,7 @@ def _page(study: Study, answers: Mapping[str, Answer]) -> Page:
         ("features", f"{settings.backbone}"),
         ("pictures", str(study.view)),
     ]  # fmt: skip
-    left_out = [TITLES[topic] for topic in TITLES if topic not in answers]
+    left_out = [TITLES[topic] for topic in _left_out(answers)]
     notes = [f"diffgen {__version__}. All of it: {study.how_all}"]
     if left_out:
         notes.append(f"Not asked (evaluation.parts): {' '.join(left_out)}")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffgen.labels import LabelMap
 from diffgen.sampling.covers import Cover, Covering, rectangle
+from diffgen.sampling.fixed import Fixed
 from diffgen.sampling.seeds import Purpose, blocks, noise
 from diffgen.sampling.solvers import History, Solver, as_tensor
 
@@ -49,24 +50,30 @@ class Canvas:
         covering: Covering,
         solver: Solver,
         purposes: tuple[Purpose, Purpose],
+        fixed: Fixed | None = None,
+        first: int = 0,
     ) -> None:
-        """A canvas of noise y_T under a label map (H, W).
+        """A canvas of noise y_T under a label map (H, W), but for pixels that are fixed.
 
-        `purposes` name the streams of y_T and of the solver's own noise.
+        `purposes` name the streams of y_T and of the solver's own noise, `first` the step they begin at.
         """
         height, width = label_map.shape
         assert (height, width) == (covering.height, covering.width), "covers fit the label map"
         assert min(height, width) >= covering.base, "a canvas is at least one patch wide"
         self.label_map, self.covering, self.solver, self.purposes = label_map, covering, solver, purposes
+        self.fixed, self.first = fixed, first
         self.blocks = blocks(height, width)
         self.latents: Latents = np.empty((channels, height, width), dtype=np.float32)
         for block in self.blocks:
-            fresh = noise(covering.key, purposes[0], 0, channels, block)
-            self.latents[:, block[0], block[1]] = fresh * np.float32(solver.start_scale)
+            self.latents[:, block[0], block[1]] = noise(covering.key, purposes[0], first, channels, block)
+        if fixed is not None:
+            self.fixed_noise: Latents = self.latents[:, fixed.mask]
+        self.latents *= np.float32(solver.start_scale)
         self.noise: Latents = np.zeros_like(self.latents)
         self.histories: list[History] = [{} for _ in self.blocks]
         self.step = 0
         self.time_state = np.full((height, width), self.steps, dtype=np.int16)  # L_T ≡ T
+        self._fix()
         self._begin_step()
 
     @property
@@ -156,7 +163,9 @@ class Canvas:
         for number, (rows, columns) in enumerate(self.blocks):
             fresh = None
             if self.solver.draws_noise:
-                drawn = noise(self.covering.key, self.purposes[1], self.step, channels, (rows, columns))
+                drawn = noise(
+                    self.covering.key, self.purposes[1], self.first + self.step, channels, (rows, columns)
+                )
                 fresh = as_tensor(np.ascontiguousarray(drawn))
             # A block of its own: what the solver keeps must not be the canvas that is written next.
             estimate = as_tensor(self.noise[:, rows, columns].copy())
@@ -171,10 +180,16 @@ class Canvas:
             )
         self.noise.fill(0)
         self.step += 1
+        self._fix()
         if self.finished:
             self.histories = []
         else:
             self._begin_step()
+
+    def _fix(self) -> None:
+        """The known pixels of y_t, under the noise that they had in y_T; of y_0, as they are known."""
+        if self.fixed is not None:
+            self.latents[:, self.fixed.mask] = self.fixed.at(self.step, self.solver, self.fixed_noise)
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """What a snapshot holds, between two steps: arrays (latents, the solver's history) and numbers."""

@@ -29,6 +29,8 @@ class Cover:
     """(H, W): number of the one patch a pixel takes its estimate from; the weights are then 0 and 1."""
     weights: NDArray[np.float32] | None = None
     """(m,): weight of a patch in all of its pixels."""
+    first: int = 0
+    """Number of the first patch in `owner`."""
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -48,8 +50,13 @@ class Cover:
         """(h, w): the pixels of a patch that take something from it."""
         if self.owner is None:
             return np.ones(self.shape(patch), dtype=np.bool_)
-        owned: NDArray[np.bool_] = self.owner[self.box(patch)] == patch
+        owned: NDArray[np.bool_] = self.owner[self.box(patch)] == self.first + patch
         return owned
+
+    def only(self, patch: int) -> "Cover":
+        """The cover of that patch alone, with the pixels that it owns."""
+        assert self.weights is None, "patches with weights share their pixels"
+        return Cover(self.boxes[patch : patch + 1], self.owner, first=self.first + patch)
 
     def share(self, patch: int) -> NDArray[np.float32]:
         """(h, w): what a patch's estimate counts in each of its pixels; 1 in all is the sum over patches."""
@@ -130,6 +137,19 @@ def diffcollage(height: int, width: int, patch: int) -> Cover:
     return Cover(np.array(boxes, dtype=np.int32), weights=np.array(weights, dtype=np.float32))
 
 
+def outpaint(height: int, width: int, patch: int, overlap: float = 0.375) -> Cover:
+    """A fixed grid with overlap, row by row; a pixel belongs to the first patch that holds it.
+
+    `diffgen.sampling.outpaint` finishes these patches one after the other.
+    """
+    stride = max(1, int(patch * (1 - overlap)))
+    ys, xs = _grid(height, patch, stride), _grid(width, patch, stride)
+    rows = np.searchsorted(ys, np.arange(height) - patch, side="right")
+    columns = np.searchsorted(xs, np.arange(width) - patch, side="right")
+    owner = rows[:, None] * len(xs) + columns[None, :]
+    return Cover(_boxes(ys, xs, patch), owner.astype(np.int32))
+
+
 def _chain(length: int, patch: int) -> list[tuple[int, int, int]]:
     """Patches at half steps along one axis, and the overlaps of neighbours: (start, end, ±1)."""
     spans = [(start, start + patch) for start in range(0, length - patch + 1, patch // 2)]
@@ -174,7 +194,7 @@ def rectangle(owned: NDArray[np.bool_]) -> tuple[Box, bool]:
     return box, bool(owned[box].all())
 
 
-RuleName = Literal["jittered", "random", "aligned", "multidiffusion", "diffcollage"]
+RuleName = Literal["jittered", "random", "aligned", "multidiffusion", "diffcollage", "outpaint"]
 NOISY = -2.0  # log-SNR below which large structure is decided: there a patch needs to know more around it
 
 
@@ -203,6 +223,8 @@ class Rule:
                 return multidiffusion(height, width, patch, overlap)
             case "diffcollage":
                 return diffcollage(height, width, patch)
+            case "outpaint":
+                return outpaint(height, width, patch, self.noisy_overlap)
 
 
 Sides = tuple[tuple[float | None, int], ...]
@@ -228,6 +250,10 @@ class Covering:
         """The patch side whose forwards are the unit of cost: that of the clean end."""
         return self.sides[-1][1]
 
+    @property
+    def steps(self) -> int:
+        return len(self.log_snr)
+
     def side(self, step: int) -> int:
         """Patch side of a step; a canvas narrower than a wide patch takes the base patch."""
         for bound, side in self.sides:
@@ -244,4 +270,4 @@ class Covering:
         return -(-shape[0] * shape[1] // self.base**2)
 
     def __iter__(self) -> Iterator[Cover]:
-        return (self.at(step) for step in range(len(self.log_snr)))
+        return (self.at(step) for step in range(self.steps))

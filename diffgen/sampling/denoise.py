@@ -17,6 +17,7 @@ from torch import Tensor
 from diffgen.labels import UNKNOWN, LabelMap
 from diffgen.sampling.canvas import Canvas, Patch
 from diffgen.sampling.covers import Covering
+from diffgen.sampling.outpaint import Outpainting
 
 Conditioning = Literal["per_label", "joint"]
 JOINT = -1  # the one conditional forward of a patch under joint conditioning
@@ -115,7 +116,7 @@ def _batched(pairs: Iterable[tuple[int, int]], size: int) -> Iterable[list[tuple
 
 
 def run(
-    canvases: Sequence[Canvas],
+    canvases: Sequence[Canvas | Outpainting],
     denoiser: Denoiser,
     guidance: float,
     conditioning: Conditioning,
@@ -123,7 +124,7 @@ def run(
 ) -> list[NDArray[np.float32]]:
     """Algorithm 2 in one process: canvases of as many steps each, from y_T to y_0 (C, H, W), side by side."""
     while not canvases[0].finished:
-        work = defaultdict[tuple[int, int], list[tuple[Canvas, int]]](list)
+        work = defaultdict[tuple[int, int], list[tuple[Canvas | Outpainting, int]]](list)
         for canvas in canvases:
             for j in range(len(canvas.cover)):
                 work[canvas.cover.shape(j)].append((canvas, j))

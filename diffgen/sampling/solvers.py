@@ -100,6 +100,12 @@ class Solver:
             return 1.0
         return float((self.scheduler.sigmas[k] ** 2 + 1) ** -0.5)
 
+    def noised(self, k: int, clean: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        """γ_t z_0 + σ_t ε of step k, scaled as the solver holds y_t."""
+        alpha = float(self.scheduler.alphas_cumprod[self.timesteps[k]])
+        gamma, sigma, scale = alpha**0.5, (1 - alpha) ** 0.5, self.input_scale(k)
+        return clean * np.float32(gamma / scale) + noise * np.float32(sigma / scale)
+
     def step(
         self, k: int, estimate: Tensor, latents: Tensor, history: History, noise: Tensor | None = None
     ) -> tuple[Tensor, History]:

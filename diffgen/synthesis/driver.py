@@ -81,6 +81,8 @@ def synthesize(
     """
     packed = bundle.pack(folder)
     plan = make_plan(packed, folder, settings, masks)
+    if time_maps and plan.sampling.cover == "outpaint":
+        raise UserError("--save-time-map: sampling.cover=outpaint has no step that the whole canvas takes")
     task = claim(plan, packed, out, settings.synthesis)
     began, made = time.monotonic(), len(task.images)
     if already := task.n - made:

@@ -20,6 +20,7 @@ from diffgen.labels import LabelMap
 from diffgen.sampling import masks
 from diffgen.sampling.canvas import Canvas, NonFiniteError, Patch
 from diffgen.sampling.denoise import conditions
+from diffgen.sampling.outpaint import Outpainting
 from diffgen.synthesis import render
 from diffgen.synthesis.plan import Model, Plan
 from diffgen.synthesis.shards import Sample
@@ -59,7 +60,7 @@ class Painting:
         self.turn = 0
         self.open: dict[int, int] = {}  # pieces of this turn that nobody has → rows through the network
         self.wanted: dict[int, int] = {}  # pieces of this turn that have no result yet → the same
-        self.canvas: Canvas | None = None
+        self.canvas: Canvas | Outpainting | None = None
         self.layout: render.Labelled | None = None
         self.samples: list[Sample] = []
         self.began = self.saved = time.monotonic()
@@ -110,10 +111,10 @@ class Painting:
     @property
     def fraction(self) -> float:
         """How much of the image is done, by steps."""
-        before = 0 if self.given else self.plan.sampling.mask_steps
-        done = self.canvas.step if self.canvas is not None and self.stage in {"mask", "image"} else 0
-        reached = {"mask": done, "layout": before, "image": before + done}
-        total = before + self.plan.steps
+        before, after = 0 if self.given else self.plan.sampling.mask_steps, self.plan.steps
+        done = 0.0 if self.canvas is None else self.canvas.step / self.canvas.steps
+        reached = {"mask": done * before, "layout": before, "image": before + done * after}
+        total = before + after
         return reached.get(self.stage, total) / total
 
     def give(self, turn: int, number: int, result: Any) -> bool:

@@ -19,6 +19,7 @@ from diffgen.models.mask_codec import num_bits
 from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.covers import Covering, Rule, Sides
 from diffgen.sampling.denoise import Conditioning
+from diffgen.sampling.outpaint import Outpainting, Windows
 from diffgen.sampling.seeds import Purpose, generator
 from diffgen.sampling.solvers import Solver
 from diffgen.synthesis.store import open_png
@@ -55,12 +56,15 @@ class Model:
         """All covers of a canvas (H, W) of image `index`."""
         sampling, log_snr = self.sampling, tuple(self.solver.log_snr)
         covers = Rule(sampling.cover, sampling.overlap, sampling.noisy_overlap)
-        return Covering(height, width, self.sides, log_snr, covers, (self.seed, index), self.purposes[2])
+        kind = Windows if sampling.cover == "outpaint" else Covering
+        return kind(height, width, self.sides, log_snr, covers, (self.seed, index), self.purposes[2])
 
-    def canvas(self, label_map: LabelMap, index: int) -> Canvas:
+    def canvas(self, label_map: LabelMap, index: int) -> Canvas | Outpainting:
         """The canvas of image `index` under a label map (H, W) on its own grid."""
         height, width = label_map.shape
         covering = self.covering(height, width, index)
+        if isinstance(covering, Windows):
+            return Outpainting(self.channels, label_map, covering, self.solver, self.purposes[:2])
         return Canvas(self.channels, label_map, covering, self.solver, self.purposes[:2])
 
 
@@ -225,7 +229,7 @@ def _check_halves(plan: Plan) -> None:
             shapes["mask"] = plan.mask_shape(index)
         for stage, shape in shapes.items():
             covering = plan.model("mask" if stage == "mask" else "image").covering(*shape, index)
-            for half in {covering.side(step) // 2 for step in range(len(covering.log_snr))}:
+            for half in {covering.side(step) // 2 for step in range(covering.steps)}:
                 if any(length % half for length in shape):
                     raise UserError(
                         f"sampling.cover=diffcollage: the {stage} canvas of {width}x{height} pixels is "

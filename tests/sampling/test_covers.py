@@ -10,9 +10,9 @@ from diffgen.sampling import covers
 from diffgen.sampling.seeds import Purpose
 
 sides, half = st.integers(0, 60), st.integers(0, 6)
-OWNED: tuple[covers.RuleName, ...] = ("jittered", "random", "aligned")
+OWNED: tuple[covers.RuleName, ...] = ("jittered", "random", "aligned", "outpaint")
 WEIGHTED: tuple[covers.RuleName, ...] = ("multidiffusion", "diffcollage")
-FIXED: tuple[covers.RuleName, ...] = ("aligned", "multidiffusion")
+FIXED: tuple[covers.RuleName, ...] = ("aligned", "multidiffusion", "outpaint")
 
 
 def lay(
@@ -50,9 +50,10 @@ def test_jittered_owner_is_the_nearest_centre(height: int, width: int, seed: int
     assert (own <= distance.min(-1) + 1e-9).all()
 
 
-def test_random_rule_is_the_first_owner() -> None:
-    """Eq. (6): a pixel belongs to the first patch that holds it."""
-    cover = covers.random(40, 56, 16, np.random.default_rng(3))
+@pytest.mark.parametrize("name", ["random", "outpaint"])
+def test_a_pixel_belongs_to_the_first_patch_that_holds_it(name: covers.RuleName) -> None:
+    """Eq. (6), and what outpainting finishes first."""
+    cover = lay(name, 0.375, 40, 56, 16, np.random.default_rng(3))
     for number in range(len(cover)):
         held = cover.owner[cover.box(number)]
         assert (held <= number).all()

@@ -15,9 +15,10 @@ from PIL import Image
 from diffgen.errors import UserError
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.synthesis import inline
+from diffgen.synthesis.driver import synthesize
 from diffgen.synthesis.leases import Work
 from diffgen.synthesis.sampler import Sampler
-from tests.synthesis.helpers import run, shard_hashes
+from tests.synthesis.helpers import QUIET, run, settings, shard_hashes
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +161,7 @@ def test_sizes_from_one_patch_up(tiny_bundle: Path, tmp_path: Path, size: str) -
         {"guidance": 2.0, "mask_guidance": 1.0},
         {"cover": "multidiffusion"},
         {"cover": "diffcollage"},
+        {"cover": "outpaint"},
     ],
 )
 def test_other_solvers_rules_and_guidance_repeat(
@@ -169,6 +171,13 @@ def test_other_solvers_rules_and_guidance_repeat(
     run(tiny_bundle, tmp_path / "b", n=1, sampling=sampling)
     assert shard_hashes(tmp_path / "a") == shard_hashes(tmp_path / "b")
     assert members(tmp_path / "a")["000000000.png"] != members(whole)["000000000.png"]
+
+
+def test_outpainting_has_no_time_map(tiny_bundle: Path, tmp_path: Path) -> None:
+    given = settings(sampling={"cover": "outpaint"})
+    with pytest.raises(UserError, match=r"--save-time-map: sampling\.cover=outpaint"):
+        synthesize(tiny_bundle, str(tmp_path / "out"), given, None, True, QUIET, time_maps=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_micro_batches_are_filled(tiny_bundle: Path, tmp_path: Path) -> None:

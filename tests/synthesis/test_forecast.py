@@ -23,7 +23,15 @@ def ran(out: Path) -> int:
     return sum(pq.read_table(out / "manifest.parquet")["forwards"].to_pylist())
 
 
-@pytest.mark.parametrize("sampling", [{}, {"guidance": 2.0, "mask_guidance": 1.0}, {"cover": "random"}])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"guidance": 2.0, "mask_guidance": 1.0},
+        {"cover": "random"},
+        {"cover": "outpaint", "guidance": 2.0},
+    ],
+)
 def test_forwards_of_sampled_label_maps(
     tiny_bundle: Path, tmp_path: Path, sampling: dict[str, object]
 ) -> None:

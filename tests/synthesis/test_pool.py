@@ -36,6 +36,14 @@ def test_several_coordinators_share_the_images(
     assert shard_hashes(tmp_path) == undisturbed
 
 
+def test_outpainting_makes_the_same_images(tiny_bundle: Path, tmp_path: Path) -> None:
+    """One window after the other, whoever works on it."""
+    one = {"n": 2, "size": "48", "sampling": {"cover": "outpaint"}}
+    run(tiny_bundle, tmp_path / "inline", **one)
+    run(tiny_bundle, tmp_path / "ray", inline=False, samplers=1, **one)
+    assert shard_hashes(tmp_path / "ray") == shard_hashes(tmp_path / "inline")
+
+
 def test_a_run_that_is_lost_at_its_very_end_has_ended(
     tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

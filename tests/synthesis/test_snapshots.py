@@ -28,6 +28,7 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, leases: int | None) -> list[i
 
 @pytest.mark.parametrize("solver", ["dpmsolver++", "sde-dpmsolver++", "unipc"])
 @pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("cover", ["jittered", "outpaint"])
 def test_it_goes_on_where_it_was_saved(
     tiny_bundle: Path,
     tmp_path: Path,
