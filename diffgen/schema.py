@@ -372,7 +372,7 @@ class Evaluation(Section):
     use: Use = Use()
     methods: tuple[Method, ...] = get_args(Method)
     """Ways to draw large images that `--paper` compares, by their `sampling.cover`."""
-    methods_images: Positive = 16
+    methods_images: Positive = 24
     """Images of each of them."""
     methods_side: Positive | None = None
     """Their side in pixels; None: four patches."""

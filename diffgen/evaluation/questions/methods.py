@@ -129,10 +129,10 @@ def _measure(study: Study, drawn: Sequence[Drawn], patch: int, side: int) -> lis
         for images, limit in zip(real, (study.settings.training_samples, sets.samples), strict=False)
     ]
     wholes_of_real = [Crops(images, tuple(images.regions(side))) for images in real]
-    compare_wholes = all(len(crops) >= LEAST for crops in wholes_of_real)
     mine = [open_images(one.where) for one in drawn]
     tiled = [Crops(images, tuple(images.regions(patch))).drawn(sets.samples) for images in mine]
     whole = [Crops(images, tuple(images.regions(side))) for images in mine]
+    compare_wholes = all(len(crops) >= LEAST for crops in (*wholes_of_real, *whole))
     small = View(resize=patch, jpeg=study.settings.jpeg)
     asked = [(crops, study.view) for crops in (*tiles_of_real, *tiled)]
     asked += [(crops, small) for crops in (*wholes_of_real, *whole)] if compare_wholes else []
