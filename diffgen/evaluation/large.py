@@ -30,9 +30,9 @@ from diffgen.evaluation.structure import (
     correlation,
     drift,
     jumps,
-    lines,
     mean_map,
     moments,
+    patch_lines,
     seam_ratio,
     systematic,
 )
@@ -51,7 +51,7 @@ class Structure:
 
     images: int
     seam: Figure | None
-    """Mean squared jump across patch lines over that elsewhere; 1 is right. None for images of one patch."""
+    """Mean squared jump across patch lines over that at lines between them; 1 is right. None: one patch."""
     correlation: list[Figure]
     """Of luminance with itself, at each lag: a curve and the band around it."""
     drift: Figure
@@ -159,11 +159,11 @@ def _measure(
 ) -> _Measured:
     where = crops.images.where
     sources = of_sources(crops.groups, len(crops), where)
-    borders = lines(crops.side, crops.side, patch_px or crops.side)
+    at = patch_lines(crops.side, patch_px or crops.side)
     found = []
     for picture in map(view, crops.pictures()):
         found.append(
-            (jumps(picture.transpose(2, 0, 1), borders), moments(picture, lags), block_densities(picture))
+            (jumps(picture.transpose(2, 0, 1), *at), moments(picture, lags), block_densities(picture))
         )
         tell(1)
     columns = [np.stack(column) for column in zip(*found, strict=True)]

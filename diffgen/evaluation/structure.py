@@ -20,19 +20,35 @@ BLOCKS = 4
 """Blocks along a side in which colour is averaged: what is slower than a quarter of the image drifts."""
 
 
-def jumps(values: NDArray[Any], borders: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
-    """(4,): squared jumps between neighbours summed at borders, their number; summed elsewhere, their number.
+Borders = Sequence[NDArray[np.bool_]]
+"""Where neighbours are parted: one above the other, (H − 1, W), and side by side, (H, W − 1), or what
+broadcasts to that."""
 
-    `values` (C, H, W): the mean over channels counts. `borders` say where neighbours are parted: one above
-    the other, a mask that broadcasts to (H − 1, W), and side by side, (H, W − 1).
+
+def jumps(values: NDArray[Any], borders: Borders, others: Borders | None = None) -> NDArray[np.float64]:
+    """(4,): squared jumps between neighbours summed at borders, their number; summed at others, their number.
+
+    `values` (C, H, W): the mean over channels counts. `others` are all other places unless given.
     """
     found = np.zeros(4)
-    for axis, border in zip((1, 2), borders, strict=True):
+    for number, (axis, border) in enumerate(zip((1, 2), borders, strict=True)):
         squared = sum(np.square(np.diff(one.astype(np.float64), axis=axis - 1)) for one in values)
         squared = squared / len(values)
         at = np.broadcast_to(border, squared.shape)
-        found += squared[at].sum(), at.sum(), squared[~at].sum(), (~at).sum()
+        rest = ~at if others is None else np.broadcast_to(others[number], squared.shape)
+        found += squared[at].sum(), at.sum(), squared[rest].sum(), rest.sum()
     return found
+
+
+def patch_lines(side: int, patch: int) -> tuple[Borders, Borders]:
+    """Borders of square pictures at the multiples of `patch`, and at those of its quarter between them.
+
+    Blocks of JPEG (8 pixels) and of an autoencoder's latents leave jumps at all their multiples: what is held
+    against a patch line has to be such a multiple too, or every picture of either kind would have seams.
+    """
+    borders = lines(side, side, patch)
+    quarters = lines(side, side, patch // 4 if patch % 4 == 0 else 1)
+    return borders, [quarter & ~border for quarter, border in zip(quarters, borders, strict=True)]
 
 
 def lines(height: int, width: int, side: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -42,10 +58,7 @@ def lines(height: int, width: int, side: int) -> tuple[NDArray[np.bool_], NDArra
 
 
 def seam_ratio(jumps: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
-    """(B,): mean squared jump at borders over that elsewhere, of jumps (N, 4); 1 where nothing is seen.
-
-    Real tissue has 1 too, but in JPEG: its blocks of 8 pixels meet at the same lines.
-    """
+    """(B,): mean squared jump at borders over that at the others, of jumps (N, 4); 1: nothing is seen."""
     total = weights @ jumps
     with np.errstate(divide="ignore", invalid="ignore"):
         return (total[:, 0] / total[:, 1]) / (total[:, 2] / total[:, 3])

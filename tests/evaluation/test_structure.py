@@ -33,6 +33,19 @@ def test_an_image_of_one_patch_has_no_lines() -> None:
     assert structure.jumps(np.ones((1, 8, 8)), structure.lines(8, 8, 8))[1] == 0
 
 
+@pytest.mark.parametrize("block", [4, 8])
+def test_blocks_of_a_codec_are_no_seams_and_tiles_are(block: int) -> None:
+    blocks = RNG.standard_normal((20, 1, 128 // block, 128 // block))
+    smooth = np.kron(blocks, np.ones((block, block))) + 0.1 * RNG.standard_normal((20, 1, 128, 128))
+    tiled = smooth + np.kron(RNG.standard_normal((20, 1, 2, 2)), 2 * np.ones((64, 64)))
+    at = structure.patch_lines(128, 64)
+    for pictures, low, high in ((smooth, 0.8, 1.25), (tiled, 3.0, 9.0)):
+        found = np.stack([structure.jumps(picture, *at) for picture in pictures])
+        assert low < structure.seam_ratio(found, np.ones((1, 20)))[0] < high
+    everywhere = np.stack([structure.jumps(picture, at[0]) for picture in smooth])
+    assert structure.seam_ratio(everywhere, np.ones((1, 20)))[0] > 2  # all of it: what was guarded against
+
+
 def test_correlation_is_that_of_a_loop() -> None:
     lags = (1, 3, 7)
     grey = PICTURES @ np.array([0.299, 0.587, 0.114]) / 255

@@ -65,7 +65,7 @@ def answer(study: Study, bundle_at: Path, settings: config.Settings) -> Answer:
     number = len(list(masks.glob("*.png")))
     blocks: list[Block] = [
         Note(summary(found)),
-        _table(found, patch, side, number, how),
+        *_tables(found, patch, side, number, how),
         _memory(found, patch, side, how),
         *_figure_3(costs, patch, how),
         _figure_11(study, drawn, side, how),
@@ -182,29 +182,38 @@ def _large(study: Study, whole: Crops, patch: int) -> Large | None:
     return measured(study, crops[0], crops[1], patch)
 
 
-def _table(found: Sequence[Measured], patch: int, side: int, number: int, how: str) -> Table:
-    rows: list[list[str | Interval]] = []
+def _tables(found: Sequence[Measured], patch: int, side: int, number: int, how: str) -> list[Block]:
+    quality: list[list[str | Interval]] = []
     for one in found:
-        cost, large = one.drawn.cost, one.large
-        resized = one.resized or (None, None)
-        rows.append([
+        large, resized = one.large, one.resized or (None, None)
+        quality.append([
             METHODS[one.drawn.method],
             cell(one.tiled[0], 2, None), cell(one.tiled[1], 2, None),
             cell(resized[0], 2, None), cell(resized[1], 2, None),
-            cell(large.synthetic.seam if large else None, 3, None),
-            cell(large.correlation_error if large else None, 3, None),
-            f"{cost.forwards:,.0f}", f"{cost.sequential:,}",
-            "–" if cost.seconds is None else f"{cost.seconds:.1f}",
+            cell(large.synthetic.seam if large else None, 2, None),
+            cell(large.correlation_error if large else None, 2, None),
         ])  # fmt: skip
-    return Table(
-        f"Images of {side} px from patches of {patch} px (Table 1)",
-        ["", "IP, tiled", "IR, tiled", "IP, resized", "IR, resized", "seams", "correlation, error",
-         "forwards", "in sequence", "seconds"],
-        rows,
-        note=f"{number} images a method, under the same label maps, from the same seed. Forwards of a base "
-        "patch an image; in sequence: those that wait for one another; seconds of one sampler.",
-        command=how,
-    )  # fmt: skip
+    costs = [(METHODS[one.drawn.method], one.drawn.cost) for one in found]
+    return [
+        Table(
+            f"Images of {side} px from patches of {patch} px (Table 1)",
+            ["", "IP, tiled", "IR, tiled", "IP, resized", "IR, resized", "seams", "correlation, error"],
+            quality,
+            note=f"{number} images a method, under the same label maps, from the same seed.",
+            command=how,
+        ),
+        Table(
+            "What an image costs",
+            ["", "forwards", "in sequence", "seconds"],
+            [
+                [name, f"{cost.forwards:,.0f}", f"{cost.sequential:,}",
+                 "–" if cost.seconds is None else f"{cost.seconds:.1f}"]
+                for name, cost in costs
+            ],
+            note="Forwards of a base patch; in sequence: steps that wait for one another; seconds of a sampler.",
+            command=how,
+        ),
+    ]  # fmt: skip
 
 
 def _memory(found: Sequence[Measured], patch: int, side: int, how: str) -> Table:
@@ -256,11 +265,8 @@ def _figure_11(study: Study, drawn: Sequence[Drawn], side: int, how: str) -> Gal
             images = open_images(one.where)
             crops = Crops(images, tuple(images.regions(side)))
             if number < len(crops):
-                shown.append(tile(crops, number, study.sets.labels, METHODS[one.method]))
-    return Gallery(
-        "The same label maps, by each method (Fig. 11)", shown, command=how,
-        legend=legend(study.sets.labels), large=True,
-    )  # fmt: skip
+                shown.append(tile(crops, number, None, METHODS[one.method]))  # seams are looked for: no masks
+    return Gallery("The same label maps, by each method (Fig. 11)", shown, command=how, large=True)
 
 
 def _figure_7(study: Study, bundle_at: Path, settings: config.Settings, patch: int, how: str) -> Gallery:
