@@ -8,8 +8,9 @@ distances    10,240 against 10,240 features of 1,280 dimensions (and 10,240 held
              density and coverage; A; C_T with its 400 bootstraps. Each run is a fresh process of two threads;
              medians of --repeats, the features and imports not timed. Seconds of all cores are what the
              process computed: where other work takes the cores, half of these is what two would take.
-             Memory is the most that the process held (RSS), all of it. Features are a normal distribution of 64 dimensions, turned into 1,280
-             with a little noise; of the synthetic ones some are copies. Goals: 60 s, 2 GB.
+             Memory is the most that the process held (RSS), all of it. Features are a normal distribution
+             of 64 dimensions, turned into 1,280 with a little noise; of the synthetic ones some are copies.
+             Goals: 60 s, 2 GB.
 naive        the same figures from whole matrices of distances by differences in float64, cells and ranks by
              numpy and scipy, on the first 2,048 of each set, as they would not fit else: the largest
              difference of any figure, radius and nearest distance.
@@ -58,7 +59,7 @@ SECONDS, MEMORY_MB, EFFICIENCY = 60, 2_000, 0.9  # goals
 A_SOURCE = 32  # samples: crops of a slide
 COPIES = 100  # one synthetic sample in so many is a copy
 BACKBONE, SIDE = "efficientnet-lite0", 128
-CHUNKS = 3  # a turn; the first is not timed
+CHUNKS = 2  # a turn; the first is not timed
 
 Sets = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 """Training, held-out, synthetic: (N, d)."""
@@ -177,7 +178,8 @@ def distances(
         "max_difference_from_naive": largest_difference(sets(naive_samples, dimensions)),
         "distances": {
             "samples": samples, "dimensions": dimensions, "naive_samples": naive_samples, "threads": threads,
-            "seconds_of_runs": totals, "cpu_seconds_of_runs": of_cores, "seconds_by_part": parts, "figures": runs[0]["figures"],
+            "seconds_of_runs": totals, "cpu_seconds_of_runs": of_cores,
+            "seconds_by_part": parts, "figures": runs[0]["figures"],
         },
     }  # fmt: skip
 
