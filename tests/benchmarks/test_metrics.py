@@ -25,11 +25,18 @@ def test_distances_as_json(tmp_path: Path) -> None:
     path.write_text('{"extraction_efficiency": {}}')
     metrics.main(["--quick", "--only", "distances", "--repeats", "1", "--json", str(path)])
     found = json.loads(path.read_text())
-    assert {"seconds", "peak_memory_mb", "max_difference_from_naive", "extraction_efficiency"} <= found.keys()
+    assert {
+        "seconds",
+        "cpu_seconds",
+        "peak_memory_mb",
+        "max_difference_from_naive",
+        "extraction_efficiency",
+    } <= found.keys()
     assert found["max_difference_from_naive"] < 1e-9
     parts = found["distances"]["seconds_by_part"]
     assert set(parts) == {"IP and IR", "A", "C_T"}
     assert found["seconds"] == pytest.approx(sum(parts.values()))
+    assert found["cpu_seconds"] > 0
     assert 100 < found["peak_memory_mb"] < 2000
 
 
