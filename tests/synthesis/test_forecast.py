@@ -25,7 +25,12 @@ def ran(out: Path) -> int:
 
 @pytest.mark.parametrize(
     "sampling",
-    [{}, {"guidance": 2.0, "mask_guidance": 1.0}, {"cover": "random"}, {"cover": "outpaint", "guidance": 2.0}],
+    [
+        {},
+        {"guidance": 2.0, "mask_guidance": 1.0},
+        {"cover": "random"},
+        {"cover": "outpaint", "guidance": 2.0},
+    ],
 )
 def test_forwards_of_sampled_label_maps(
     tiny_bundle: Path, tmp_path: Path, sampling: dict[str, object]
