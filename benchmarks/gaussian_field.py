@@ -79,6 +79,7 @@ ROWS = [
     Row("", "aligned", "dpmsolver++", 20),
     Row("", "multidiffusion", "dpmsolver++", 20, overlap=0.5, noisy=0.5),
     Row("", "diffcollage", "dpmsolver++", 20),
+    Row("", "outpaint", "dpmsolver++", 20, covers=16, channels=128),
     Row("", "random", "dpmsolver++", 15, sides=WIDE),
     Row("", "jittered", "dpmsolver++", 20, sides=WIDE),
     Row("", "jittered", "dpmsolver++", 15, sides=WIDE, noisy=0.125),

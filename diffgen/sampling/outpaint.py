@@ -73,10 +73,6 @@ class Outpainting:
         """Whether every pixel of the window has its estimate."""
         return self.window.full
 
-    @property
-    def missing(self) -> int:
-        return self.window.missing
-
     def _open(self) -> None:
         """The window of this step, at its beginning."""
         covering, first = self.covering, self.step - self.step % len(self.covering.log_snr)

@@ -26,24 +26,35 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, leases: int | None) -> list[i
     return patches
 
 
-@pytest.mark.parametrize("solver", ["dpmsolver++", "sde-dpmsolver++", "unipc"])
+@pytest.mark.parametrize(
+    ("solver", "cover", "size", "leases"),
+    [
+        ("dpmsolver++", "jittered", "96", 7),
+        ("sde-dpmsolver++", "jittered", "96", 7),
+        ("unipc", "jittered", "96", 7),
+        ("dpmsolver++", "outpaint", "56x32", 13),  # in the middle of its second window
+    ],
+)
 @pytest.mark.parametrize("damaged", [False, True])
-@pytest.mark.parametrize("cover", ["jittered", "outpaint"])
 def test_it_goes_on_where_it_was_saved(
     tiny_bundle: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     solver: str,
+    cover: str,
+    size: str,
+    leases: int,
     damaged: bool,
 ) -> None:
-    one = {"n": 1, "size": "96", "lease": 1000, "sampling": {"solver": solver, "steps": 6, "mask_steps": 2}}
+    sampling = {"solver": solver, "cover": cover, "steps": 6, "mask_steps": 2}
+    one = {"n": 1, "size": size, "lease": 1000, "sampling": sampling}
     whole = stopped_after(monkeypatch, None)
     run(tiny_bundle, tmp_path / "whole", snapshot_s=1e9, **one)
     assert not (tmp_path / "whole" / "snapshots").exists()
     out = tmp_path / "out"
     monkeypatch.undo()
-    before = stopped_after(monkeypatch, 7)
+    before = stopped_after(monkeypatch, leases)
     with pytest.raises(StopError):
         run(tiny_bundle, out, snapshot_s=0, **one)
     (saved,) = (out / "snapshots").iterdir()
