@@ -68,7 +68,7 @@ def answer(study: Study, bundle_at: Path, settings: config.Settings) -> Answer:
         *_tables(found, patch, side, number, how),
         _memory(found, patch, side, how),
         *_figure_3(costs, patch, how),
-        _figure_11(study, drawn, side, how),
+        _figure_11(drawn, side, how),
         _figure_7(study, bundle_at, settings, patch, how),
     ]
     return Answer(
@@ -210,7 +210,7 @@ def _tables(found: Sequence[Measured], patch: int, side: int, number: int, how: 
                  "–" if cost.seconds is None else f"{cost.seconds:.1f}"]
                 for name, cost in costs
             ],
-            note="Forwards of a base patch; in sequence: steps that wait for one another; seconds of a sampler.",
+            note="Forwards of a base patch; in sequence: steps that wait for one another; a sampler's seconds.",
             command=how,
         ),
     ]  # fmt: skip
@@ -258,7 +258,7 @@ def _figure_3(costs: dict[str, list[tuple[int, int]]], patch: int, how: str) -> 
     ]  # fmt: skip
 
 
-def _figure_11(study: Study, drawn: Sequence[Drawn], side: int, how: str) -> Gallery:
+def _figure_11(drawn: Sequence[Drawn], side: int, how: str) -> Gallery:
     shown = []
     for number in range(SHOWN):
         for one in drawn:
