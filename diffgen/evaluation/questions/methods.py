@@ -210,7 +210,7 @@ def _tables(found: Sequence[Measured], patch: int, side: int, number: int, how: 
                  "–" if cost.seconds is None else f"{cost.seconds:.1f}"]
                 for name, cost in costs
             ],
-            note="Forwards of a base patch; in sequence: those that wait for one another; a sampler's seconds.",
+            note="Forwards of a base patch; in sequence: those that wait for others; seconds of a sampler.",
             command=how,
         ),
     ]  # fmt: skip
