@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,6 +70,10 @@ class Study:
             id(crops.images): (features, {region: row for row, region in enumerate(crops.regions)})
             for crops, features in zip(sets, found, strict=True)
         }
+
+    def measuring(self, what: str) -> AbstractContextManager[Any]:
+        """A spinner: what it is about takes seconds, up to a minute for ten thousand regions."""
+        return self.console.status(what)
 
     def features(self, crops: Crops) -> Features:
         """Features of some regions of the sets, as they are."""

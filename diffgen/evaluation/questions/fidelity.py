@@ -32,13 +32,14 @@ def answer(study: Study) -> Answer:
     real, synthetic, other = study.sets.compared
     found = [study.features(crops) for crops in (real, synthetic, other)]
     sources, settings = numbered([real, synthetic, other]), study.settings
-    of_synthetic, of_real = (
-        evaluate_fidelity(
-            found[0].values, found[i].values, sources[0], sources[i],
-            k=settings.k, class_logits=found[i].logits, count=settings.bootstrap,
-        )
-        for i in (1, 2)
-    )  # fmt: skip
+    with study.measuring("comparing distributions"):
+        of_synthetic, of_real = (
+            evaluate_fidelity(
+                found[0].values, found[i].values, sources[0], sources[i],
+                k=settings.k, class_logits=found[i].logits, count=settings.bootstrap,
+            )
+            for i in (1, 2)
+        )  # fmt: skip
     how = study.how("fidelity")
     rows = [
         [name, cell(figure(of_synthetic), digits, span, times), cell(figure(of_real), digits, span, times)]

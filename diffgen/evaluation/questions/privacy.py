@@ -38,10 +38,11 @@ def answer(study: Study) -> Answer:
     every = [sets.training, synthetic, *([held_out] if held_out else [])]
     found = [study.features(crops).values for crops in every]
     sources = numbered(every)
-    memory = evaluate_memorization(
-        found[0], found[1], found[2] if held_out else None,
-        sources[0], sources[1], sources[2] if held_out else None, count=study.settings.bootstrap,
-    )  # fmt: skip
+    with study.measuring("looking for copies"):
+        memory = evaluate_memorization(
+            found[0], found[1], found[2] if held_out else None,
+            sources[0], sources[1], sources[2] if held_out else None, count=study.settings.bootstrap,
+        )  # fmt: skip
     copies = _copies(study, every, sources[1]) if held_out else None
     how = study.how("privacy")
     blocks = [
@@ -202,4 +203,5 @@ def _copies(study: Study, sets: Sequence[Crops], sources: Rows) -> Copies | None
                 bar.advance(row)
 
         found = [patterns(pictures(crops)) for crops in sets]
-    return evaluate_copies(found[1], found[0], found[2], sources, count=study.settings.bootstrap)
+    with study.measuring("looking for copies by pixels"):
+        return evaluate_copies(found[1], found[0], found[2], sources, count=study.settings.bootstrap)
