@@ -168,5 +168,6 @@ def _by_differences(x: torch.Tensor, y: torch.Tensor, i: torch.Tensor, j: torch.
     size = max(1, BLOCK_BYTES // (8 * x.shape[1]))
     for start in range(0, len(i), size):
         part = slice(start, start + size)
-        found[part] = (x[i[part]] - y[j[part]]).square_().sum(dim=1).sqrt_()
+        found[part] = (x[i[part]] - y[j[part]]).square_().sum(dim=1)
+    np.sqrt(found.numpy(), out=found.numpy())  # rounded right everywhere; torch's is not on every CPU
     return found
