@@ -22,8 +22,8 @@ lint: install  ## format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint  ## lint, then every test
-	$(BIN)/python -m pytest
+test: lint  ## lint, then every test, on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-faults: install  ## runs killed again and again, moved, resized, on S3: minutes each
 	$(BIN)/python -m pytest -m faults
