@@ -155,7 +155,8 @@ def open_files(where: str, mpp: float | None = None) -> Files:
     made = Files(url, entries, labels, mpp)
     if "run.json" in top:
         with filesystem.open_input_stream(top["run.json"].path) as stream:
-            made.patch_px = _record(stream.read(), f"{where}: run.json").get("patch_px")
+            run = _record(stream.read(), f"{where}: run.json")
+        made.patch_px, made.given_label_maps = run.get("patch_px"), run.get("masks") is not None
     return made
 
 

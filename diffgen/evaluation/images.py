@@ -53,6 +53,8 @@ class Images(ABC):
     """µm per pixel, where the set tells it."""
     patch_px: int | None = None
     """Side in pixels of the patches that the images were made of, where they are synthetic and tell it."""
+    given_label_maps: bool = False
+    """Whether synthetic images fill label maps that were given, not drawn by a mask model."""
 
     @property
     @abstractmethod

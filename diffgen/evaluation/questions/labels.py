@@ -5,7 +5,7 @@ import numpy as np
 from diffgen.evaluation import plots
 from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.label_maps import Comparison, compare
-from diffgen.evaluation.page import Block, Level, Plot, Question, Table, Verdict
+from diffgen.evaluation.page import Block, Level, Note, Plot, Question, Table, Verdict
 from diffgen.evaluation.questions.cells import percent
 from diffgen.evaluation.sets import Sets
 from diffgen.evaluation.study import Answer, Study
@@ -48,9 +48,17 @@ def answer(study: Study) -> Answer:
              f"{len(maps[2]):,} other real ones.", how),
         _table(labels, drawn, ceiling, unit, how),
     ]  # fmt: skip
+    if sets.synthetic.images.given_label_maps:
+        given = "These label maps were given and filled, not drawn: this says nothing of a mask model."
+        blocks.insert(0, Note(given, warning=True))
     return Answer(
         Question("labels", "Are the label maps like real ones?", verdict(drawn, ceiling), blocks, BLIND),
-        {"classes": list(labels.classes), "synthetic": as_json(drawn), "real_against_real": as_json(ceiling)},
+        {
+            "classes": list(labels.classes),
+            "given_label_maps": sets.synthetic.images.given_label_maps,
+            "synthetic": as_json(drawn),
+            "real_against_real": as_json(ceiling),
+        },
     )
 
 
