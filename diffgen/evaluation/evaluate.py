@@ -29,9 +29,9 @@ ASKED: Mapping[str, Callable[[Study], Answer]] = {
     "use": use.answer,
 }
 TITLES = {
-    "fidelity": "How good, how diverse?",
-    "privacy": "How private?",
-    "labels": "Are the label maps like real ones?",
+    "fidelity": fidelity.TITLE,
+    "privacy": privacy.TITLE,
+    "labels": labels.TITLE,
     "large": large.TITLE,
     "use": use.TITLE,
     "methods": methods.TITLE,
@@ -54,8 +54,6 @@ def evaluate(
     """
     folder = Path(settings.places.report)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in ("report.html", "metrics.json"):
-        (folder / old).unlink(missing_ok=True)
     bundle = synthetic if is_bundle(synthetic) else None
     if "methods" in settings.evaluation.parts and bundle is None:
         raise UserError(f"--paper draws images by several methods and needs a bundle, not {synthetic}")
@@ -63,6 +61,8 @@ def evaluate(
         synthetic = sampled(Path(bundle), real, folder / "synthetic", settings, inline, console)
     sets = make_sets(real, synthetic, held_out, settings.evaluation)
     tell(sets, console)
+    for old in ("report.html", "metrics.json"):  # not before: a refused command loses nothing
+        (folder / old).unlink(missing_ok=True)
     study = Study(sets, settings.evaluation, folder, command, inline, console)
     answers: dict[str, Answer] = {}
     for topic in settings.evaluation.parts:

@@ -1,14 +1,10 @@
 """What the sections have in common: figures as cells of tables, regions as tiles of galleries."""
 
-from collections.abc import Iterable
-
-import numpy as np
-
 from diffgen.evaluation import tiles
 from diffgen.evaluation.bootstrap import Figure, Spread
 from diffgen.evaluation.images import Crops
 from diffgen.evaluation.page import Interval, Tile
-from diffgen.labels import Labels, Picture
+from diffgen.labels import Labels
 
 NOWHERE = (0.0, 0.0)  # a span in which no bar is drawn
 
@@ -43,10 +39,6 @@ def tile(crops: Crops, number: int, labels: Labels | None, caption: str, partner
     return Tile(tiles.picture(picture), overlay, caption, partner)
 
 
-def plain(picture: Picture, caption: str, partner: Tile | None = None) -> Tile:
-    return Tile(tiles.picture(picture), None, caption, partner)
-
-
 def legend(labels: Labels | None) -> list[tuple[str, tuple[int, int, int]]]:
     """Names and colours of the known classes."""
     return [] if labels is None else list(zip(labels.classes, labels.colours, strict=True))[1:]
@@ -60,7 +52,3 @@ def some(crops: Crops, number: int, seed: int = 0) -> list[int]:
 
 def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
-
-
-def median(values: Iterable[float]) -> float:
-    return float(np.median(np.asarray(list(values), dtype=float)))

@@ -14,6 +14,7 @@ from diffgen.evaluation.questions.cells import cell, legend, some, tile
 from diffgen.evaluation.sets import numbered
 from diffgen.evaluation.study import Answer, Study
 
+TITLE = "How good, how diverse?"
 GOOD, FAIR = 0.9, 0.6
 """Share of what real against real gets, of precision and of recall, from which on a verdict is given."""
 SHOWN = 18
@@ -78,7 +79,7 @@ def answer(study: Study) -> Answer:
         ),
     ]
     return Answer(
-        Question("fidelity", "How good, how diverse?", verdict(of_synthetic, of_real), blocks, BLIND),
+        Question("fidelity", TITLE, verdict(of_synthetic, of_real), blocks, BLIND),
         {
             "backbone": study.backbone.name,
             "digest": study.backbone.digest,

@@ -11,6 +11,7 @@ from diffgen.evaluation.sets import Sets
 from diffgen.evaluation.study import Answer, Study
 from diffgen.labels import Labels
 
+TITLE = "Are the label maps like real ones?"
 SHARE, BOUNDARY = (0.03, 0.10), (0.2, 0.5)
 """Errors (of shares in all, of boundaries relative) up to which labels are good, and fair."""
 TWICE = 2.0
@@ -52,7 +53,7 @@ def answer(study: Study) -> Answer:
         given = "These label maps were given and filled, not drawn: this says nothing of a mask model."
         blocks.insert(0, Note(given, warning=True))
     return Answer(
-        Question("labels", "Are the label maps like real ones?", verdict(drawn, ceiling), blocks, BLIND),
+        Question("labels", TITLE, verdict(drawn, ceiling), blocks, BLIND),
         {
             "classes": list(labels.classes),
             "given_label_maps": sets.synthetic.images.given_label_maps,
@@ -115,4 +116,4 @@ def _table(labels: Labels, drawn: Comparison, ceiling: Comparison, unit: str, ho
 
 def _unknown(why: str) -> Answer:
     verdict = Verdict("unknown", "–", f"{why}.")
-    return Answer(Question("labels", "Are the label maps like real ones?", verdict), {"not_measured": why})
+    return Answer(Question("labels", TITLE, verdict), {"not_measured": why})

@@ -19,6 +19,7 @@ from diffgen.labels import Picture
 
 Rows = NDArray[np.intp]
 
+TITLE = "How private?"
 SHOWN = 12
 BLIND = (
     "A copy of a part of a training region, or one that is shifted by more than a sixtieth of its side: "
@@ -56,7 +57,7 @@ def answer(study: Study) -> Answer:
         )
         blocks.insert(0, Note(missing, warning=True))
     return Answer(
-        Question("privacy", "How private?", verdict(memory, copies), blocks, BLIND),
+        Question("privacy", TITLE, verdict(memory, copies), blocks, BLIND),
         {
             "training_regions": len(sets.training),
             "authenticity": as_json(memory.authenticity),
