@@ -132,6 +132,29 @@ def test_no_report_of_before_passes_for_one_of_now(
     assert not (tmp_path / "report" / "metrics.json").exists()
 
 
+@pytest.mark.slow
+def test_large_images_and_use(place: Path, tmp_path: Path) -> None:
+    words = ("--set", "evaluation.bootstrap=100", "--set", "evaluation.parts=[large,use]",
+             "--set", "evaluation.side=32", "--set", "evaluation.patch_px=32",
+             "--set", "evaluation.use={steps: 10, width: 4, side: 32, batch: 4, real_images: [20], "
+             "positive: nuclei, positive_share: 0.4}")  # fmt: skip
+    status, said = run(str(place / "real"), str(place / "honest"), "--held-out", str(place / "held"),
+                       "--out", str(tmp_path), *words)  # fmt: skip
+    assert status == 0, said
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    large, use = found["large"], found["use"]
+    assert (large["side"], large["patch_px"]) == (64, 32)
+    assert large["synthetic"]["seam"][1] < 1 < large["synthetic"]["seam"][2]
+    assert large["verdict"]["level"] != "poor"
+    named = [(row["task"], row["trained_on"], row["real_images"]) for row in use["rows"]]
+    assert named[:2] == [("classification", "real", None), ("classification", "real", 20)]
+    assert len(named) == 2 * 5
+    assert set(use["agreement"]["synthetic"]) == {"mean", "nuclei", "stroma"}
+    page = (tmp_path / "report.html").read_text()
+    for words_shown in ("Few real images", "resized to that", "balanced accuracy", "at least 40.00%"):
+        assert words_shown in page
+
+
 def test_without_held_out_images_privacy_is_not_known(place: Path, tmp_path: Path) -> None:
     status, _ = run(str(place / "real"), str(place / "copied"), "--out", str(tmp_path), *QUICK)
     found = json.loads((tmp_path / "metrics.json").read_text())
