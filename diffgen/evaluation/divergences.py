@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
+from threadpoolctl import threadpool_limits
 
 from diffgen.evaluation.bootstrap import Spread, Weights
 from diffgen.evaluation.distances import BLOCK_BYTES, Features, checked
@@ -17,9 +18,13 @@ from diffgen.evaluation.distances import BLOCK_BYTES, Features, checked
 COMPONENTS = 64
 """Dimensions of the Fréchet distance that has an interval: few enough for some hundred samples."""
 KID_SUBSETS, KID_SIZE = 100, 1000  # as Bińkowski et al. (2018) and the libraries
+ONE_THREAD = threadpool_limits.wrap(limits=1)
+"""For what takes a second on one thread: where other work has the cores, the threads of OpenBLAS and OpenMP
+wait for each other at every step, which took twenty times that."""
 SPLITS = 10  # of the Inception Score, as Salimans et al. (2016)
 
 
+@ONE_THREAD
 def fid(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Squared Fréchet distance ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2(Σ_aΣ_b)^½) (Heusel et al., 2017).
 
@@ -33,6 +38,7 @@ def fid(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.square(a.mean(axis=0) - b.mean(axis=0)).sum() + traces - 2 * cross)
 
 
+@ONE_THREAD
 def principal(features: Features, number: int) -> Features:
     """(d, number): the first principal components of features (N, d); fewer where N or d is less."""
     from sklearn.decomposition import PCA
@@ -43,6 +49,7 @@ def principal(features: Features, number: int) -> Features:
     return np.ascontiguousarray(found.components_.T)
 
 
+@ONE_THREAD
 def frechet(a: Features, b: Features, weights: tuple[Weights, Weights]) -> NDArray[np.float64]:
     """(B,): squared Fréchet distance of the normal distributions of two sets (N, d), d much less than N."""
     return np.array([_frechet(*_moments(a, u), *_moments(b, v)) for u, v in zip(*weights, strict=True)])

@@ -17,7 +17,7 @@ from scipy.stats import rankdata, tiecorrect
 from diffgen.errors import UserError
 from diffgen.evaluation.bootstrap import RESAMPLES, Figure, Weights, figure, mean_of, of_sources, resampled
 from diffgen.evaluation.distances import TIE, Nearest, checked, nearest
-from diffgen.evaluation.divergences import COMPONENTS, principal
+from diffgen.evaluation.divergences import COMPONENTS, ONE_THREAD, principal
 
 CELLS, LEAST = 3, 20
 """Cells of C_T and samples of each set that one needs: those of the library the paper used (fls 2023: three
@@ -168,7 +168,7 @@ def data_copying(
     if training.shape[1] > components:
         basis, mean = principal(training, components), training.mean(axis=0)
         training, sets = (training - mean) @ basis, ((sets[0] - mean) @ basis, (sets[1] - mean) @ basis)
-    partition = KMeans(cells, n_init=10, random_state=seed).fit(training)
+    partition = ONE_THREAD(KMeans(cells, n_init=10, random_state=seed).fit)(training)
     distances = [nearest(one, training).distances[:, 0] for one in sets]
     where = [partition.predict(one) for one in sets]
     weights = resampled(sources, count, seed)
