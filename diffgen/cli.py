@@ -269,6 +269,7 @@ def evaluate(
     console = _console()
     saved = Path(synthetic) / "settings.yaml"
     under = _saved(saved, "") if "://" not in synthetic and saved.exists() else {}
+    under.pop("evaluation", None)  # defaults of the day when a bundle was trained say nothing of today's
     options = {"places.report": out, "evaluation.backbone": backbone}
     settings = load(config, overrides or (), under, options)
     if paper and "methods" not in settings.evaluation.parts:
