@@ -97,7 +97,13 @@ def tell(sets: Sets, console: Console) -> None:
         ("synthetic", sets.synthetic),
     ):
         if crops is not None:
-            console.print(f"{name}: {len(crops)} regions of {crops.side} px, {crops.images.where}")
+            console.print(f"{name}: {len(crops)} regions of {crops.side} px, {shown(crops.images.where)}")
+
+
+def shown(where: str) -> str:
+    """A place as it is told: from the working folder, if it is below it."""
+    here, path = Path.cwd(), Path(where)
+    return str(path.relative_to(here)) if "://" not in where and path.is_relative_to(here) else where
 
 
 def show(question: Question, console: Console) -> None:
@@ -134,7 +140,7 @@ def _facts(sets: Sets) -> dict[str, Any]:
     every = {"training": sets.training, "held_out": sets.held_out, "synthetic": sets.synthetic}
     return {
         name: None if crops is None else {
-            "where": crops.images.where,
+            "where": shown(crops.images.where),
             "sha256": crops.images.digest,
             "regions": len(crops),
             "sources": len({region.source for region in crops.regions}),
@@ -149,10 +155,10 @@ def _page(study: Study, answers: Mapping[str, Answer]) -> Page:
     sets, settings = study.sets, study.settings
     scale = f" of {sets.mpp:g} µm" if sets.mpp else ""
     facts = [
-        ("training", f"{sets.training.images.where} ({len(sets.training):,} regions)"),
+        ("training", f"{shown(sets.training.images.where)} ({len(sets.training):,} regions)"),
         ("held out", "none known" if sets.held_out is None else
-         f"{sets.held_out.images.where} ({len(sets.held_out):,} regions)"),
-        ("synthetic", f"{sets.synthetic.images.where} ({len(sets.synthetic):,} regions)"),
+         f"{shown(sets.held_out.images.where)} ({len(sets.held_out):,} regions)"),
+        ("synthetic", f"{shown(sets.synthetic.images.where)} ({len(sets.synthetic):,} regions)"),
         ("regions", f"{sets.side}×{sets.side} pixels{scale}"),
         ("features", f"{settings.backbone}"),
         ("pictures", str(study.view)),
@@ -163,7 +169,7 @@ def _page(study: Study, answers: Mapping[str, Answer]) -> Page:
         notes.append(f"Not asked (evaluation.parts): {' '.join(left_out)}")
     return Page(
         title="Evaluation of synthetic histopathology",
-        subtitle=f"{sets.synthetic.images.where} against {sets.training.images.where}",
+        subtitle=f"{shown(sets.synthetic.images.where)} against {shown(sets.training.images.where)}",
         facts=facts,
         questions=[answer.question for answer in answers.values()],
         footnotes=notes,

@@ -26,7 +26,7 @@ Level = Literal["good", "fair", "poor", "unknown"]
 Colour = tuple[int, int, int]
 WORDS: dict[Level, str] = {"good": "Good", "fair": "Fair", "poor": "Poor", "unknown": "Not known"}
 TEMPLATES = Path(__file__).parent / "templates"
-MASK_OPACITY = 40  # %: the tissue shows through
+MASK_OPACITY = 25  # %: what is looked at is the tissue
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import numpy as np
 from diffgen.evaluation import plots
 from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.label_maps import Comparison, compare
-from diffgen.evaluation.page import Block, Level, Note, Plot, Question, Table, Verdict
+from diffgen.evaluation.page import Block, Level, Plot, Question, Table, Verdict
 from diffgen.evaluation.questions.cells import percent
 from diffgen.evaluation.sets import Sets
 from diffgen.evaluation.study import Answer, Study
@@ -49,14 +49,16 @@ def answer(study: Study) -> Answer:
              f"{len(maps[2]):,} other real ones.", how),
         _table(labels, drawn, ceiling, unit, how),
     ]  # fmt: skip
-    if sets.synthetic.images.given_label_maps:
-        given = "These label maps were given and filled, not drawn: this says nothing of a mask model."
-        blocks.insert(0, Note(given, warning=True))
+    given = sets.synthetic.images.given_label_maps
+    said = verdict(drawn, ceiling)
+    if given:
+        why = "The label maps were given and filled, not drawn: this says nothing of a mask model."
+        said = Verdict("unknown", said.number, why)
     return Answer(
-        Question("labels", TITLE, verdict(drawn, ceiling), blocks, BLIND),
+        Question("labels", TITLE, said, blocks, BLIND),
         {
             "classes": list(labels.classes),
-            "given_label_maps": sets.synthetic.images.given_label_maps,
+            "given_label_maps": given,
             "synthetic": as_json(drawn),
             "real_against_real": as_json(ceiling),
         },
@@ -98,15 +100,14 @@ def _table(labels: Labels, drawn: Comparison, ceiling: Comparison, unit: str, ho
         rows.append([
             labels.classes[i],
             percent(drawn.real.shares[i]), percent(drawn.generated.shares[i]),
-            f"{drawn.real.regions[i]:,.0f}", f"{drawn.region_ratio[i]:.2f}", f"{ceiling.region_ratio[i]:.2f}",
+            f"{drawn.region_ratio[i]:.2f}", f"{ceiling.region_ratio[i]:.2f}",
             f"{drawn.real.region_um2[i]:,.0f}", f"{drawn.generated.region_um2[i]:,.0f}",
-            f"{drawn.real.boundary[i]:,.1f}", f"{drawn.boundary_ratio[i]:.2f}",
-            f"{ceiling.boundary_ratio[i]:.2f}",
+            f"{drawn.boundary_ratio[i]:.2f}", f"{ceiling.boundary_ratio[i]:.2f}",
         ])  # fmt: skip
     return Table(
         "Regions and boundaries",
-        ["class", "share, real", "synthetic", "regions a mm², real", "synthetic ×", "other real ×",
-         "µm² a region, real", "synthetic", "boundary mm a mm², real", "synthetic ×", "other real ×"],
+        ["class", "share, real", "synthetic", "regions, synthetic ×", "other real ×",
+         "µm² a region, real", "synthetic", "boundary, synthetic ×", "other real ×"],
         rows,
         note=f"×: ratio to the real training maps; 1 is right. Unknown pixels: {percent(drawn.real.unknown)} "
         f"of real, {percent(drawn.generated.unknown)} of synthetic maps{unit}.",

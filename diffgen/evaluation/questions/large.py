@@ -126,9 +126,9 @@ def _table(found: Large, how: str) -> Table:
     assert real is not None
     name = "seams" if synthetic.seam is None else f"seams at multiples of {found.patch_px} px"
     rows: list[list[str | Interval]] = [
-        [name, cell(synthetic.seam, 3, None), cell(real.seam, 3, None), "1 is right"],
+        [name, cell(synthetic.seam, 3, None), cell(real.seam, 3, None), "right is 1"],
         ["error of correlation by distance", cell(found.correlation_error, 3, None),
-         cell(found.correlation_error_real, 3, None), "0 is right; real: one half against the other"],
+         cell(found.correlation_error_real, 3, None), "right is 0; real: one half against the other"],
         ["drift of colour", cell(synthetic.drift, 2, None), cell(real.drift, 2, None),
          "deviation inside of images over that between them"],
         ["pattern common to all images", cell(synthetic.systematic, 1, None),

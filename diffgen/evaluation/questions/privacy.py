@@ -12,7 +12,7 @@ from diffgen.evaluation.copies import SAME, SIDE, Copies, Patterns, evaluate_cop
 from diffgen.evaluation.images import Crops
 from diffgen.evaluation.memorization import Memorization, evaluate_memorization
 from diffgen.evaluation.page import Block, Gallery, Level, Note, Plot, Question, Table, Tile, Verdict
-from diffgen.evaluation.questions.cells import cell, legend, percent, tile
+from diffgen.evaluation.questions.cells import cell, percent, tile
 from diffgen.evaluation.sets import numbered
 from diffgen.evaluation.study import Answer, Study
 from diffgen.labels import Picture
@@ -98,7 +98,10 @@ def verdict(memory: Memorization, copies: Copies | None) -> Verdict:
         found.append(("fair", f"authenticity is below that of held-out regions, {null.value:.2f}"))
     if memory.duplicates.share.low > memory.duplicates.expected:
         found.append(
-            ("fair", f"{percent(memory.duplicates.share.value)} are nearer to one another than real ones are")
+            (
+                "fair",
+                f"{percent(memory.duplicates.share.value)} are nearer to one another than 99 % of real ones",
+            )
         )
     if found:
         level: Level = "poor" if any(level == "poor" for level, _ in found) else "fair"
@@ -136,17 +139,17 @@ def _tables(memory: Memorization, copies: Copies | None, training: int, how: str
 def _galleries(
     study: Study, synthetic: Crops, memory: Memorization, copies: Copies | None, how: str
 ) -> list[Block]:
-    training, labels = study.sets.training, study.sets.labels
+    training = study.sets.training
 
     def pairs(rows: Rows, partners: Rows, of: Crops, said: Sequence[str]) -> list[Tile]:
         return [
-            tile(synthetic, row, labels, f"{synthetic.regions[row].image} · {words}",
-                 tile(of, partner, labels, of.regions[partner].source))
+            tile(synthetic, row, None, f"{synthetic.regions[row].image} · {words}",
+                 tile(of, partner, None, of.regions[partner].source))
             for row, partner, words in zip(rows.tolist(), partners.tolist(), said, strict=True)
         ]  # fmt: skip
 
     def gallery(title: str, caption: str, shown: list[Tile]) -> Gallery:
-        return Gallery(title, shown, caption, how, legend(labels))
+        return Gallery(title, shown, caption, how)
 
     nearest, ratio = memory.nearest.indices[:, 0], memory.ratio
     first = np.argsort(ratio, kind="stable")[:SHOWN]
