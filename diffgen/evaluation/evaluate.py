@@ -12,12 +12,12 @@ from typing import Any
 from rich.console import Console
 
 from diffgen import __version__, config
-from diffgen.errors import UserError
+from diffgen.errors import UserError, one_line
 from diffgen.evaluation import card, page
 from diffgen.evaluation.from_bundle import is_bundle, sampled
 from diffgen.evaluation.page import Page, Question, Verdict
 from diffgen.evaluation.questions import fidelity, labels, large, methods, privacy, use
-from diffgen.evaluation.sets import Sets, make_sets
+from diffgen.evaluation.sets import Sets, make_sets, real_sets
 from diffgen.evaluation.study import Answer, Study
 from diffgen.files import write_text
 
@@ -57,6 +57,9 @@ def evaluate(
     bundle = synthetic if is_bundle(synthetic) else None
     if "methods" in settings.evaluation.parts and bundle is None:
         raise UserError(f"--paper draws images by several methods and needs a bundle, not {synthetic}")
+    real_sets(
+        real, held_out, settings.evaluation
+    )  # what is wrong with them is said before images are sampled
     if bundle is not None:
         synthetic = sampled(Path(bundle), real, folder / "synthetic", settings, inline, console)
     sets = make_sets(real, synthetic, held_out, settings.evaluation)
@@ -67,10 +70,7 @@ def evaluate(
     answers: dict[str, Answer] = {}
     for topic in settings.evaluation.parts:
         console.print(f"[bold]{TITLES[topic]}[/]")
-        if topic == "methods":
-            answers[topic] = methods.answer(study, Path(str(bundle)), settings)
-        else:
-            answers[topic] = ASKED[topic](study)
+        answers[topic] = _answer(topic, study, bundle, settings)
         show(answers[topic].question, console)
     figures = {
         "version": __version__,
@@ -80,13 +80,30 @@ def evaluate(
         "not_asked": _left_out(answers),
         **{topic: _with_verdict(answer) for topic, answer in answers.items()},
     }
+    write_text(folder / "metrics.json", json.dumps(figures, indent=2, allow_nan=False) + "\n")
     page.write(_page(study, answers), folder / "report.html")
     verdicts = {
         topic: answer.question.verdict for topic, answer in answers.items() if answer.question.verdict
     }
-    _put_section(synthetic, study, verdicts)
-    write_text(folder / "metrics.json", json.dumps(figures, indent=2, allow_nan=False) + "\n")
+    if len(answers) > 1:  # one figure made again (`Study.how`) leaves the section of all
+        _put_section(synthetic, study, verdicts)
     return verdicts
+
+
+def _answer(topic: str, study: Study, bundle: str | None, settings: config.Settings) -> Answer:
+    """A question's answer. What the data does not serve for is not known; the other questions stand.
+
+    All pictures are read by then but for these: a picture that cannot be read ended the first question.
+    """
+    try:
+        if topic == "methods":
+            return methods.answer(study, Path(str(bundle)), settings)
+        return ASKED[topic](study)
+    except UserError as error:
+        if topic in {"fidelity", "privacy"}:
+            raise
+        verdict = Verdict("unknown", "–", f"{error}.")
+        return Answer(Question(topic, TITLES[topic], verdict), {"not_measured": str(error)})
 
 
 def tell(sets: Sets, console: Console) -> None:
@@ -132,7 +149,12 @@ def _put_section(synthetic: str, study: Study, verdicts: Mapping[str, Verdict]) 
         None if held_out is None else len(held_out),
         study.how_all,
     )
-    if card.put(synthetic, text):
+    try:
+        found = card.put(synthetic, text)
+    except OSError as error:
+        study.console.print(f"[yellow]dataset card[/]: not written, {one_line(error)}")
+        return
+    if found:
         study.console.print(f"dataset card: a section in {synthetic.rstrip('/')}/README.md")
 
 

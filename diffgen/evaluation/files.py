@@ -135,10 +135,16 @@ def open_files(where: str, mpp: float | None = None) -> Files:
     }
     if "run.json" in top and "manifest.parquet" not in top:
         raise UserError(f"{where} is not finished: the same diffgen synthesize goes on with it")
+    if "patches.parquet" in top:
+        raise UserError(f"{where}: prepared data is read from a folder of this machine, not from a URL")
     tars = [info for name, info in top.items() if name.endswith(".tar")]
     found = [*_shards(where, filesystem, tars)] if tars else [*_images(infos, root)]
     if not found:
         raise UserError(f"{where}: no shards (*.tar) and no images there")
+    keys = [key for key, *_ in found]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise UserError(f"{where}: two samples have the key {twice}")
     masked = [masked for _, _, _, masked, _ in found]
     if any(masked) and not all(masked):
         key = next(key for key, _, _, mask, _ in found if mask is None)

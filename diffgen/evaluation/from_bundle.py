@@ -9,7 +9,7 @@ from diffgen.errors import UserError
 from diffgen.evaluation.images import Crops, open_images
 from diffgen.evaluation.methods import save_label_maps
 from diffgen.evaluation.sets import USUAL
-from diffgen.models.bundle import INDEX, read_index
+from diffgen.models.bundle import INDEX, load, read_index
 
 
 def is_bundle(where: str) -> bool:
@@ -25,9 +25,11 @@ def sampled(
     """
     from diffgen.synthesis import driver
 
-    n = settings.evaluation.images
+    n, factor = settings.evaluation.images, load(bundle, weights=False).facts.factor
     masks = (
-        None if "mask_unet" in read_index(bundle) else real_masks(real, n, out.with_name("masks"), settings)
+        None
+        if "mask_unet" in read_index(bundle)
+        else real_masks(real, n, factor, out.with_name("masks"), settings)
     )
     console.print(f"{n} images of {bundle}: {out}")
     synthesis = settings.synthesis.model_copy(update={"n": n})
@@ -37,10 +39,10 @@ def sampled(
     return str(out)
 
 
-def real_masks(real: str, number: int, folder: Path, settings: config.Settings) -> Path:
+def real_masks(real: str, number: int, factor: int, folder: Path, settings: config.Settings) -> Path:
     """A folder of `number` label maps of real training regions, as large as these are, 512 px at most."""
     images = open_images(real, "train", settings.evaluation.assume_mpp)
-    side = min(images.largest, USUAL)
+    side = min(images.largest, USUAL) // factor * factor
     crops = Crops(images, tuple(images.regions(side))).labelled
     if not len(crops):
         raise UserError(f"the bundle has no mask model, and {real} has no label maps to fill instead")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from diffgen.errors import UserError
@@ -159,7 +160,10 @@ def open_images(where: str, split: str | None = None, mpp: float | None = None) 
 
 def splits(where: str) -> bool:
     """Whether the images at `where` are parted into what models learn from and what is held out."""
-    return "://" not in where and (Path(where) / "patches.parquet").exists()
+    path = Path(where) / "patches.parquet"
+    if "://" in where or not path.exists():
+        return False
+    return "test" in pq.read_table(path, columns=["split"])["split"].to_pylist()
 
 
 def check_alike(real: Images, synthetic: Images) -> None:

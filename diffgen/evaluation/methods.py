@@ -103,15 +103,18 @@ def label_maps_of(where: str, folder: Path) -> Path:
 
 def save_label_maps(crops: Crops, folder: Path) -> Path:
     """Label maps of regions as a folder of PNGs that `diffgen synthesize --masks` fills, and that folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, label_map in enumerate(crops.label_maps()):
-        _save(folder / f"{number:06d}.png", label_map)
+    _save({f"{number:06d}.png": label_map for number, label_map in enumerate(crops.label_maps())}, folder)
     return folder
 
 
-def _save(path: Path, label_map: LabelMap) -> None:
-    if not path.exists():
-        with atomic(path) as file:
+def _save(label_maps: Mapping[str, LabelMap], folder: Path) -> None:
+    """These and no others: those of an earlier evaluation, of other images or sizes, go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.png"):
+        if path.name not in label_maps:
+            path.unlink()
+    for name, label_map in label_maps.items():
+        with atomic(folder / name) as file:
             Image.fromarray(label_map).save(file, "PNG")
 
 
@@ -136,10 +139,11 @@ def costs(
 
 def save_squares(folder: Path, sides: Sequence[int], classes: int) -> None:
     """Label maps of nested squares for images of each side, a class each from the outside in (Fig. 7)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    label_maps = {}
     for side in sides:
         label_map = np.full((side, side), 1, np.uint8)
         for number in range(2, classes):
             edge = round(side * (number - 1) / (2 * classes - 2))
             label_map[edge : side - edge, edge : side - edge] = number
-        _save(folder / f"{side:06d}.png", label_map)
+        label_maps[f"{side:06d}.png"] = label_map
+    _save(label_maps, folder)

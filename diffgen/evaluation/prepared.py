@@ -50,9 +50,9 @@ class Prepared(Images):
 
     @property
     def largest(self) -> int:
-        """Of prepared data: the largest side, in whole patches, of which a region is there."""
+        """Of prepared data: the largest side, in whole patches, of which every source has a region."""
         side = min(min(row["height"], row["width"]) for row in self.patches.rows)
-        while self.regions(2 * side):
+        while len({region.source for region in self.regions(2 * side)}) == len(self.by_source):
             side *= 2
         return side
 

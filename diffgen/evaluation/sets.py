@@ -55,7 +55,10 @@ class Sets:
         """
         if self.held_out is not None:
             return self.held_out, self.training
-        groups = self.training.groups
+        names = [region.source for region in self.training.regions]
+        _, groups = np.unique(names, return_inverse=True)
+        if groups.max() == 0:  # blocks of the one source
+            groups = self.training.groups
         first = np.random.default_rng(0).permutation(groups.max() + 1)[: (groups.max() + 1) // 2]
         inside = np.isin(groups, first)
         return part(self.training, inside), part(self.training, ~inside)
@@ -70,13 +73,8 @@ class Sets:
 
 def make_sets(real: str, synthetic: str, held_out: str | None, settings: Evaluation) -> Sets:
     """Regions of what lies at `real` and `synthetic`; `UserError` for sets that cannot be compared."""
-    training = open_images(real, "train", settings.assume_mpp)
+    training, kept = real_sets(real, held_out, settings)
     drawn = open_images(synthetic, "train", settings.assume_mpp)
-    kept: Images | None = None
-    if held_out is not None:
-        kept = open_images(held_out, "test", settings.assume_mpp)
-    elif splits(real):
-        kept = open_images(real, "test")
     for other in (drawn, *([kept] if kept else [])):
         check_alike(training, other)
     sets = [training, drawn, *([kept] if kept else [])]
@@ -88,6 +86,14 @@ def make_sets(real: str, synthetic: str, held_out: str | None, settings: Evaluat
         synthetic=crops[1].drawn(settings.samples),
         samples=settings.samples,
     )
+
+
+def real_sets(real: str, held_out: str | None, settings: Evaluation) -> tuple[Images, Images | None]:
+    """Training images, and held-out ones where there are any."""
+    training = open_images(real, "train", settings.assume_mpp)
+    if held_out is not None:
+        return training, open_images(held_out, "test", settings.assume_mpp)
+    return training, open_images(real, "test") if splits(real) else None
 
 
 def regions(images: Images, side: int) -> Crops:

@@ -59,7 +59,9 @@ class Study:
 
     def how(self, topic: str) -> str:
         """The command that computes the figures of one question."""
-        return shlex.join([*self.command, "--set", f"evaluation.parts=[{topic}]"])
+        words = [word for word in self.command if word != "--paper"]
+        out = f"{self.folder}-{topic}"  # the last --out counts: the report of all questions stays
+        return shlex.join([*words, "--out", out, "--set", f"evaluation.parts=[{topic}]"])
 
     @cached_property
     def _known(self) -> dict[int, tuple[Features, dict[Region, int]]]:

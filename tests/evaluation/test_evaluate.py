@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,29 @@ def test_no_report_of_before_passes_for_one_of_now(
     assert not (tmp_path / "report" / "metrics.json").exists()
 
 
+def test_one_copy_is_one_too_many(place: Path, tmp_path: Path) -> None:
+    mostly = np.concatenate([textures(39, 7), textures(60, 0)[:1]])
+    folder(tmp_path / "mostly", mostly)
+    words = ("--held-out", str(place / "held"), "--out", str(tmp_path / "r"))
+    assert run(str(place / "real"), str(tmp_path / "mostly"), *words, *QUICK)[0] == 0
+    found = json.loads((tmp_path / "r" / "metrics.json").read_text())["privacy"]
+    assert found["copies"]["same"][0] == pytest.approx(1 / 40)
+    assert found["verdict"]["level"] == "poor"
+
+
+def test_what_the_data_does_not_serve_for_is_not_known_and_the_rest_stands(
+    place: Path, tmp_path: Path
+) -> None:
+    bare = folder(tmp_path / "bare", textures(24, 6), masks=False, labels=None)
+    words = ("--set", "evaluation.parts=[fidelity,labels,use]", "--set", "evaluation.bootstrap=100")
+    status, said = run(str(place / "real"), str(place / "honest"), "--held-out", str(bare),
+                       "--out", str(tmp_path / "r"), *words)  # fmt: skip
+    assert status == 0, said
+    found = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert [found[topic]["verdict"]["level"] for topic in ("labels", "use")] == ["unknown", "unknown"]
+    assert found["fidelity"]["verdict"]["level"] != "unknown"
+
+
 @pytest.mark.slow
 def test_large_images_and_use(place: Path, tmp_path: Path) -> None:
     words = ("--set", "evaluation.bootstrap=100", "--set", "evaluation.parts=[large,use]",
@@ -180,6 +204,7 @@ def test_without_label_maps_labels_are_not_known(place: Path, tmp_path: Path) ->
         (("real", "few"), "few: 5 regions of 64×64 pixels are too few, at least 20"),
         (("real", "classes"), "has other classes than"),
         (("real", "holes"), "holes: 003.png has no label map, others have"),
+        (("real", "twice"), "twice: two samples have the key 0"),
         (("real", "real", "--set", "evaluation.side=999"), "real: 0 regions of 999×999"),
         (("real", "real", "--set", "evaluation.backbone=tests"), "backbone tests cannot be loaded"),
         (("real", "real", "--set", "evaluation.k=0"), "evaluation.k"),
@@ -191,6 +216,11 @@ def test_bad_input_is_one_line(place: Path, tmp_path: Path, words: tuple[str, ..
     folder(tmp_path / "classes", pictures, labels=Labels(("unknown", "nuclei", "gland")))
     (folder(tmp_path / "holes", pictures) / "003_mask.png").unlink()
     shutil.copytree(place / "real", tmp_path / "real")
+    (tmp_path / "twice").mkdir()
+    for shard in "ab":
+        with tarfile.open(tmp_path / "twice" / f"{shard}.tar", "w") as tar:
+            for number in range(20):
+                tar.add(tmp_path / "real" / f"{number:03d}.png", f"{number}.png")
     paths = [str(tmp_path / words[0]), str(tmp_path / words[1]), *words[2:]]
     status, said = run(*paths, "--out", str(tmp_path / "out"))
     assert status == 2
@@ -201,7 +231,7 @@ def test_bad_input_is_one_line(place: Path, tmp_path: Path, words: tuple[str, ..
 def test_a_bundle_is_sampled_first(tiny_bundle: Path, tmp_path: Path) -> None:
     bare = folder(tmp_path / "real", textures(24, 3), masks=False, labels=None)
     words = ("--set", "evaluation.images=6", "--set", "synthesis.size=64", "--set", "evaluation.side=32",
-             "--set", "evaluation.parts=[fidelity]", "--out", str(tmp_path / "report"))  # fmt: skip
+             "--set", "evaluation.parts=[fidelity,labels]", "--out", str(tmp_path / "report"))  # fmt: skip
     status, said = run(str(bare), str(tiny_bundle), *words)
     assert status == 0, said
     assert (tmp_path / "report" / "synthetic" / "manifest.parquet").exists()

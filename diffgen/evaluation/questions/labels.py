@@ -30,6 +30,8 @@ def answer(study: Study) -> Answer:
     if lacking or labels is None:
         return _unknown(lacking or "no labels.json names the classes")
     real, other = sets.halves[1].labelled, sets.halves[0].labelled
+    if not len(other):
+        return _unknown("The held-out images have no label maps")
     number = min(sets.samples, len(real))
     maps = [list(one.drawn(number).label_maps()) for one in (real, sets.synthetic.labelled, other)]
     mpp = sets.mpp or 1.0

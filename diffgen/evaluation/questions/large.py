@@ -13,12 +13,14 @@ from diffgen.evaluation.large import Large, evaluate_large
 from diffgen.evaluation.memorization import evaluate_memorization
 from diffgen.evaluation.page import Block, Gallery, Interval, Level, Note, Plot, Question, Table, Verdict
 from diffgen.evaluation.questions.cells import cell, legend, some, text, tile
-from diffgen.evaluation.sets import LEAST, numbered
+from diffgen.evaluation.sets import LEAST, numbered, part
 from diffgen.evaluation.study import Answer, Study
 
 TITLE = "Do large images hold together?"
 TWICE = 2.0
 """What halves of the real images differ by excuses as much."""
+FEW = 8
+"""Images of a set, below which nothing is said."""
 MOST = 256
 """Images of a set that are measured: large ones take long to read."""
 SEAM, ERROR = (0.05, 0.2), (0.1, 0.25)
@@ -35,12 +37,12 @@ BLIND = (
 def answer(study: Study) -> Answer:
     """Images as large as both sets have; of real ones, those of the training set."""
     sets = study.sets
-    side = largest(study)
+    patch = study.settings.patch_px or sets.synthetic.images.patch_px
+    side = largest(study, patch)
     synthetic, real, other = _regions(sets.synthetic.images, side), *_two(study, side)
-    if min(map(len, (synthetic, real, other))) < 2:
+    if min(map(len, (synthetic, real))) < FEW or not len(other):
         verdict = Verdict("unknown", "–", f"There are too few regions of {side} px to compare.")
         return Answer(Question("large", TITLE, verdict), {"not_measured": verdict.text})
-    patch = study.settings.patch_px or sets.synthetic.images.patch_px
     found = measured(study, synthetic, real, patch)
     how, labels = study.how("large"), sets.labels
     blocks: list[Block] = [
@@ -70,14 +72,15 @@ def verdict_of(found: Large) -> Verdict:
     assert found.correlation_error_real is not None
     step, error = 0.0, found.correlation_error.value
     possible = found.correlation_error_real.mean
-    number = f"correlation by distance off by {text(found.correlation_error)}"
+    number = f"seams not measured, correlation by distance off by {text(found.correlation_error)}"
     if found.synthetic.seam is not None and found.real.seam is not None:
         step = abs(found.synthetic.seam.value - found.real.seam.value)
-        number = f"seams {text(found.synthetic.seam)}, {number}"
+        number = number.replace("seams not measured", f"seams {text(found.synthetic.seam)}")
     level: Level = "poor"
     if step <= SEAM[1] and error <= max(ERROR[1], TWICE * possible):
         level = "fair"
-    if step <= SEAM[0] and error <= max(ERROR[0], TWICE * possible):
+    seen = found.synthetic.seam is not None
+    if seen and step <= SEAM[0] and error <= max(ERROR[0], TWICE * possible):
         level = "good"
     return Verdict(
         level,
@@ -87,10 +90,11 @@ def verdict_of(found: Large) -> Verdict:
     )
 
 
-def largest(study: Study) -> int:
-    """Side in pixels of the largest region that all sets have."""
+def largest(study: Study, patch: int | None) -> int:
+    """Side in pixels of the largest region that all sets have, of whole patches: it begins at a line."""
     sets = [study.sets.training, study.sets.synthetic, study.sets.held_out]
-    return min(crops.images.largest for crops in sets if crops is not None)
+    side = min(crops.images.largest for crops in sets if crops is not None)
+    return side - side % patch if patch and side > patch else side
 
 
 def measured(study: Study, synthetic: Crops, real: Crops, patch: int | None) -> Large:
@@ -112,13 +116,13 @@ def _two(study: Study, side: int) -> tuple[Crops, Crops]:
     sets = study.sets
     if sets.held_out is not None:
         return _regions(sets.training.images, side), _regions(sets.held_out.images, side)
-    first = {region.source for region in sets.halves[0].regions}
-    every = sets.training.images.regions(side)
-    one, other = (
-        Crops(sets.training.images, tuple(r for r in every if (r.source in first) == here)).drawn(MOST)
-        for here in (True, False)
-    )
-    return one, other
+    every = _regions(sets.training.images, side)
+    sources = list(dict.fromkeys(region.source for region in every.regions))
+    first = set(sources[: len(sources) // 2])
+    inside = np.array([region.source in first for region in every.regions])
+    if len(sources) < 2:
+        inside = np.arange(len(every)) < len(every) // 2
+    return part(every, inside), part(every, ~inside)
 
 
 def _table(found: Large, how: str) -> Table:

@@ -176,6 +176,7 @@ def _large(study: Study, whole: Crops, patch: int) -> Large | None:
     """Seams and correlation, in images or parts of them as large as real regions are."""
     real = study.sets.training.images
     side = min(whole.side, real.largest)
+    side -= side % patch if side > patch else 0
     crops = [Crops(images, tuple(images.regions(side))).drawn(MOST) for images in (whole.images, real)]
     if side <= patch or min(map(len, crops)) < 2:
         return None

@@ -83,13 +83,18 @@ def verdict(memory: Memorization, copies: Copies | None) -> Verdict:
     """Poor where an interval says that there are copies, fair where one says that regions are too near."""
     null, c_t = memory.authenticity_held_out, memory.data_copying
     number = f"authenticity {memory.authenticity.value:.2f}"
-    if null is None or copies is None:
+    if null is None:
         return Verdict("unknown", number, "Without held-out real images it cannot be said what is near.")
     if c_t is not None:
         number += f", C_T {c_t.c_t.value:.1f}".replace("-", "−")
     found: list[tuple[Level, str]] = []
-    if copies.same.low > copies.same_held_out:
-        found.append(("poor", f"{percent(copies.same.value)} are the same as a training region to the eye"))
+    if copies is not None and copies.same.value > copies.same_held_out:
+        # A copy is an event, not a tendency: where held-out regions are never the same, one is too many.
+        certain = copies.same_held_out == 0 or copies.same.low > copies.same_held_out
+        said = f"{percent(copies.same.value, 2)} are the same as a training region to the eye"
+        found.append(("poor" if certain else "fair", said))
+    if memory.exact:
+        found.append(("poor", f"{memory.exact} have the very features of a training region"))
     if c_t is not None and c_t.c_t.high < 0:
         found.append(
             ("poor", "synthetic regions are nearer to training regions than held-out ones (C_T < 0)")
@@ -107,6 +112,12 @@ def verdict(memory: Memorization, copies: Copies | None) -> Verdict:
         level: Level = "poor" if any(level == "poor" for level, _ in found) else "fair"
         text = "; ".join(said for _, said in found)
         return Verdict(level, number, f"{text[0].upper()}{text[1:]}.")
+    unmeasured = [
+        *(["C_T (too few samples)"] if c_t is None else []),
+        *([f"copies by pixels (regions under {SIDE} px)"] if copies is None else []),
+    ]
+    if unmeasured:
+        return Verdict("unknown", number, f"No sign of copies, but not measured: {', '.join(unmeasured)}.")
     return Verdict("good", number, "No sign of copies: not nearer to training regions than held-out ones.")
 
 
@@ -123,7 +134,7 @@ def _tables(memory: Memorization, copies: Copies | None, training: int, how: str
         ["near-duplicates inside of the set", cell(double.share, 3), cell(double.expected, 3),
          "share; nearer to one of another image than 1 % of training regions are"],
     ]  # fmt: skip
-    note = f"Against all {training:,} training regions of that size. Intervals of 95 % over sources."
+    note = f"Against {training:,} training regions of that size. Intervals of 95 % over sources."
     blocks: list[Block] = [
         Table("Against the training set", ["", "synthetic", "held-out real", ""], rows, note, how)
     ]

@@ -34,6 +34,9 @@ def answer(study: Study) -> Answer:
     if lacking or held_out is None:
         verdict = Verdict("unknown", "–", f"{lacking}.")
         return Answer(Question("use", TITLE, verdict), {"not_measured": lacking})
+    if not settings.use.positive and "segmentation" not in settings.use.tasks:
+        why = "Nothing is asked: classification needs evaluation.use.positive, the name of a class"
+        return Answer(Question("use", TITLE, Verdict("unknown", "–", f"{why}.")), {"not_measured": why})
     every = [sets.training.images, sets.synthetic.images, held_out.images]
     side = min(settings.use.side, *(images.largest for images in every))
     real, synthetic, test = (_labelled(images, side) for images in every)
