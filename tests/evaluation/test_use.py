@@ -9,6 +9,9 @@ from sklearn.metrics import f1_score
 from diffgen.config import Use
 from diffgen.errors import UserError
 from diffgen.evaluation import use
+from diffgen.evaluation.agreement import Agreement
+from diffgen.evaluation.bootstrap import Figure, Spread
+from diffgen.evaluation.questions.use import verdict_of
 from diffgen.labels import Labels
 from tests.evaluation.painted import NAMES, painted
 
@@ -108,3 +111,15 @@ def test_the_table_is_mean_and_deviation_over_seeds() -> None:
     assert rows[1].figures["mean Dice"].deviation == 0
     told = use.UseResults(rows, 3, {"test": 4}).to_json()
     assert told["rows"][0]["figures"] == {"mean Dice": pytest.approx([0.9, 0.1])}
+
+
+@pytest.mark.parametrize(("real", "level"), [(0.52, "unknown"), (0.8, "good"), (0.95, "fair")])
+def test_what_real_images_do_not_teach_compares_nothing(real: float, level: str) -> None:
+    means = {"real": real, "synthetic": 0.75, "both": 0.8}
+    rows = tuple(
+        use.Row("classification", arm, None, {"balanced accuracy": Spread(means[arm], 0.01)})
+        for arm in use.ARMS
+    )
+    dice = {"mean": Figure(0.7, 0.6, 0.8)}
+    said = verdict_of(use.UseResults(rows, 3, {}), Agreement(dice, dice))
+    assert said.level == level

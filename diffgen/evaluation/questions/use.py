@@ -14,6 +14,8 @@ from diffgen.evaluation.use_run import evaluate_agreement, evaluate_use
 TITLE = "How useful?"
 GOOD, FAIR = 0.9, 0.6
 """Share of what training on real images reaches, from which on training on synthetic ones is called so."""
+LEARNED = 0.6
+"""Balanced accuracy (chance: 0.5) from real images, below which a comparison with them says nothing."""
 BLIND = (
     "Small networks, trained for few steps: large pretrained ones may gain less from synthetic images.",
     "The test images are held out of the same collection: other laboratories and scanners are not asked.",
@@ -69,6 +71,10 @@ def verdict_of(found: UseResults, agree: Agreement) -> Verdict:
     real, synthetic, both = (of[arm] for arm in ("real", "synthetic", "both"))
     share = synthetic.mean / real.mean if real.mean else 0.0
     level: Level = "good" if share >= GOOD else "fair" if share >= FAIR else "poor"
+    if task == "classification" and real.mean < LEARNED:
+        why = "The networks hardly learned from real images: more evaluation.use.steps, or another task"
+        number = f"{name} {real.mean:.2f} from real images"
+        return Verdict("unknown", number, f"{why}.")
     gain = both.mean - real.mean
     noise = max(real.deviation, both.deviation)
     said = f"Both together reach {both.mean:.2f}, no better than real images alone"
