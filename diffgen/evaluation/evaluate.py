@@ -93,7 +93,8 @@ def evaluate(
 def _answer(topic: str, study: Study, bundle: str | None, settings: config.Settings) -> Answer:
     """A question's answer. What the data does not serve for is not known; the other questions stand.
 
-    All pictures are read by then but for these: a picture that cannot be read ended the first question.
+    Fidelity and privacy come first and read every region: what they refuse (a picture that cannot be read, a
+    feature that is NaN) ends the evaluation.
     """
     try:
         if topic == "methods":

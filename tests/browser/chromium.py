@@ -130,7 +130,7 @@ class Chromium:
 
     def _log(self, name: str) -> list[dict[str, Any]]:
         """What came since it was last asked for."""
-        lines: list[dict[str, Any]] = self.driver.get_log(name)  # type: ignore[no-untyped-call]
+        lines: list[dict[str, Any]] = self.driver.get_log(name)  # type: ignore[no-untyped-call]  # selenium's is not annotated
         return lines
 
 

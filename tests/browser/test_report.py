@@ -95,7 +95,7 @@ def click_through(chromium: "Chromium") -> None:
         chromium.click(summary)
     for button in chromium.all(".copy"):
         chromium.click(button)
-        chromium.wait(lambda button=button: button.text == "Copied")  # type: ignore[misc]
+        chromium.wait(lambda button=button: button.text == "Copied")  # type: ignore[misc]  # its default is typed
     for knobs in chromium.all(".block .knobs"):
         for knob in chromium.all("input", knobs):
             chromium.click(knob)
@@ -348,7 +348,7 @@ def test_paper_has_all_the_screen_has(chromium: "Chromium", report: Path, screen
     for summary in chromium.all(".command summary"):
         chromium.click(summary)
     seen = chromium.run(SEEN)
-    assert f"CODE {full_page().questions[0].blocks[1].command}" in seen  # type: ignore[union-attr]
+    assert f"CODE {full_page().questions[0].blocks[1].command}" in seen  # type: ignore[union-attr]  # a table
     chromium.open(report, 800, "dark")
     chromium.emulate("dark", media="print")
     assert chromium.run(SEEN) == seen, "with the commands still folded"

@@ -54,7 +54,7 @@ def _records(where: Path) -> list[str]:
         with tarfile.open(path) as tar:
             for member in tar:
                 if member.name.endswith(".json"):
-                    lines.append(tar.extractfile(member).read().decode())  # type: ignore[union-attr]
+                    lines.append(tar.extractfile(member).read().decode())  # type: ignore[union-attr]  # files
     return lines
 
 
