@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffgen.evaluation.page import MASK_OPACITY, WORDS, Note, Page, write
+from diffgen.evaluation.page import MASK_OPACITY, WORDS, Note, Page, Question, Verdict, write
 from tests.browser.pages import EVIL, full_page
 
 if TYPE_CHECKING:
@@ -301,6 +301,17 @@ def test_each_figure_shows_its_command(opened: "Chromium") -> None:
         opened.click(opened.one("summary", block))
         assert code.is_displayed()
         assert code.text == figure.command
+
+
+@pytest.mark.parametrize("width", [TELEPHONE, 820, 1200])
+def test_a_long_number_does_not_crush_its_question(chromium: "Chromium", tmp_path: Path, width: int) -> None:
+    question = Question(
+        "long", "Do large images hold together?", Verdict("fair", "0.21 [0.17, 0.25], " * 4, "-")
+    )
+    write(Page("A page", "of a long number", (), (question,)), tmp_path / "report.html")
+    chromium.open(tmp_path / "report.html", width)
+    wide = "return document.querySelector('.answer .asked').getBoundingClientRect().width"
+    assert chromium.run(wide) >= 200
 
 
 @pytest.mark.parametrize("width", [320, TELEPHONE, 820, DESK, 2560])
