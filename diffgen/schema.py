@@ -49,9 +49,9 @@ class Prepare(Section):
 class Autoencoder(Section):
     """Image ↔ latents. `factor` and `channels` are checked against the weights."""
 
-    kind: Literal["linear", "kl", "tiny"] = "linear"
+    kind: Literal["linear", "conv", "kl", "tiny"] = "linear"
     source: str | None = None
-    """Hub id or folder of a diffusers autoencoder (`kl`, `tiny`)."""
+    """Hub id or folder of a diffusers autoencoder (`kl`, `tiny`), or folder of one of ours (`conv`)."""
     subfolder: str | None = None
     factor: Positive = 4
     """Image pixels per latent pixel, along a side."""
@@ -68,7 +68,7 @@ class Autoencoder(Section):
 
     @model_validator(mode="after")
     def _source(self) -> Self:
-        if self.kind != "linear" and not self.source:
+        if self.kind in {"kl", "tiny"} and not self.source:
             raise ValueError(f"autoencoder.kind {self.kind!r} needs autoencoder.source, a hub id or a folder")
         if self.kind == "linear" and self.channels > 3 * self.factor**2:
             raise ValueError(
@@ -122,12 +122,32 @@ class ImageModel(UNet):
     """log-SNR below which crops may be wide."""
     p_wide: Share = 0.75
     """Probability of a wide crop there; the others keep small canvases in distribution."""
+    small_patch: Positive | None = None
+    """Side of smaller, cheaper crops that some samples are (Patch Diffusion, 2023)."""
+    p_small: Share = 0.33
+    """Share of the samples that are such."""
+    conditions: tuple[Literal["context", "appearance"], ...] = ()
+    """What a whole image is conditioned on, beside its label map: the context of its source (organ, kind of
+    lesion), and the strength and spread of its stains (`models.appearance`)."""
+    label_input: bool = False
+    """Give the label map to the first convolution too, on the full latent grid: borders come sooner."""
+    dropout: Share = 0.0
+    """In the ResNet blocks; where data is small and training long."""
 
     @property
     def sides(self) -> tuple[tuple[float | None, int], ...]:
         """Patch sides by noise, as a bundle says them (`patch_by_log_snr`)."""
         base = ((None, self.patch),)
         return base if self.context == "fixed" else ((self.wide_below, 2 * self.patch), *base)
+
+    @model_validator(mode="after")
+    def _small(self) -> Self:
+        if self.small_patch is not None and (self.small_patch % self.down or self.small_patch >= self.patch):
+            raise ValueError(
+                f"image_model.small_patch {self.small_patch} must be a multiple of {self.down} "
+                f"below image_model.patch {self.patch}"
+            )
+        return self
 
 
 class MaskModel(UNet):
@@ -154,6 +174,14 @@ class Diffusion(Section):
     prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
     zero_terminal_snr: bool = False
     """Rescale the schedule so that its last step is pure noise (Lin et al., 2024); not with ε."""
+    noise_levels: Literal["uniform", "log-normal"] = "uniform"
+    """How a training sample's time step is drawn: all alike (Alg. 1, line 3), or ln(σ_t/γ_t) normally, so
+    that most lie where structure is decided (Karras et al., 2022, table 1)."""
+    noise_mean: float = 0.3
+    """Mean of ln(σ_t/γ_t): −0.4 of Karras et al. (2024), whose data has deviation 1/2, ours 1."""
+    noise_deviation: Annotated[float, Field(gt=0)] = 1.0
+    learned_weight: bool = False
+    """Weigh each noise level by the loss that the network expects there (Karras et al., 2024, eq. 21)."""
     min_snr: Annotated[float, Field(gt=0)] | None = None
     """γ of min-SNR weighting (Hang et al., 2023); None weighs all time steps alike (Alg. 1)."""
 
@@ -193,6 +221,8 @@ class Part(Section):
 
     The text of the paper calls p_unc the probability of the unconditional step; its eq. (9) and its
     code make it that of the conditional one. At the paper's 0.5 both agree."""
+    p_drop: Share = 0.1
+    """Probability that a sample's context is ∅, and, by a draw of its own, that its appearance is."""
     balance: Literal["class", "area"] = "class"
     """What is drawn for a conditional sample of the image model: `class`, a class, then a patch that has
     it, however rare; `area`, a pixel of the labelled data, and its class."""

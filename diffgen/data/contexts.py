@@ -15,7 +15,8 @@ from diffgen.errors import UserError, one_line
 
 ONE = "tissue"
 """The context of all sources where there is one."""
-COLUMNS = ("file", "context")
+GROUP = "group"
+"""A column that may be there: sources of one group (a case, a patient) stay on one side of the split."""
 MAX_CONTEXTS = 255  # on a mask canvas a context is an 8-bit id, 0 the null one
 
 
@@ -39,13 +40,33 @@ def contexts_of(sources: Sequence[Source], settings: Settings) -> dict[str, str]
     return found
 
 
-def read_table(path: Path) -> dict[str, str]:
-    """`file` → `context` of a CSV (UTF-8, with a header). Raises `UserError`, with the line's number."""
+def groups_of(sources: Sequence[Source], settings: Settings) -> dict[str, str]:
+    """Name of a source → its group, by the table of `prepare.contexts`; without one each is its own.
+
+    Raises `UserError` as `contexts_of` does.
+    """
+    kind = settings.prepare.contexts
+    if kind in {"one", "folder"} or GROUP not in _header(Path(kind)):
+        return {source.name: source.name for source in sources}
+    table = read_table(Path(kind), GROUP)
+    return {source.name: _look_up(source, table, kind) for source in sources}
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [name.strip() for name in next(csv.reader(file), [])]
+
+
+def read_table(path: Path, what: str = "context") -> dict[str, str]:
+    """`file` → `context` (or another column) of a CSV (UTF-8, with a header).
+
+    Raises `UserError`, with the line's number.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = [name.strip() for name in reader.fieldnames or ()]
-            for column in COLUMNS:
+            for column in ("file", what):
                 if column not in columns:
                     raise UserError(f"prepare.contexts {path}: no column {column!r} in its header {columns}")
             reader.fieldnames = columns
@@ -56,12 +77,12 @@ def read_table(path: Path) -> dict[str, str]:
         ) from error
     table: dict[str, str] = {}
     for line, row in rows:
-        name, context = ((row[column] or "").strip() for column in COLUMNS)
-        if not name or not context:
-            raise UserError(f"prepare.contexts {path}, line {line}: file or context is empty")
-        if table.setdefault(name, context) != context:
+        name, value = ((row[column] or "").strip() for column in ("file", what))
+        if not name or not value:
+            raise UserError(f"prepare.contexts {path}, line {line}: file or {what} is empty")
+        if table.setdefault(name, value) != value:
             raise UserError(
-                f"prepare.contexts {path}, line {line}: {name} has the context {table[name]!r} already"
+                f"prepare.contexts {path}, line {line}: {name} has the {what} {table[name]!r} already"
             )
     return table
 

@@ -21,6 +21,7 @@ from diffgen.data.slides import Slide
 from diffgen.data.sources import Source
 from diffgen.data.stain import StainModel
 from diffgen.labels import LabelMap, Labels, majority
+from diffgen.models.appearance import measure
 
 COMPRESS_LEVEL = 3  # level 6 takes twice as long for 3 % of the size
 CELL = 4
@@ -145,6 +146,8 @@ def _sample(
         "context": work.context,
         "shares": unknown if labels is None else recipe.labels.shares(labels),
     }
+    if picture is not None:
+        meta["appearance"] = [round(float(value), 5) for value in measure(picture)]
     png = None if picture is None else encode(picture)
     return Sample(patch.kind, patch.split, meta, png, None if labels is None else encode(labels))
 

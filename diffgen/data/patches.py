@@ -44,6 +44,8 @@ class Extent:
     width: int
     height: int
     tissue: Mask
+    group: str = ""
+    """Sources of one group stay on one side of the split; by default each is its own."""
 
     def bounding_box(self) -> Rectangle:
         """Smallest rectangle that holds all tissue, in pixels of the training images."""
@@ -80,17 +82,19 @@ def split(extents: Sequence[Extent], test_share: float, least: int) -> list[dict
     """For each source, the part of it on either side of the split.
 
     With `WHOLE_SOURCES` or more, or where no source is long enough to be cut (a test part is at least
-    `least` long), whole sources: those whose names hash lowest. Else each source is cut once, across
-    the longer axis of its tissue, at 1 − test_share of it; one too short to be cut is for training.
+    `least` long), whole sources: those whose groups' names hash lowest. Else each source is cut once,
+    across the longer axis of its tissue, at 1 − test_share of it; one too short to be cut is for training.
     """
     if test_share == 0:
         return [{"train": (0, 0, e.width, e.height)} for e in extents]
     cut = [_cut(extent, test_share, least) for extent in extents]
     if len(extents) < WHOLE_SOURCES and (len(extents) == 1 or any("test" in parts for parts in cut)):
         return cut
-    order = sorted(range(len(extents)), key=lambda i: sha1(extents[i].name.encode()).digest())
-    chosen = set(order[: ceil(test_share * len(extents))])
-    return [{"test" if i in chosen else "train": (0, 0, e.width, e.height)} for i, e in enumerate(extents)]
+    groups = sorted({e.group or e.name for e in extents}, key=lambda name: sha1(name.encode()).digest())
+    chosen = set(groups[: ceil(test_share * len(groups))])
+    return [
+        {"test" if (e.group or e.name) in chosen else "train": (0, 0, e.width, e.height)} for e in extents
+    ]
 
 
 def _cut(extent: Extent, test_share: float, least: int) -> dict[Split, Rectangle]:

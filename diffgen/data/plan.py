@@ -20,7 +20,12 @@ class Plan:
 
 
 def plan_patches(
-    scans: Sequence[Scan], settings: Settings, stained: bool, left: LeftOuts, notes: list[str]
+    scans: Sequence[Scan],
+    settings: Settings,
+    stained: bool,
+    left: LeftOuts,
+    notes: list[str],
+    groups: Mapping[str, str] | None = None,
 ) -> list[Plan]:
     """Plans of all sources that have an image patch (label maps: a mask patch); the others go to `left`.
 
@@ -28,7 +33,10 @@ def plan_patches(
     """
     layout, maps = layout_of(settings), settings.prepare.labels == "maps"
     kind: Kind = "mask" if maps else "image"
-    extents = [Extent(item.source.name, item.width, item.height, item.tissue) for item in scans]
+    extents = [
+        Extent(name := item.source.name, item.width, item.height, item.tissue, (groups or {}).get(name, name))
+        for item in scans
+    ]
     plans, small = [], []
     parts = split(extents, settings.prepare.test_share, layout.mask_side if maps else layout.least)
     for item, extent, sides in zip(scans, extents, parts, strict=True):

@@ -22,7 +22,7 @@ from diffgen import progress
 from diffgen.cluster import connect
 from diffgen.config import Settings
 from diffgen.data import contact_sheet, showcase, stain
-from diffgen.data.contexts import contexts_of
+from diffgen.data.contexts import contexts_of, groups_of
 from diffgen.data.cut import Recipe, Sample, Work, cut, works
 from diffgen.data.plan import Plan, layout_of, plan_patches
 from diffgen.data.report import LeftOuts, Report, class_shares, leading
@@ -58,7 +58,7 @@ def prepare(sources: Sequence[str], out: Path, settings: Settings, console: Cons
     scans = _scan_all(found, settings, classes, left, console)
     _name_unnamed(scans, classes, settings, left)
     model = _fit(scans, notes)
-    plans = plan_patches(scans, settings, bool(model), left, notes)
+    plans = plan_patches(scans, settings, bool(model), left, notes, groups_of(found, settings))
     recipe = _recipe(settings, classes, model)
     labels = _with_contexts(classes.labels, plans, contexts)
     recipe = replace(recipe, labels=labels)

@@ -99,6 +99,14 @@ class Patches:
     def context(self, number: int) -> int:
         return int(self.rows[number]["context"])
 
+    @property
+    def appearances(self) -> NDArray[np.float32]:
+        """(N, A): `models.appearance` of each patch. Raises `UserError` where it was not measured."""
+        found = [row.get("appearance") for row in self.rows]
+        if not all(found):
+            raise UserError(f"{self.folder} was prepared without appearances: prepare it anew")
+        return np.array(found, np.float32)
+
     def picture(self, number: int) -> Picture:
         """(H, W, 3) RGB."""
         return self._read(number, "png")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from diffgen import config
 from diffgen.errors import UserError, one_line
+from diffgen.models.conv_autoencoder import ConvAutoencoder
 
 BATCH_PIXELS = {"cpu": 2**19, "cuda": 2**21}
 """Of the pictures encoded at a time: 1.3 and 5 GB of activations in Stable Diffusion's autoencoder."""
@@ -81,13 +82,15 @@ class LatentCodec:
 
     def __init__(
         self,
-        model: AutoencoderKL | AutoencoderTiny | LinearAutoencoder,
+        model: AutoencoderKL | AutoencoderTiny | ConvAutoencoder | LinearAutoencoder,
         mean: Sequence[float] | None = None,
         deviation: Sequence[float] | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         if isinstance(model, LinearAutoencoder):
             self.factor, self.channels = int(model.config.factor), int(model.config.channels)
+        elif isinstance(model, ConvAutoencoder):
+            self.factor, self.channels = int(model.config["factor"]), int(model.config["latent_channels"])
         else:
             levels = model.config.get("block_out_channels") or model.config["encoder_block_out_channels"]
             self.factor, self.channels = 2 ** (len(levels) - 1), int(model.config["latent_channels"])
@@ -204,7 +207,11 @@ def load(settings: config.Autoencoder) -> LatentCodec:
     """
     if settings.kind == "linear":
         return LatentCodec(LinearAutoencoder(settings.factor, settings.channels))
-    make: Any = AutoencoderKL if settings.kind == "kl" else AutoencoderTiny
+    make: Any = {"kl": AutoencoderKL, "tiny": AutoencoderTiny, "conv": ConvAutoencoder}[settings.kind]
+    if settings.source is None:
+        raise UserError(
+            f"autoencoder.kind {settings.kind!r} needs autoencoder.source, a folder with its weights"
+        )
     try:
         loaded = make.from_pretrained(
             settings.source, subfolder=settings.subfolder, use_safetensors=True, low_cpu_mem_usage=False

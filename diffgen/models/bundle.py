@@ -24,7 +24,10 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler
 from diffgen import config
 from diffgen.errors import UserError, one_line
 from diffgen.labels import Labels
+from diffgen.models import appearance
+from diffgen.models.appearance import Appearance
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
+from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.mask_codec import GreyLatents, LabelBits, MaskCodec
 from diffgen.models.unet import ImageUNet, MaskUNet
 
@@ -33,7 +36,7 @@ Which = Literal["image", "mask"]
 INDEX = "model_index.json"
 CARD = "README.md"
 AUTOENCODERS: dict[str, Any] = {
-    model.__name__: model for model in (AutoencoderKL, AutoencoderTiny, LinearAutoencoder)
+    model.__name__: model for model in (AutoencoderKL, AutoencoderTiny, ConvAutoencoder, LinearAutoencoder)
 }
 
 
@@ -65,6 +68,8 @@ class Facts:
     """Of the masks' latents; as bits they have as many as the classes need."""
     mask_latents_mean: tuple[float, ...] = ()
     mask_latents_deviation: tuple[float, ...] = ()
+    appearance: tuple[str, ...] = ()
+    """Names of the numbers that an image's appearance has, if it is conditioned on one."""
 
     @property
     def mask_pixel_px(self) -> int:
@@ -89,6 +94,8 @@ class Bundle:
     mask_unet: MaskUNet | None = None
     mask_codec: MaskCodec = field(default=None)  # type: ignore[assignment]  # filled in below
     """Label bits, where none is given."""
+    appearance: Appearance | None = None
+    """What the appearance of an image is drawn from, if the image model is conditioned on one."""
 
     def __post_init__(self) -> None:
         self.mask_codec = self.mask_codec or LabelBits(len(self.labels))
@@ -110,8 +117,16 @@ class Bundle:
 
 def new_image_unet(settings: config.Settings, labels: Labels) -> ImageUNet:
     """The image U-Net of the settings, with fresh weights."""
+    model = settings.image_model
     return ImageUNet(
-        channels=settings.autoencoder.channels, num_labels=len(labels), **_shape(settings.image_model)
+        channels=settings.autoencoder.channels,
+        num_labels=len(labels),
+        num_contexts=len(labels.contexts) if "context" in model.conditions else 0,
+        appearance=len(appearance.NAMES) if "appearance" in model.conditions else 0,
+        label_input=model.label_input,
+        learned_weight=settings.diffusion.learned_weight,
+        dropout=model.dropout,
+        **_shape(model),
     )
 
 
@@ -147,6 +162,7 @@ def facts_of(settings: config.Settings, codec: LatentCodec, masks: MaskCodec | N
         latents_mean=tuple(codec.mean),
         latents_deviation=tuple(codec.deviation),
         mask_encoding=settings.mask_model.encoding,
+        appearance=appearance.NAMES if "appearance" in settings.image_model.conditions else (),
         **latents,
     )
 
@@ -164,6 +180,8 @@ def save(bundle: Bundle, folder: Path, settings: config.Settings, card: str) -> 
             part.save_pretrained(folder / name)
             _forget_origin(folder / name / "config.json")
             index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
+    if bundle.appearance is not None:
+        bundle.appearance.save(folder)
     bundle.labels.save(folder / "labels.json")
     (folder / "settings.yaml").write_text(settings.dump(), encoding="utf-8")
     (folder / CARD).write_text(card, encoding="utf-8")
@@ -190,7 +208,12 @@ def load(folder: Path, weights: bool = True) -> Bundle:
     if not weights:
         blank = LinearAutoencoder(facts.factor, facts.image_channels)
         return Bundle(
-            facts, labels, schedule, LatentCodec(blank), mask_codec=_mask_codec(facts, labels, None)
+            facts,
+            labels,
+            schedule,
+            LatentCodec(blank),
+            mask_codec=_mask_codec(facts, labels, None),
+            appearance=Appearance.load(folder),
         )
     make = AUTOENCODERS[index["autoencoder"][1]]
     codec = LatentCodec(_read(make, folder / "autoencoder"), facts.latents_mean, facts.latents_deviation)
@@ -200,7 +223,7 @@ def load(folder: Path, weights: bool = True) -> Bundle:
     if "mask_autoencoder" in index:
         model = _read(AUTOENCODERS[index["mask_autoencoder"][1]], folder / "mask_autoencoder")
     masks = _mask_codec(facts, labels, model)
-    return Bundle(facts, labels, schedule, codec, image_unet, mask_unet, masks)
+    return Bundle(facts, labels, schedule, codec, image_unet, mask_unet, masks, Appearance.load(folder))
 
 
 def _mask_codec(facts: Facts, labels: Labels, model: Any | None) -> MaskCodec:
@@ -243,7 +266,7 @@ def files(folder: Path) -> list[Path]:
     index = read_index(folder)
     parts = [name for name, value in index.items() if isinstance(value, list) and (folder / name).is_dir()]
     inner = [path for part in parts for path in (folder / part).rglob("*") if path.is_file()]
-    outer = [folder / name for name in (INDEX, CARD, "labels.json", "settings.yaml")]
+    outer = [folder / name for name in (INDEX, CARD, "labels.json", "settings.yaml", appearance.FILE)]
     return sorted([*inner, *(path for path in outer if path.exists())])
 
 

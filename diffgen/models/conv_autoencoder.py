@@ -58,7 +58,7 @@ class ConvAutoencoder(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if factor != STEM * 2 ** (len(widths) - 1):
-            raise ValueError(f"factor {factor}: with {len(widths)} widths it is {STEM * 2 ** (len(widths) - 1)}")
+            raise ValueError(f"factor {factor} is not {STEM} × 2 for each of {len(widths)} widths but one")
         first, last = widths[0], widths[-1]
         encoder: list[nn.Module] = [nn.PixelUnshuffle(STEM), nn.Conv2d(3 * STEM**2, first, 3, padding=1)]
         for level, (width, blocks) in enumerate(zip(widths, encoder_blocks, strict=True)):

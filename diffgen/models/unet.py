@@ -41,7 +41,10 @@ class Trunk(nn.Module):
         blocks: int,
         attention_sides: Sequence[int],
         attention: Callable[[int, bool], nn.Module],
+        dropout: float = 0.0,
+        given: int = 0,
     ) -> None:
+        """`given` channels of the input are conditions: they are read, and not estimated."""
         super().__init__()
         groups, embedding = groups_of(width), 4 * width
         widths = [width * m for m in multipliers]
@@ -54,13 +57,14 @@ class Trunk(nn.Module):
                 out_channels=outputs,
                 temb_channels=embedding,
                 groups=groups,
+                dropout=dropout,
                 time_embedding_norm="scale_shift",
             )
 
         def at(level: int) -> nn.Module | None:
             return attention(widths[level], False) if patch >> level in attention_sides else None
 
-        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.first = nn.Conv2d(channels + given, width, 3, padding=1)
         self.down, skips, last = nn.ModuleList(), [width], width
         for level, now in enumerate(widths):
             for _ in range(blocks):
@@ -126,9 +130,7 @@ class Trunk(nn.Module):
 
         if not (self.checkpointing and torch.is_grad_enabled()):
             return run(embedding, *maps)
-        again: Tensor = checkpoint(  # nothing in it is random, so there is no state to restore
-            run, embedding, *maps, use_reentrant=False, preserve_rng_state=False
-        )
+        again: Tensor = checkpoint(run, embedding, *maps, use_reentrant=False)
         return again
 
 
@@ -141,7 +143,9 @@ class ImageUNet(ModelMixin, ConfigMixin):
     """ε_θ(z_t, t, c) of the image model, for a whole label map at once.
 
     Each pixel of the label map asks with its own label (`joint` conditioning); a map that holds
-    one label c and elsewhere 0 is the paper's conditioning on c, a map of zeros is ∅.
+    one label c and elsewhere 0 is the paper's conditioning on c, a map of zeros is ∅. What holds for a
+    whole image is embedded beside the time step: its context (1 … `num_contexts`; 0 is ∅) and its
+    `appearance` of so many numbers (`models.appearance`; a row of NaN is ∅).
     """
 
     @register_to_config
@@ -156,19 +160,66 @@ class ImageUNet(ModelMixin, ConfigMixin):
         attention: Sequence[int] = (16, 8),
         heads: int = 4,
         head_channels: int = 32,
+        num_contexts: int = 0,
+        appearance: int = 0,
+        label_input: bool = False,
+        learned_weight: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
 
         def layer(at: int, middle: bool) -> nn.Module:  # noqa: ARG001 (the same layer everywhere)
             return MaskedCrossAttention(at, num_labels, heads, head_channels, groups_of(width))
 
-        self.trunk = Trunk(channels, patch, width, multipliers, blocks, attention, layer)
+        given = width // 4 if label_input else 0
+        self.trunk = Trunk(
+            channels, patch, width, multipliers, blocks, attention, layer, dropout=dropout, given=given
+        )
         self.label = nn.Embedding(num_labels, 4 * width)
+        self.label_pixels = nn.Embedding(num_labels, given) if label_input else None
+        self.embed_context = nn.Embedding(num_contexts + 1, 4 * width) if num_contexts else None
+        # One number more says that there is an appearance at all.
+        self.embed_appearance = TimestepEmbedding(appearance + 1, 4 * width) if appearance else None
+        self.log_variance = nn.Linear(width, 1) if learned_weight else None
+        if self.log_variance is not None:
+            nn.init.zeros_(self.log_variance.weight)
+            nn.init.zeros_(self.log_variance.bias)
 
-    def forward(self, sample: Tensor, timestep: Tensor, label_map: Tensor) -> Tensor:
-        """Noisy latents (B, C, h, w), steps (B,), label map at the latent grid (B, h, w) → (B, C, h, w)."""
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        label_map: Tensor,
+        context: Tensor | None = None,
+        appearance: Tensor | None = None,
+        with_log_loss: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Noisy latents (B, C, h, w), steps (B,), label map at the latent grid (B, h, w), contexts (B,),
+        appearances (B, A) → (B, C, h, w); and, if asked, u(t) (B,), the loss that is expected at a noise
+        level, as a logarithm (Karras et al., 2024, eq. 21)."""
         ids = label_map.long()
-        return self.trunk(sample, timestep, self._embed(ids), lambda layer, x: layer(x, ids))
+        if self.label_pixels is not None:
+            given = self.label_pixels(ids).permute(0, 3, 1, 2).to(sample.dtype)
+            sample = torch.cat([sample, given], dim=1)
+        condition = self._embed(ids)
+        if self.embed_context is not None:
+            null = torch.zeros_like(timestep)
+            condition = condition + self.embed_context((null if context is None else context).long())
+        if self.embed_appearance is not None:
+            condition = condition + self.embed_appearance(self._numbers(sample, appearance))
+        estimate: Tensor = self.trunk(sample, timestep, condition, lambda layer, x: layer(x, ids))
+        if not with_log_loss:
+            return estimate
+        assert self.log_variance is not None, "a network with a learned weight"
+        expected: Tensor = self.log_variance(self.trunk.time(timestep).to(self.log_variance.weight))[:, 0]
+        return estimate, expected
+
+    def _numbers(self, sample: Tensor, appearance: Tensor | None) -> Tensor:
+        """Appearances (B, A), zeros for ∅, and a last column that says which are given."""
+        if appearance is None:
+            return sample.new_zeros(len(sample), self.config.appearance + 1)
+        there = ~appearance.isnan().any(dim=1, keepdim=True)
+        return torch.cat([torch.where(there, appearance, 0.0), there.to(appearance)], dim=1).to(sample.dtype)
 
     def _embed(self, ids: Tensor) -> Tensor:
         """Mean embedding (B, E) of the labels present in each map (B, h, w); ∅ where there is none."""

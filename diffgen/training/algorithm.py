@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diffgen.sampling.seeds import Purpose, generator
@@ -28,12 +29,24 @@ class Batch:
     """(B,), in 0 … T − 1."""
     noise: Tensor
     """ε (B, C, h, w)."""
+    context: Tensor | None = None
+    """Contexts of the image model (B,), counted from 1; 0 is ∅."""
+    appearance: Tensor | None = None
+    """Standardised appearances (B, A); a row of NaN is ∅."""
 
     def to(self, device: torch.device) -> "Batch":
-        tensors = (self.clean, self.condition, self.timestep, self.noise)
-        if device.type == "cuda":  # a copy from pinned memory does not wait for the GPU's work
-            tensors = tuple(t if t.is_cuda else t.pin_memory() for t in tensors)  # type: ignore[assignment]  # four
-        return Batch(*(t.to(device, non_blocking=True) for t in tensors))
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            if tensor is None or tensor.device.type == device.type:
+                return tensor
+            # A copy from pinned memory does not wait for the GPU's work.
+            return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+        return Batch(**{name: moved(tensor) for name, tensor in vars(self).items()})  # type: ignore[arg-type]
+
+    @property
+    def given(self) -> tuple[Tensor, ...]:
+        """What the U-Net is told: the condition and, of the image model, context and appearance."""
+        return tuple(t for t in (self.condition, self.context, self.appearance) if t is not None)
 
 
 class Source(Protocol):
@@ -48,10 +61,22 @@ class Source(Protocol):
         ...
 
 
-def draw_timestep(seed: int, step: int, sample: int, timesteps: int) -> tuple[int, np.random.Generator]:
-    """t ~ U{0 … T − 1} of Alg. 1, line 3, and the stream that draws the rest of the sample."""
-    rng = generator(seed, step, Purpose.TRAINING, sample)
-    return int(rng.integers(timesteps)), rng
+@dataclass(frozen=True)
+class NoiseLevels:
+    """How time steps are drawn."""
+
+    log_snr: NDArray[np.float64]
+    """(T,): log(γ_t² / σ_t²), falling."""
+    normal: tuple[float, float] | None = None
+    """Mean and deviation of ln(σ/γ) = −log-SNR / 2 (Karras et al., 2022); None: t ~ U{0 … T − 1}."""
+
+    def draw(self, seed: int, step: int, sample: int) -> tuple[int, np.random.Generator]:
+        """t of Alg. 1, line 3, and the stream that draws the rest of the sample."""
+        rng = generator(seed, step, Purpose.TRAINING, sample)
+        if self.normal is None:
+            return int(rng.integers(len(self.log_snr))), rng
+        wanted = -2 * rng.normal(*self.normal)
+        return int(np.abs(self.log_snr - wanted).argmin()), rng
 
 
 def draw_noise(shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
@@ -80,7 +105,9 @@ class Loss:
     """What a batch gives."""
 
     samples: Tensor
-    """(B,): weighted squared error a sample, the mean over its pixels and channels."""
+    """(B,): weighted squared error a sample, the mean over its pixels and channels; what is reported."""
+    descended: Tensor
+    """(B,): what the gradient is of: `samples`, or with a learned weight samples / exp(u) + u."""
     pixels: Tensor
     """(B, h, w): squared error a pixel without weights, the mean over channels; without a gradient."""
 
@@ -93,9 +120,14 @@ class Objective:
     """
 
     def __init__(
-        self, schedule: DDPMScheduler, min_snr: float | None = None, device: torch.device | str = "cpu"
+        self,
+        schedule: DDPMScheduler,
+        min_snr: float | None = None,
+        device: torch.device | str = "cpu",
+        learned: bool = False,
     ) -> None:
-        self.schedule = schedule
+        """With `learned` the U-Net also says u(t), the logarithm of the loss that it expects."""
+        self.schedule, self.learned = schedule, learned
         self.kind = schedule.config["prediction_type"]
         snr = schedule.alphas_cumprod.double() / (1 - schedule.alphas_cumprod.double())
         of_clean = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[self.kind]
@@ -107,10 +139,17 @@ class Objective:
 
     def __call__(self, unet: Any, batch: Batch) -> Loss:
         noisy = self.schedule.add_noise(batch.clean, batch.noise, batch.timestep)
-        predicted = unet(noisy, batch.timestep, batch.condition).float()
+        out = (
+            unet(noisy, batch.timestep, *batch.given, with_log_loss=True)
+            if self.learned
+            else unet(noisy, batch.timestep, *batch.given)
+        )
+        predicted, expected = (out[0].float(), out[1].float()) if self.learned else (out.float(), None)
         if self.kind == "v_prediction":
             target = self.schedule.get_velocity(batch.clean, batch.noise, batch.timestep)
         else:
             target = batch.noise if self.kind == "epsilon" else batch.clean
         pixels = (predicted - target.float()).square().mean(dim=1)
-        return Loss(pixels.mean(dim=(1, 2)) * self.weight[batch.timestep], pixels.detach())
+        samples = pixels.mean(dim=(1, 2)) * self.weight[batch.timestep]
+        descended = samples if expected is None else samples / expected.exp() + expected
+        return Loss(samples, descended, pixels.detach())

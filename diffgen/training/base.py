@@ -1,6 +1,7 @@
 """What both models of a run stand on: autoencoder, schedule, labels, and the codec of masks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from diffgen.data.stream import Patches
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import autoencoder, bundle
+from diffgen.models.appearance import Appearance
 from diffgen.models.bundle import Which
 from diffgen.models.mask_codec import GreyLatents, MaskCodec, build_mask_codec
 from diffgen.sampling.decode import from_picture
@@ -68,7 +70,10 @@ def base_of(
         settings = settings.model_copy(update=bits)
     mask_codec = _mask_codec(start, settings, codec, label_maps, patches.labels)
     facts = bundle.facts_of(settings, codec, mask_codec)
-    base = bundle.Bundle(facts, patches.labels, dict(schedule.config), codec, mask_codec=mask_codec)
+    base = bundle.Bundle(
+        facts, patches.labels, dict(schedule.config), codec, mask_codec=mask_codec,
+        appearance=_appearance(start, patches, settings),
+    )  # fmt: skip
     built = place / "new_base"
     bundle.save(
         base, built, settings, "Autoencoder, schedule and labels of a run: a bundle without U-Nets.\n"
@@ -76,6 +81,17 @@ def base_of(
     run.push(built, "base")
     run.write_text(MADE_BY, made_by)
     return bundle.load(built)
+
+
+def _appearance(start: Start | None, patches: Patches, settings: config.Settings) -> Appearance | None:
+    """Appearances of the training patches; a bundle to start from keeps the scale that its U-Net knows."""
+    if "appearance" not in settings.image_model.conditions or not len(patches):
+        return None
+    contexts = np.array([1 + patches.context(number) for number in range(len(patches))])
+    theirs = None if start is None else bundle.load(start.folder, weights=False).appearance
+    if theirs is None:
+        return Appearance.fit(patches.appearances, contexts)
+    return replace(theirs, vectors=theirs.standardized(patches.appearances), contexts=contexts)
 
 
 def _mask_codec(

@@ -6,7 +6,7 @@ latent grid as in sampling (`sampling.masks.on_grid`).
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,10 +18,11 @@ from diffgen import config
 from diffgen.data.stream import Patches, crop
 from diffgen.errors import UserError
 from diffgen.labels import UNKNOWN, LabelMap, Picture
+from diffgen.models.appearance import Appearance
 from diffgen.models.autoencoder import LatentCodec
 from diffgen.sampling.decode import from_picture
 from diffgen.sampling.masks import on_grid
-from diffgen.training.algorithm import Batch, draw_noise, draw_timestep
+from diffgen.training.algorithm import Batch, NoiseLevels, draw_noise
 
 ENCODING = threading.Lock()
 """One batch at a time is encoded, whatever the number of reading threads: its activations are gigabytes."""
@@ -86,12 +87,14 @@ class ImageSource:
         model: config.ImageModel,
         part: config.Part,
         channels: int,
-        log_snr: NDArray[np.float64],
+        levels: NoiseLevels,
         seed: int,
+        appearance: Appearance | None = None,
     ) -> None:
-        """`log_snr` of each time step; crops below `model.wide_below` may be wide."""
+        """Crops below a log-SNR of `model.wide_below` may be wide; `appearance` standardises."""
         self.crops, self.model, self.part, self.channels = crops, model, part, channels
-        self.log_snr, self.seed, self.patches = log_snr, seed, crops.patches
+        self.levels, self.seed, self.patches = levels, seed, crops.patches
+        self.appearances = None if appearance is None else appearance.standardized(self.patches.appearances)
         self.classes = sorted(self.patches.by_class)
         if not len(self.patches):
             raise UserError(f"{self.patches.folder} holds no image patches to train on")
@@ -101,38 +104,58 @@ class ImageSource:
         return [self._begin(step, j)[1] for j in range(batch)]
 
     def _begin(self, step: int, sample: int) -> tuple[int, int, np.random.Generator]:
-        """Time step and side of a sample: twice the patch with p_wide where noise hides all but the large."""
-        timestep, rng = draw_timestep(self.seed, step, sample, len(self.log_snr))
-        drawn = rng.random() < self.model.p_wide
-        noisy = self.model.context == "wide" and self.log_snr[timestep] < self.model.wide_below
-        return timestep, self.model.patch * (2 if noisy and drawn else 1), rng
+        """Time step and side of a sample: twice the patch with p_wide where noise hides all but the large,
+        else with p_small the small one."""
+        timestep, rng = self.levels.draw(self.seed, step, sample)
+        model, drawn = self.model, rng.random()
+        if model.context == "wide" and self.levels.log_snr[timestep] < model.wide_below:
+            return timestep, model.patch * (2 if drawn < model.p_wide else 1), rng
+        small = model.small_patch is not None and drawn < model.p_small
+        return timestep, model.small_patch if small and model.small_patch else model.patch, rng
 
     def batch(self, step: int, samples: Sequence[int]) -> Batch:
-        crops, maps, steps, noises = [], [], [], []
+        crops, maps, steps, noises, numbers, kept = [], [], [], [], [], []
         for j in samples:
             timestep, side, rng = self._begin(step, j)
-            crop, label_map = self._draw(side, rng)
+            number, crop, label_map = self._draw(side, rng)
+            if self.model.conditions:
+                kept.append(rng.random(2) >= self.part.p_drop)
+            numbers.append(number)
             crops.append(crop)
             maps.append(torch.from_numpy(label_map))
             steps.append(timestep)
             noises.append(draw_noise((self.channels, side, side), rng))
         clean = self.crops.encode(crops)
-        return Batch(clean, torch.stack(maps), torch.tensor(steps), torch.stack(noises))
+        drawn = Batch(clean, torch.stack(maps), torch.tensor(steps), torch.stack(noises))
+        return replace(drawn, **self._given(numbers, np.array(kept)))
 
-    def _draw(self, side: int, rng: np.random.Generator) -> tuple[Any, LabelMap]:
-        """(z_0, c) of eq. (9), before encoding: from q₁ with its label, or from q₀ with ∅."""
+    def _given(self, numbers: Sequence[int], kept: NDArray[np.bool_]) -> dict[str, Tensor]:
+        """Contexts and appearances of patches, or ∅ where they are not `kept` (B, 2)."""
+        given = {}
+        if "context" in self.model.conditions:
+            contexts = np.array([1 + self.patches.context(number) for number in numbers])
+            given["context"] = torch.from_numpy(np.where(kept[:, 0], contexts, 0))
+        if self.appearances is not None:
+            vectors = self.appearances[np.array(numbers)]
+            given["context"] = given.get("context", torch.zeros(len(numbers), dtype=torch.int64))
+            given["appearance"] = torch.from_numpy(np.where(kept[:, 1:], vectors, np.float32(np.nan)))
+        return given
+
+    def _draw(self, side: int, rng: np.random.Generator) -> tuple[int, Any, LabelMap]:
+        """A patch, and (z_0, c) of eq. (9) before encoding: from q₁ with its label, or from q₀ with ∅."""
         conditional = bool(self.classes) and rng.random() < self.part.p_conditional
         if not conditional:
             pool = self.patches.unlabelled if len(self.patches.unlabelled) else self.patches.labelled
-            picture, _ = self.crops.crop(int(rng.choice(pool)), side, rng)
-            return picture, np.zeros((side, side), np.uint8)
+            number = int(rng.choice(pool))
+            picture, _ = self.crops.crop(number, side, rng)
+            return number, picture, np.zeros((side, side), np.uint8)
         number, label = self._labelled(rng)
         for _ in range(TRIES):
             picture, label_map = self.crops.crop(number, side, rng, label)
             if (label_map == label).any():
                 break
         joint = self.model.conditioning == "joint"
-        return picture, label_map if joint else np.where(label_map == label, label_map, UNKNOWN)
+        return number, picture, label_map if joint else np.where(label_map == label, label_map, UNKNOWN)
 
     def _labelled(self, rng: np.random.Generator) -> tuple[int, int]:
         """A patch and a class in it: a class, then a patch that has it; or by the area they take."""

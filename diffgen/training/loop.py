@@ -108,7 +108,7 @@ def train(
                 with _alone(model) if not last else nullcontext(), place.autocast():
                     loss = objective(model, batch)
                     # DDP takes the mean over workers; the gradient wanted is that of the batch's mean.
-                    mean = loss.samples.sum() * (place.workers / part.batch)
+                    mean = loss.descended.sum() * (place.workers / part.batch)
                     mean.backward()  # type: ignore[no-untyped-call]  # torch's is not annotated
                 summed += loss.samples.detach().sum()
                 log.meters.add(loss.pixels, objective.log_snr[batch.timestep], batch.condition)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from diffgen.data.stream import Patches, dihedral
 from diffgen.errors import UserError
 from diffgen.models.mask_codec import MaskCodec
-from diffgen.training.algorithm import Batch, draw_noise, draw_timestep
+from diffgen.training.algorithm import Batch, NoiseLevels, draw_noise
 
 KEPT = 2**27  # bytes of encoded label maps that are kept: 32,768 of latents 4×16×16
 
@@ -23,11 +23,11 @@ class MaskSource:
     """Label maps at the mask's scale, in random order."""
 
     def __init__(
-        self, patches: Patches, codec: MaskCodec, p_conditional: float, timesteps: int, seed: int
+        self, patches: Patches, codec: MaskCodec, p_conditional: float, levels: NoiseLevels, seed: int
     ) -> None:
         """Raises `UserError` where there are no label maps."""
         self.patches, self.codec, self.p_conditional = patches, codec, p_conditional
-        self.timesteps, self.seed = timesteps, seed
+        self.levels, self.seed = levels, seed
         if not len(patches):
             raise UserError(
                 f"{patches.folder} holds no label maps for the mask model: prepare with masks or --labels "
@@ -47,7 +47,7 @@ class MaskSource:
         """z_0 (B, C, h, w), contexts + 1 or ∅ (B,), time steps (B,) and noise of these samples of a step."""
         cleans, contexts, steps, noises = [], [], [], []
         for j in samples:
-            timestep, rng = draw_timestep(self.seed, step, j, self.timesteps)
+            timestep, rng = self.levels.draw(self.seed, step, j)
             number, turn = int(rng.integers(len(self.patches))), int(rng.integers(8))
             conditional = rng.random() < self.p_conditional
             cleans.append(torch.from_numpy(self._kept(number, turn)))

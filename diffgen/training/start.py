@@ -104,8 +104,9 @@ def _rows_by_name(unet: torch.nn.Module) -> set[str]:
     """Weights that have a row a class, or a row a context."""
     if isinstance(unet, MaskUNet):
         return {"context.weight"}
+    others = {name for name in ("label_pixels.weight",) if name in unet.state_dict()}
     asking = [name for name, module in unet.named_modules() if isinstance(module, MaskedCrossAttention)]
-    return {"label.weight", *(f"{name}.query.weight" for name in asking)}
+    return {"label.weight", *others, *(f"{name}.query.weight" for name in asking)}
 
 
 def _remarks(part: Which, source: Bundle, ours: Labels) -> str:

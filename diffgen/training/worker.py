@@ -17,7 +17,7 @@ from diffgen.models.bundle import Which
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
 from diffgen.training import cost
-from diffgen.training.algorithm import Objective, Source
+from diffgen.training.algorithm import NoiseLevels, Objective, Source
 from diffgen.training.folder import RunFolder
 from diffgen.training.image_source import Crops, ImageSource, LiveCrops
 from diffgen.training.loop import Place, train
@@ -91,7 +91,8 @@ def _train(task: Task, board: Any, scratch: Path) -> None:
         with checkpoint.as_directory() as folder:
             trainee.read(Path(folder))
     schedule = DDPMScheduler.from_config(base.schedule)
-    objective = Objective(schedule, settings.diffusion.min_snr, place.device)
+    learned = part == "image" and settings.diffusion.learned_weight
+    objective = Objective(schedule, settings.diffusion.min_snr, place.device, learned)
     source, check = (_source(task, base, settings, objective, split) for split in ("train", "test"))
     reports = Reports(
         run, part, trainee, place.rank, board, _grid(task, base, settings),
@@ -139,16 +140,19 @@ def _source(
     patches = Patches(Path(task.data), task.part, split, settings.training.cache_mb)
     if not len(patches) and split == "test":
         return _source(task, base, settings, objective, "train")
-    part, seed = getattr(settings.training, task.part), settings.seed
+    part, seed, diffusion = getattr(settings.training, task.part), settings.seed, settings.diffusion
+    normal = diffusion.noise_mean, diffusion.noise_deviation
+    levels = NoiseLevels(
+        log_snr(objective.schedule.alphas_cumprod.numpy()),
+        normal if diffusion.noise_levels == "log-normal" and task.part == "image" else None,
+    )
     if task.part == "mask":
-        steps = settings.diffusion.steps
-        return MaskSource(patches, base.mask_codec, part.p_conditional, steps, seed)
+        return MaskSource(patches, base.mask_codec, part.p_conditional, levels, seed)
     sample = settings.autoencoder.sample
     crops: Crops = LiveCrops(patches, base.codec, sample)
     if task.latents:
         crops = StoredCrops(Path(task.latents), patches, sample)
-    levels = log_snr(objective.schedule.alphas_cumprod.numpy())
-    return ImageSource(crops, settings.image_model, part, base.codec.channels, levels, seed)
+    return ImageSource(crops, settings.image_model, part, base.codec.channels, levels, seed, base.appearance)
 
 
 def _grid(task: Task, base: bundle.Bundle, settings: config.Settings) -> Any:
