@@ -167,6 +167,10 @@ def synthesize(
     masks: Annotated[
         Path | None, typer.Option(help="Folder of label maps (*.png) to fill instead of sampled ones.")
     ] = None,
+    appearance: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picture (or folder) whose stain the images take, by turns. Repeatable."),
+    ] = None,
     samplers: Annotated[
         str | None, typer.Option(help="Sampler actors, or `auto`.", show_default=False)
     ] = None,
@@ -209,13 +213,14 @@ def synthesize(
         raise UserError("--masks gives each image its size; leave --size out")
     from diffgen.synthesis import driver
 
+    looks = tuple(appearance or ())
     if dry_run:
-        driver.dry_run(folder, settings, masks, console)
+        driver.dry_run(folder, settings, masks, console, looks)
         return
     console.print(f"out: {out}")
 
     try:
-        done = driver.synthesize(folder, out, settings, masks, inline, console, save_time_map)
+        done = driver.synthesize(folder, out, settings, masks, inline, console, save_time_map, looks)
     except KeyboardInterrupt:
         console.print(f"[yellow]stopped[/]: whole shards are in {out}; the same command goes on from there")
         sys.exit(130)

@@ -128,7 +128,7 @@ class ImageModel(UNet):
     """Share of the samples that are such."""
     conditions: tuple[Literal["context", "appearance"], ...] = ()
     """What a whole image is conditioned on, beside its label map: the context of its source (organ, kind of
-    lesion), and the strength and spread of its stains (`models.appearance`)."""
+    lesion), and the strength and spread of its stains (`diffgen.appearance`)."""
     label_input: bool = False
     """Give the label map to the first convolution too, on the full latent grid: borders come sooner."""
     dropout: Share = 0.0

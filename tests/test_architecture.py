@@ -14,7 +14,7 @@ MODULES = {
     if path.name != "__init__.py"
 }
 WITH_RAY = {"diffgen.synthesis.pool"}  # all others import it late, where work is launched
-OURS = {"labels", "config", "errors"}
+OURS = {"labels", "appearance", "config", "errors"}
 AT_WORK = OURS | {"cluster", "files", "progress"}
 MAY_IMPORT = {
     "models": OURS | {"models"},

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffgen.appearance import measure
 from diffgen.data.maps import open_source, read_labels
 from diffgen.data.patches import Layout, Patch, Rectangle
 from diffgen.data.scan import Scan
@@ -21,7 +22,6 @@ from diffgen.data.slides import Slide
 from diffgen.data.sources import Source
 from diffgen.data.stain import StainModel
 from diffgen.labels import LabelMap, Labels, majority
-from diffgen.models.appearance import measure
 
 COMPRESS_LEVEL = 3  # level 6 takes twice as long for 3 % of the size
 CELL = 4

@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
         ("labelled", pa.bool_()),
         ("context", pa.int64()),
         ("shares", pa.list_(pa.float64())),
-        ("appearance", pa.list_(pa.float32())),  # of an image patch: `models.appearance`
+        ("appearance", pa.list_(pa.float32())),  # of an image patch: `diffgen.appearance`
     ]
 )
 

@@ -101,7 +101,7 @@ class Patches:
 
     @property
     def appearances(self) -> NDArray[np.float32]:
-        """(N, A): `models.appearance` of each patch. Raises `UserError` where it was not measured."""
+        """(N, A): `diffgen.appearance` of each patch. Raises `UserError` where it was not measured."""
         found = [row.get("appearance") for row in self.rows]
         if not all(found):
             raise UserError(f"{self.folder} was prepared without appearances: prepare it anew")

@@ -21,11 +21,10 @@ import diffusers
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler
 
-from diffgen import config
+from diffgen import appearance, config
+from diffgen.appearance import Appearance
 from diffgen.errors import UserError, one_line
 from diffgen.labels import Labels
-from diffgen.models import appearance
-from diffgen.models.appearance import Appearance
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.mask_codec import GreyLatents, LabelBits, MaskCodec
@@ -68,6 +67,8 @@ class Facts:
     """Of the masks' latents; as bits they have as many as the classes need."""
     mask_latents_mean: tuple[float, ...] = ()
     mask_latents_deviation: tuple[float, ...] = ()
+    image_contexts: bool = False
+    """Whether the image model is conditioned on the context too."""
     appearance: tuple[str, ...] = ()
     """Names of the numbers that an image's appearance has, if it is conditioned on one."""
 
@@ -162,6 +163,7 @@ def facts_of(settings: config.Settings, codec: LatentCodec, masks: MaskCodec | N
         latents_mean=tuple(codec.mean),
         latents_deviation=tuple(codec.deviation),
         mask_encoding=settings.mask_model.encoding,
+        image_contexts="context" in settings.image_model.conditions,
         appearance=appearance.NAMES if "appearance" in settings.image_model.conditions else (),
         **latents,
     )

@@ -145,7 +145,7 @@ class ImageUNet(ModelMixin, ConfigMixin):
     Each pixel of the label map asks with its own label (`joint` conditioning); a map that holds
     one label c and elsewhere 0 is the paper's conditioning on c, a map of zeros is ∅. What holds for a
     whole image is embedded beside the time step: its context (1 … `num_contexts`; 0 is ∅) and its
-    `appearance` of so many numbers (`models.appearance`; a row of NaN is ∅).
+    `appearance` of so many numbers (`diffgen.appearance`; a row of NaN is ∅).
     """
 
     @register_to_config

@@ -24,6 +24,16 @@ Latents = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class GlobalCondition:
+    """What the image model is conditioned on beside the label map, the same for a whole image."""
+
+    context: int = 0
+    """Counted from 1; 0 is ∅."""
+    appearance: NDArray[np.float32] | None = None
+    """Standardised (A,), as `diffgen.appearance` has it; None is ∅."""
+
+
+@dataclass(frozen=True)
 class Patch:
     """What a sampler needs to estimate the noise of one patch."""
 
@@ -34,6 +44,8 @@ class Patch:
     """(h, w): the crop of M at the latent grid."""
     owned: NDArray[np.bool_]
     """(h, w): the pixels that take something from this patch."""
+    whole: GlobalCondition | None = None
+    """Of its image; None where the network knows none."""
 
 
 class NonFiniteError(ValueError):
@@ -52,6 +64,7 @@ class Canvas:
         purposes: tuple[Purpose, Purpose],
         fixed: Fixed | None = None,
         first: int = 0,
+        whole: GlobalCondition | None = None,
     ) -> None:
         """A canvas of noise y_T under a label map (H, W), but for pixels that are fixed.
 
@@ -61,7 +74,7 @@ class Canvas:
         assert (height, width) == (covering.height, covering.width), "covers fit the label map"
         assert min(height, width) >= covering.base, "a canvas is at least one patch wide"
         self.label_map, self.covering, self.solver, self.purposes = label_map, covering, solver, purposes
-        self.fixed, self.first = fixed, first
+        self.fixed, self.first, self.whole = fixed, first, whole
         self.blocks = blocks(height, width)
         self.latents: Latents = np.empty((channels, height, width), dtype=np.float32)
         for block in self.blocks:
@@ -105,6 +118,7 @@ class Canvas:
             self.solver.timesteps[self.step],
             self.label_map[box],
             self.cover.owned(number),
+            self.whole,
         )
 
     def labels_of(self, number: int) -> LabelMap:

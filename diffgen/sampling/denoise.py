@@ -24,9 +24,14 @@ JOINT = -1  # the one conditional forward of a patch under joint conditioning
 
 
 class Denoiser(Protocol):
-    """ε_θ: noisy patches (B, C, h, w), time steps (B,), label maps (B, h, w) → estimates (B, C, h, w)."""
+    """ε_θ: noisy patches (B, C, h, w), time steps (B,), label maps (B, h, w) → estimates (B, C, h, w).
 
-    def __call__(self, latents: Tensor, timesteps: Tensor, label_maps: Tensor, /) -> Tensor: ...
+    Where images have a `GlobalCondition`, their contexts (B,) and appearances (B, A) follow.
+    """
+
+    def __call__(
+        self, latents: Tensor, timesteps: Tensor, label_maps: Tensor, /, *whole: Tensor
+    ) -> Tensor: ...
 
 
 def conditions(
@@ -84,10 +89,26 @@ def estimate(
         latents = torch.from_numpy(np.stack([patches[i].latents for i, _ in padded]))
         timesteps = torch.tensor([patches[i].timestep for i, _ in padded])
         maps = torch.from_numpy(np.stack([condition_map(patches[i].labels, c) for i, c in padded]))
-        result = denoiser(latents, timesteps, maps).float().cpu().numpy()
+        whole = global_conditions([patches[i] for i, _ in padded])
+        result = denoiser(latents, timesteps, maps, *whole).float().cpu().numpy()
         for row, (i, condition) in enumerate(batch):
             outputs[i][condition] = result[row]
     return [_combine(patch, outputs[i], guidance) for i, patch in enumerate(patches)]
+
+
+def global_conditions(patches: Sequence[Patch]) -> tuple[Tensor, ...]:
+    """Contexts (B,) and, if any has one, appearances (B, A; ∅ as NaN) of patches; () where there are none."""
+    given = [patch.whole for patch in patches if patch.whole is not None]
+    if not given:
+        return ()
+    assert len(given) == len(patches), "all patches are of images with a global condition, or none is"
+    contexts = torch.tensor([whole.context for whole in given])
+    known = next((whole.appearance for whole in given if whole.appearance is not None), None)
+    if known is None:
+        return (contexts,)
+    null = np.full_like(known, np.nan)
+    rows = [null if whole.appearance is None else whole.appearance for whole in given]
+    return contexts, torch.from_numpy(np.stack(rows))
 
 
 def _combine(patch: Patch, outputs: dict[int, NDArray[np.float32]], guidance: float) -> NDArray[np.float32]:
@@ -144,9 +165,10 @@ def image_denoiser(unet: Any) -> Denoiser:
     """ε_θ of the image U-Net on the device that it is on."""
 
     @torch.inference_mode()
-    def denoise(latents: Tensor, timesteps: Tensor, label_maps: Tensor) -> Tensor:
+    def denoise(latents: Tensor, timesteps: Tensor, label_maps: Tensor, *whole: Tensor) -> Tensor:
         device = next(unet.parameters()).device
-        return unet(latents.to(device), timesteps.to(device), label_maps.to(device))
+        given = (tensor.to(device) for tensor in (timesteps, label_maps, *whole))
+        return unet(latents.to(device), *given)
 
     return denoise
 
@@ -155,7 +177,8 @@ def mask_denoiser(unet: Any) -> Denoiser:
     """ε_θ of the mask U-Net: a mask canvas lies under a constant label map, its context's id + 1."""
 
     @torch.inference_mode()
-    def denoise(latents: Tensor, timesteps: Tensor, label_maps: Tensor) -> Tensor:
+    def denoise(latents: Tensor, timesteps: Tensor, label_maps: Tensor, *whole: Tensor) -> Tensor:
+        assert not whole, "a mask canvas has its context as its label map"
         device = next(unet.parameters()).device
         return unet(latents.to(device), timesteps.to(device), label_maps[:, 0, 0].to(device))
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffgen.labels import LabelMap
-from diffgen.sampling.canvas import Canvas, Latents, NonFiniteError, Patch
+from diffgen.sampling.canvas import Canvas, GlobalCondition, Latents, NonFiniteError, Patch
 from diffgen.sampling.covers import Cover, Covering
 from diffgen.sampling.fixed import Fixed
 from diffgen.sampling.seeds import Purpose
@@ -53,9 +53,11 @@ class Outpainting:
         covering: Windows,
         solver: Solver,
         purposes: tuple[Purpose, Purpose],
+        whole: GlobalCondition | None = None,
     ) -> None:
         """An empty canvas under a label map (H, W), and its first window; the rest is as in `Canvas`."""
         self.label_map, self.covering, self.solver, self.purposes = label_map, covering, solver, purposes
+        self.whole = whole
         self.latents: Latents = np.zeros((channels, *label_map.shape), dtype=np.float32)
         self.step = 0
         self._open()
@@ -84,7 +86,14 @@ class Outpainting:
         )
         fixed = Fixed(self.latents[:, rows, columns], ~self.cover.owned(0))
         self.window = Canvas(
-            len(self.latents), self.label_map[self.box], alone, self.solver, self.purposes, fixed, first
+            len(self.latents),
+            self.label_map[self.box],
+            alone,
+            self.solver,
+            self.purposes,
+            fixed,
+            first,
+            self.whole,
         )
 
     def patch_of(self, number: int) -> Patch:

@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     IMAGE_STEP_NOISE = 6
     TRAINING = 7
     TRAINING_SAMPLES = 8
+    APPEARANCE = 9
 
 
 def generator(seed: int, index: int, purpose: Purpose, step: int = 0, *block: int) -> np.random.Generator:

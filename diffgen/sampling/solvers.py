@@ -23,6 +23,8 @@ from diffgen.errors import UserError
 
 SolverName = Literal["dpmsolver++", "sde-dpmsolver++", "unipc", "euler", "ddim"]
 Spacing = Literal["log-snr", "time"]
+LARGEST_ETA = 1 - 1e-6
+"""At an η of 1 DDIM takes the root of a difference of equals, which on some CPUs rounds to below zero."""
 LOG_SNR_RANGE = (-9.0, 9.0)  # wider spends steps where nothing happens, narrower loses variance
 
 # What a scheduler remembers from step to step; a canvas keeps it, a block at a time.
@@ -118,7 +120,7 @@ class Solver:
             setattr(scheduler, name, list(value) if isinstance(value, list) else value)
         extra: dict[str, Any] = {}
         if self.name == "ddim":
-            extra["eta"] = self.eta
+            extra["eta"] = min(self.eta, LARGEST_ETA)
         if noise is not None:
             extra["variance_noise"] = noise
         scheduler.is_scale_input_called = True  # by `input_scale`

@@ -5,7 +5,7 @@ replaces them and reports. A run that is stopped anywhere is gone on with by the
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,12 +29,18 @@ from diffgen.synthesis.task import Report, Task, claim
 EACH = 8  # samplers, up to so many, are shown one by one
 
 
-def dry_run(folder: Path, settings: config.Settings, masks: Path | None, console: Console) -> None:
+def dry_run(
+    folder: Path,
+    settings: config.Settings,
+    masks: Path | None,
+    console: Console,
+    references: Sequence[Path] = (),
+) -> None:
     """Print what `synthesize` will take: forwards, time, disk, memory. Nothing is written."""
     from diffgen.synthesis.forecast import forecast  # late: it loads the models
 
     packed = bundle.pack(folder)
-    plan, n = make_plan(packed, folder, settings, masks), settings.synthesis.n
+    plan, n = make_plan(packed, folder, settings, masks, references), settings.synthesis.n
     with console.status("reading the bundle") as shown:
         told = forecast(plan, packed, n, settings.synthesis.in_flight, shown.update)
     table = Table("of this run", "", box=None, show_header=False, padding=(0, 2))
@@ -73,6 +79,7 @@ def synthesize(
     inline: bool,
     console: Console,
     time_maps: bool = False,
+    references: Sequence[Path] = (),
 ) -> Summary:
     """Images 0 … n − 1 of a bundle as WebDataset shards under `out`, a folder or any filesystem URL.
 
@@ -80,7 +87,7 @@ def synthesize(
     the end if an image came out not finite; `KeyboardInterrupt` passes, with all shards whole.
     """
     packed = bundle.pack(folder)
-    plan = make_plan(packed, folder, settings, masks)
+    plan = make_plan(packed, folder, settings, masks, references)
     if time_maps and plan.sampling.cover == "outpaint":
         raise UserError("--save-time-map: sampling.cover=outpaint has no step that the whole canvas takes")
     task = claim(plan, packed, out, settings.synthesis)

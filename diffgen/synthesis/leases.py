@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from diffgen.sampling.canvas import Patch
+from diffgen.sampling.canvas import GlobalCondition, Patch
 from diffgen.synthesis.painting import Layout
 from diffgen.synthesis.render import Render
 
@@ -22,6 +22,7 @@ class Patches:
     timesteps: NDArray[np.int64]
     labels: NDArray[np.uint8]
     owned: NDArray[np.bool_]
+    whole: tuple[GlobalCondition | None, ...]
 
     @classmethod
     def of(cls, patches: Sequence[Patch]) -> "Patches":
@@ -30,12 +31,15 @@ class Patches:
             np.array([patch.timestep for patch in patches]),
             np.stack([patch.labels for patch in patches]),
             np.stack([patch.owned for patch in patches]),
+            tuple(patch.whole for patch in patches),
         )
 
     def each(self) -> list[Patch]:
         return [
-            Patch(z, int(t), labels, owned)
-            for z, t, labels, owned in zip(self.latents, self.timesteps, self.labels, self.owned, strict=True)
+            Patch(z, int(t), labels, owned, whole)
+            for z, t, labels, owned, whole in zip(
+                self.latents, self.timesteps, self.labels, self.owned, self.whole, strict=True
+            )
         ]
 
 

@@ -147,7 +147,8 @@ class Painting:
 
     def _begin(self, stage: Literal["mask", "image"], label_map: LabelMap) -> None:
         self.stage = stage
-        self.canvas = self.model.canvas(label_map, self.index)
+        whole = self.plan.whole(self.index) if stage == "image" else None
+        self.canvas = self.model.canvas(label_map, self.index, whole)
         self._offer_step()
 
     def _offer_step(self) -> None:
@@ -187,6 +188,8 @@ class Painting:
             "classes": list(plan.labels.classes),
             "run": plan.run,
         }
+        if (look := plan.appearance_of(self.index)) is not None and plan.appearance is not None:
+            record |= {"appearance": plan.appearance.named(look[1]), "appearance_of": look[0]}
         if plan.tile is not None:  # forwards are those of the whole image
             parent = {"index": self.index, "height": self.height, "width": self.width}
             record |= {"parent": parent, "y": done.y, "x": done.x}

@@ -5,18 +5,21 @@ Image k is a function of the plan and k alone (promises 2 and 3).
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from diffgen import __version__, config
-from diffgen.errors import UserError
+from diffgen.appearance import Appearance, Vector, measure
+from diffgen.errors import UserError, one_line
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.mask_codec import num_bits
-from diffgen.sampling.canvas import Canvas
+from diffgen.sampling.canvas import Canvas, GlobalCondition
 from diffgen.sampling.covers import Covering, Rule, Sides
 from diffgen.sampling.denoise import Conditioning
 from diffgen.sampling.outpaint import Outpainting, Windows
@@ -59,13 +62,15 @@ class Model:
         kind = Windows if sampling.cover == "outpaint" else Covering
         return kind(height, width, self.sides, log_snr, covers, (self.seed, index), self.purposes[2])
 
-    def canvas(self, label_map: LabelMap, index: int) -> Canvas | Outpainting:
+    def canvas(
+        self, label_map: LabelMap, index: int, whole: GlobalCondition | None = None
+    ) -> Canvas | Outpainting:
         """The canvas of image `index` under a label map (H, W) on its own grid."""
         height, width = label_map.shape
         covering = self.covering(height, width, index)
         if isinstance(covering, Windows):
-            return Outpainting(self.channels, label_map, covering, self.solver, self.purposes[:2])
-        return Canvas(self.channels, label_map, covering, self.solver, self.purposes[:2])
+            return Outpainting(self.channels, label_map, covering, self.solver, self.purposes[:2], whole)
+        return Canvas(self.channels, label_map, covering, self.solver, self.purposes[:2], whole=whole)
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,10 @@ class Plan:
     """Of all images; drawn by its share in the data where there is none."""
     masks: tuple[tuple[str, bytes], ...]
     """Given label maps, name and PNG, taken by turns; none: they are sampled."""
+    appearance: Appearance | None
+    """What appearances are drawn from, if the image model is conditioned on them."""
+    references: tuple[tuple[str, Vector], ...]
+    """Given appearances, name and standardised vector, taken by turns; none: they are drawn."""
     run: dict[str, Any]
     """All of this in names and numbers: a sample's provenance, and what a folder of shards belongs to."""
 
@@ -118,14 +127,30 @@ class Plan:
         raise AssertionError("the rest is below the sum")
 
     def context_of(self, index: int) -> int | None:
-        """Context of an image's mask; none where the label map is given."""
-        if self.masks:
-            return None
-        if self.context is not None:
+        """Context of an image; of one whose label map is given the one asked for, or none."""
+        if self.masks or self.context is not None:
             return self.context
         shares = np.array(self.labels.context_shares)
         rng = generator(self.seed, index, Purpose.CONTEXT)
         return int(rng.choice(len(shares), p=shares / shares.sum()))
+
+    def appearance_of(self, index: int) -> tuple[str | None, Vector] | None:
+        """The name of the reference and the standardised appearance (A,) of an image, if it has one."""
+        if self.appearance is None:
+            return None
+        if self.references:
+            return self.references[index % len(self.references)]
+        context = self.context_of(index)
+        rng = generator(self.seed, index, Purpose.APPEARANCE)
+        return None, self.appearance.draw(rng, 0 if context is None else context + 1)
+
+    def whole(self, index: int) -> GlobalCondition | None:
+        """What the image model knows of image `index` beside its label map."""
+        appearance, context = self.appearance_of(index), self.context_of(index)
+        if appearance is None and not self.facts.image_contexts:
+            return None
+        number = 0 if context is None or not self.facts.image_contexts else context + 1
+        return GlobalCondition(number, None if appearance is None else appearance[1])
 
     def context_map(self, index: int) -> LabelMap:
         """The label map of the mask canvas (H, W): its context's id + 1 everywhere; 0 is the null context."""
@@ -174,7 +199,13 @@ class Plan:
         return name, read_mask(data, name)
 
 
-def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings, masks: Path | None) -> Plan:
+def make_plan(
+    packed: dict[str, bytes],
+    folder: Path,
+    settings: config.Settings,
+    masks: Path | None,
+    references: Sequence[Path] = (),
+) -> Plan:
     """The plan for a bundle (its files, and the folder they are from); `UserError` says what cannot work."""
     index = bundle.read_index(folder)
     base = bundle.load(folder, weights=False)
@@ -186,8 +217,9 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
     num_steps = sampling.steps_for(len(facts.patch_by_log_snr))
     for steps in (num_steps, sampling.mask_steps):
         Solver(sampling.solver, base.schedule, steps, sampling.eta, sampling.spacing)  # says what cannot be
-    if masks and synthesis.context is not None:
+    if masks and synthesis.context is not None and not facts.image_contexts:
         raise UserError("--masks gives the label maps; a context would change nothing")
+    looks = read_references(references, base.appearance, folder)
     given = read_masks(masks, facts, base.labels) if masks else ()
     size = config.parse_size(synthesis.size)
     if not given:
@@ -209,13 +241,17 @@ def make_plan(packed: dict[str, bytes], folder: Path, settings: config.Settings,
         "size": None if given else {"height": size[0], "width": size[1]},
         "masks": hashlib.sha256(b"".join(data for _, data in given)).hexdigest() if given else None,
         "context": synthesis.context,
+        "appearance": [[name, *map(float, vector)] for name, vector in looks] or None,
         "tile": tile,
         "mpp": facts.mpp,
         "patch_px": facts.image_patch * facts.factor,
         "conditioning": facts.conditioning,
         "sampling": sampling.model_dump(mode="json") | {"steps": num_steps},
     }
-    plan = Plan(facts, base.labels, base.schedule, sampling, synthesis.seed, sizes, tile, context, given, run)
+    plan = Plan(
+        facts, base.labels, base.schedule, sampling, synthesis.seed, sizes, tile, context, given,
+        base.appearance, looks, run,
+    )  # fmt: skip
     if sampling.cover == "diffcollage":
         _check_halves(plan)
     return plan
@@ -245,6 +281,30 @@ def check_size(size: Size, facts: bundle.Facts, what: str) -> None:
             raise UserError(
                 f"{what}: sides must be multiples of {facts.factor} from {least} pixels up, not {side}"
             )
+
+
+def read_references(
+    paths: Sequence[Path], appearance: Appearance | None, bundle_name: Path
+) -> tuple[tuple[str, Vector], ...]:
+    """Name and standardised appearance of each picture (of a folder: of all in it), in order.
+
+    Raises `UserError`, which names the picture that cannot be read.
+    """
+    if paths and appearance is None:
+        raise UserError(f"--appearance: the image model of {bundle_name} is not conditioned on an appearance")
+    found = []
+    for path in paths:
+        inside = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"--appearance {path}: no picture in this folder")
+        for one in inside:
+            try:
+                picture = np.asarray(Image.open(one).convert("RGB"))
+            except (OSError, ValueError, Image.DecompressionBombError) as error:
+                raise UserError(f"--appearance {one}: not a readable picture ({one_line(error)})") from error
+            assert appearance is not None
+            found.append((one.name, appearance.standardized(measure(picture))))
+    return tuple(found)
 
 
 def read_masks(folder: Path, facts: bundle.Facts, labels: Labels) -> tuple[tuple[str, bytes], ...]:

@@ -11,11 +11,11 @@ import yaml
 from rich.console import Console
 
 from diffgen import config
+from diffgen.appearance import Appearance
 from diffgen.data.stream import Patches
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import autoencoder, bundle
-from diffgen.models.appearance import Appearance
 from diffgen.models.bundle import Which
 from diffgen.models.mask_codec import GreyLatents, MaskCodec, build_mask_codec
 from diffgen.sampling.decode import from_picture

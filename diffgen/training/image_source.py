@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffgen import config
+from diffgen.appearance import Appearance
 from diffgen.data.stream import Patches, crop
 from diffgen.errors import UserError
 from diffgen.labels import UNKNOWN, LabelMap, Picture
-from diffgen.models.appearance import Appearance
 from diffgen.models.autoencoder import LatentCodec
 from diffgen.sampling.decode import from_picture
 from diffgen.sampling.masks import on_grid

@@ -9,11 +9,11 @@ from diffgen.data.stream import Patches
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.bundle import Bundle
 from diffgen.sampling import covers, masks
-from diffgen.sampling.canvas import Canvas
+from diffgen.sampling.canvas import Canvas, GlobalCondition
 from diffgen.sampling.covers import Covering
 from diffgen.sampling.decode import decode
 from diffgen.sampling.denoise import image_denoiser, mask_denoiser, run
-from diffgen.sampling.seeds import Purpose
+from diffgen.sampling.seeds import Purpose, generator
 from diffgen.sampling.solvers import Solver
 
 COUNT = 8
@@ -36,7 +36,15 @@ def image_grid(
     conditioning = settings.image_model.conditioning
     steps = sampling.steps_for(len(facts.patch_by_log_snr))
     canvases = [
-        _canvas(k, facts.image_channels, masks.on_grid(label_map, facts.factor), steps, bundle, settings)
+        _canvas(
+            k,
+            facts.image_channels,
+            masks.on_grid(label_map, facts.factor),
+            steps,
+            bundle,
+            settings,
+            _drawn(k, bundle, settings.seed),
+        )
         for k, label_map in enumerate(label_maps)
     ]
     filled = run(canvases, image_denoiser(unet), sampling.guidance, conditioning, sampling.micro_batch)
@@ -64,8 +72,21 @@ def mask_grid(unet: nn.Module, bundle: Bundle, settings: config.Settings) -> Pic
     return rearrange(large, "(row k) h w z -> (row h) (k w) z", row=2)
 
 
+def _drawn(k: int, bundle: Bundle, seed: int) -> GlobalCondition | None:
+    """A look for each map of a grid; its context is the null one, as maps are of many."""
+    if bundle.appearance is None:
+        return GlobalCondition() if bundle.facts.image_contexts else None
+    return GlobalCondition(0, bundle.appearance.draw(generator(seed, k, Purpose.APPEARANCE)))
+
+
 def _canvas(
-    k: int, channels: int, label_map: LabelMap, steps: int, bundle: Bundle, settings: config.Settings
+    k: int,
+    channels: int,
+    label_map: LabelMap,
+    steps: int,
+    bundle: Bundle,
+    settings: config.Settings,
+    whole: GlobalCondition | None = None,
 ) -> Canvas:
     sampling, side = settings.sampling, label_map.shape[0]
     solver = Solver(sampling.solver, bundle.schedule, steps, sampling.eta, sampling.spacing)
@@ -73,4 +94,4 @@ def _canvas(
         side, side, ((None, side),), tuple(solver.log_snr), covers.Rule("aligned", 0.0, 0.0),
         (settings.seed, k), Purpose.IMAGE_COVER,
     )  # fmt: skip
-    return Canvas(channels, label_map, one, solver, PURPOSES)
+    return Canvas(channels, label_map, one, solver, PURPOSES, whole=whole)

@@ -1,12 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgen.sampling.solvers import noise_schedule
-from diffgen.training.algorithm import Batch, Objective, draw_timestep, share
+from diffgen.training.algorithm import Batch, NoiseLevels, Objective, share
 
 SIDES = st.lists(st.sampled_from([8, 16]), min_size=4, max_size=40)
 
@@ -33,8 +34,9 @@ def test_wide_patches_are_dealt_evenly(sides: list[int], workers: int) -> None:
 
 
 def test_time_steps_are_uniform_and_repeat() -> None:
-    drawn = [draw_timestep(0, 3, j, 10)[0] for j in range(2000)]
-    assert drawn == [draw_timestep(0, 3, j, 10)[0] for j in range(2000)]
+    levels = NoiseLevels(np.linspace(9, -9, 10))
+    drawn = [levels.draw(0, 3, j)[0] for j in range(2000)]
+    assert drawn == [levels.draw(0, 3, j)[0] for j in range(2000)]
     counts = torch.bincount(torch.tensor(drawn), minlength=10)
     assert counts.min() > 150
     assert counts.max() < 250

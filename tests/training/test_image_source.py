@@ -12,7 +12,7 @@ from diffgen.labels import Labels
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.sampling.solvers import log_snr, noise_schedule
 from diffgen.training import image_source
-from diffgen.training.algorithm import share
+from diffgen.training.algorithm import NoiseLevels, share
 from diffgen.training.image_source import ImageSource, LiveCrops
 from tests.data import prepared
 
@@ -35,7 +35,7 @@ def source(
     settings = config.ImageModel.model_validate({"patch": 8, "attention": [4], **model})
     part = config.Part.model_validate({"p_conditional": p, "balance": balance})
     crops = LiveCrops(Patches(folder, "image"), codec)
-    return ImageSource(crops, settings, part, codec.channels, LEVELS, seed=3)
+    return ImageSource(crops, settings, part, codec.channels, NoiseLevels(LEVELS), seed=3)
 
 
 def test_shapes(folder: Path, codec: LatentCodec) -> None:
@@ -127,7 +127,7 @@ def test_a_class_that_is_drawn_is_in_the_crop(folder: Path, codec: LatentCodec) 
 def test_an_empty_source_is_named(folder: Path, codec: LatentCodec) -> None:
     crops = LiveCrops(Patches(folder, "image", "no such split"), codec)
     with pytest.raises(UserError, match="no image patches"):
-        ImageSource(crops, config.ImageModel(), config.Part(), 4, LEVELS, 0)
+        ImageSource(crops, config.ImageModel(), config.Part(), 4, NoiseLevels(LEVELS), 0)
 
 
 def test_latents_are_drawn_where_the_autoencoder_has_a_distribution(folder: Path) -> None:
@@ -140,7 +140,7 @@ def test_latents_are_drawn_where_the_autoencoder_has_a_distribution(folder: Path
 
     def of(sample: bool) -> ImageSource:
         crops = LiveCrops(Patches(folder, "image"), codec, sample)
-        return ImageSource(crops, model, config.Part(), 4, LEVELS, seed=3)
+        return ImageSource(crops, model, config.Part(), 4, NoiseLevels(LEVELS), seed=3)
 
     mode, drawn_once, again = (of(sample).batch(0, range(64)).clean for sample in (False, True, True))
     assert torch.equal(drawn_once, again), "a function of the seed"

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,13 +14,15 @@ from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.mask_codec import LabelBits
 from diffgen.sampling.solvers import noise_schedule
-from diffgen.training.algorithm import Batch, Objective
+from diffgen.training.algorithm import Batch, NoiseLevels, Objective
 from diffgen.training.loop import HELD_OUT, SPIKE_OF, SPIKE_OVER, Hooks, Place, Wish, held_out_loss, train
 from diffgen.training.mask_source import MaskSource
 from diffgen.training.trainee import Trainee
 from tests.data import prepared
 
 OBJECTIVE = Objective(noise_schedule(1000, "squaredcos_cap_v2", "epsilon"))
+
+LEVELS = NoiseLevels(np.linspace(9, -9, 1000))
 
 
 def trainee(tiny: config.Settings, labels: Labels, **part: Any) -> Trainee:
@@ -31,7 +34,7 @@ def trainee(tiny: config.Settings, labels: Labels, **part: Any) -> Trainee:
 @pytest.fixture(scope="module")
 def source(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.TempPathFactory) -> MaskSource:
     folder = prepared.make(tmp_path_factory.mktemp("data"), tiny, labels)
-    return MaskSource(Patches(folder, "mask"), LabelBits(len(labels)), 0.5, 1000, seed=0)
+    return MaskSource(Patches(folder, "mask"), LabelBits(len(labels)), 0.5, LEVELS, seed=0)
 
 
 def losses_of(made: Trainee, source: Any, place: Place | None = None, **hooks: Any) -> list[float]:
