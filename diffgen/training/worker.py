@@ -1,17 +1,16 @@
-"""One worker of Ray Train: the loop, tied to its model, its data and the run's folder."""
+"""One worker: the loop, tied to its model, its data and the run's folder. No Ray in here."""
 
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
+from torch import nn
 
 from diffgen import config
 from diffgen.data.stream import Patches, statistics
-from diffgen.errors import UserError
 from diffgen.models import bundle
 from diffgen.models.bundle import Which
 from diffgen.models.unet import ImageUNet, MaskUNet
@@ -23,7 +22,7 @@ from diffgen.training.image_source import Crops, ImageSource, LiveCrops
 from diffgen.training.loop import Place, train
 from diffgen.training.mask_source import MaskSource
 from diffgen.training.peak import peak
-from diffgen.training.reports import Reports
+from diffgen.training.reports import Link, Reports
 from diffgen.training.samples import held_out, image_grid, mask_grid
 from diffgen.training.start import init_from
 from diffgen.training.stored import StoredCrops
@@ -46,41 +45,23 @@ class Task:
     """The bundle to start from, as the user named it; a copy is in the run."""
 
 
-def work(task: dict[str, Any]) -> None:
-    """One worker of Ray Train; a user's mistake is told to the driver instead of being tried again."""
-    import ray
-    import ray.train
+def train_part(
+    task: Task,
+    place: Place,
+    checkpoint: Path | None,
+    link: Link,
+    wrap: Callable[[Any], nn.Module],
+    scratch: Path,
+) -> None:
+    """Train one model from `checkpoint`, a folder, or from its beginning.
 
-    board = task.pop("board")
-    if ray.get(board.read.remote())["failure"]:
-        return  # these workers are Ray's second try, and the driver knows
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            _train(Task(**task), board, Path(scratch))
-    except UserError as error:
-        ray.get(board.tell.remote(failure=str(error)))
-        if ray.train.get_context().get_world_size() > 1:
-            raise  # or the others would wait for this one
-
-
-def _train(task: Task, board: Any, scratch: Path) -> None:
-    import ray.train
-    from ray.train.torch import get_device, prepare_model
-
+    `wrap` makes of the U-Net what gives gradients of all workers; `scratch` is a folder for what passes.
+    """
     settings, run = config.validate(task.settings), RunFolder(task.run)
     training, part = settings.training, task.part
     torch.set_num_threads(training.threads)
     torch.manual_seed(settings.seed)
-    context = ray.train.get_context()
-    place = Place(
-        context.get_world_rank(),
-        context.get_world_size(),
-        get_device(),
-        training.precision == "bf16",
-        training.readers,
-    )
     base = bundle.load(run.pull("base", scratch)).to(place.device)
-    checkpoint = ray.train.get_checkpoint()
     unet: Any = _unet(task, base, settings, checkpoint is None, scratch)
     unet.trunk.checkpointing = training.gradient_checkpointing
     unet = unet.to(place.device)
@@ -88,19 +69,18 @@ def _train(task: Task, board: Any, scratch: Path) -> None:
         unet = unet.to(memory_format=torch.channels_last)
     trainee = Trainee(unet, getattr(settings.training, part))
     if checkpoint:
-        with checkpoint.as_directory() as folder:
-            trainee.read(Path(folder))
+        trainee.read(checkpoint)
     schedule = DDPMScheduler.from_config(base.schedule)
     learned = part == "image" and settings.diffusion.learned_weight
     objective = Objective(schedule, settings.diffusion.min_snr, place.device, learned)
     source, check = (_source(task, base, settings, objective, split) for split in ("train", "test"))
     reports = Reports(
-        run, part, trainee, place.rank, board, _grid(task, base, settings),
-        _Scalars(task, settings, base, place), training.log_every,
+        run, part, trainee, place.rank, link, _grid(task, base, settings),
+        _Scalars(task, settings, base, place),
     )  # fmt: skip
     if place.rank == 0:
-        reports.tell(start=_greeting(part, trainee, place), step=trainee.step)
-    model = prepare_model(torch.compile(unet) if training.compile else unet)
+        link.tell(start=_greeting(part, trainee, place), step=trainee.step)
+    model = wrap(torch.compile(unet) if training.compile else unet)
     try:
         train(
             trainee, model, source, check, objective, place, reports.hooks(),
