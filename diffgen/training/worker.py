@@ -65,7 +65,6 @@ def work(task: dict[str, Any]) -> None:
 
 
 def _train(task: Task, board: Any, scratch: Path) -> None:
-    import ray
     import ray.train
     from ray.train.torch import get_device, prepare_model
 
@@ -111,6 +110,8 @@ def _train(task: Task, board: Any, scratch: Path) -> None:
             training.log_every, training.spike, base.labels.classes if part == "image" else (),
         )  # fmt: skip
         if place.rank == 0 and trainee.out_of_time and trainee.step < trainee.part.steps:
+            import ray
+
             reports.tell(start=_out_of_time(part, trainee), step=trainee.step)
             ray.get(reports.answer)
     finally:
