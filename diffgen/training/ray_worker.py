@@ -53,6 +53,7 @@ def _train(task: Task, board: Any) -> None:
         checkpoint = Path(folder) if folder else None
         link = RayLink(board, place.rank, training.log_every)
         train_part(task, place, checkpoint, link, prepare_model, Path(scratch))
+        link.flush()
 
 
 class RayLink:
@@ -66,6 +67,13 @@ class RayLink:
 
     def tell(self, **news: Any) -> None:
         self.told, self.answer = time.monotonic(), self.board.tell.remote(**news)
+
+    def flush(self) -> None:
+        """Wait until the last news has arrived: with this process it would be lost."""
+        import ray
+
+        if self.answer is not None:
+            ray.get(self.answer)
 
     def register(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
         """A barrier of all workers."""

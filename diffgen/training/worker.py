@@ -23,6 +23,7 @@ from diffgen.training.loop import Place, train
 from diffgen.training.mask_source import MaskSource
 from diffgen.training.peak import peak
 from diffgen.training.reports import Link, Reports
+from diffgen.training.resident import ResidentCrops
 from diffgen.training.samples import held_out, image_grid, mask_grid
 from diffgen.training.start import init_from
 from diffgen.training.stored import StoredCrops
@@ -67,13 +68,15 @@ def train_part(
     unet = unet.to(place.device)
     if training.channels_last:
         unet = unet.to(memory_format=torch.channels_last)
-    trainee = Trainee(unet, getattr(settings.training, part))
+    trainee = Trainee(unet, getattr(training, part), training.max_seconds)
     if checkpoint:
         trainee.read(checkpoint)
     schedule = DDPMScheduler.from_config(base.schedule)
     learned = part == "image" and settings.diffusion.learned_weight
     objective = Objective(schedule, settings.diffusion.min_snr, place.device, learned)
-    source, check = (_source(task, base, settings, objective, split) for split in ("train", "test"))
+    source, check = (
+        _source(task, base, settings, objective, split, place.device) for split in ("train", "test")
+    )
     reports = Reports(
         run, part, trainee, place.rank, link, _grid(task, base, settings),
         _Scalars(task, settings, base, place),
@@ -86,6 +89,8 @@ def train_part(
             trainee, model, source, check, objective, place, reports.hooks(),
             training.log_every, training.spike, base.labels.classes if part == "image" else (),
         )  # fmt: skip
+        if place.rank == 0 and trainee.step < trainee.part.steps and trainee.out_of_time:
+            link.tell(end=_out_of_time(part, trainee))
     finally:
         reports.close()
 
@@ -94,8 +99,13 @@ def _greeting(part: Which, trainee: Trainee, place: Place) -> str:
     size = sum(p.numel() for p in trainee.unet.parameters()) / 1e6
     step, steps = trainee.step, trainee.part.steps
     how = f"new, {steps} steps" if not step else f"resumed at step {step} of {steps}"
-    how = f"was trained already, {steps} steps" if step == steps else how
+    how = f"was trained already, {step} steps" if trainee.finished else how
     return f"{part} model: {size:.1f} M parameters, {how}, {place.workers} worker(s) on {place.device.type}"
+
+
+def _out_of_time(part: Which, trainee: Trainee) -> str:
+    limit, steps = trainee.max_seconds, trainee.part.steps
+    return f"{part} model: training.max_seconds {limit:g} are over, stopped at step {trainee.step} of {steps}"
 
 
 def _unet(
@@ -114,12 +124,17 @@ def _unet(
 
 
 def _source(
-    task: Task, base: bundle.Bundle, settings: config.Settings, objective: Objective, split: str
+    task: Task,
+    base: bundle.Bundle,
+    settings: config.Settings,
+    objective: Objective,
+    split: str,
+    device: torch.device,
 ) -> Source:
     """The data of a split; where a split is empty, that of the training."""
     patches = Patches(Path(task.data), task.part, split, settings.training.cache_mb)
     if not len(patches) and split == "test":
-        return _source(task, base, settings, objective, "train")
+        return _source(task, base, settings, objective, "train", device)
     part, seed, diffusion = getattr(settings.training, task.part), settings.seed, settings.diffusion
     normal = diffusion.noise_mean, diffusion.noise_deviation
     levels = NoiseLevels(
@@ -132,6 +147,8 @@ def _source(
     crops: Crops = LiveCrops(patches, base.codec, sample)
     if task.latents:
         crops = StoredCrops(Path(task.latents), patches, sample)
+        if settings.training.resident:
+            crops = ResidentCrops(crops, device)
     return ImageSource(crops, settings.image_model, part, base.codec.channels, levels, seed, base.appearance)
 
 
