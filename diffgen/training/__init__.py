@@ -1,1 +1,1 @@
-"""Algorithm 1, and its launch on Ray Train."""
+"""Algorithm 1, and its launch on Ray Train or inline."""

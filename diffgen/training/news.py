@@ -18,6 +18,8 @@ class Teller:
             if (line := news.get(kind)) and line != self.said.get(kind):
                 self.said[kind] = line
                 self.bar.console.print(line)
+        if "of" in news:
+            self.bar.update(self.task, total=news["of"])
         if "step" in news:
             self.bar.update(self.task, completed=news["step"])
         if "loss" in news:

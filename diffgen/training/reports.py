@@ -76,7 +76,8 @@ class Reports:
                 self.writer.add_scalar(f"train/{name}", value, step)
         if time.monotonic() - self.shown > INTERVAL_S:
             self.shown = time.monotonic()
-            self.link.tell(step=step, loss=figures["loss"], images_per_s=figures["images_per_s"])
+            told = {name: figures[name] for name in ("loss", "images_per_s")}
+            self.link.tell(step=step, of=self.trainee.foreseen, **told)
 
     def sample(self, step: int, unet: nn.Module) -> None:
         picture = self.grid(unet)
@@ -99,7 +100,7 @@ class Reports:
             self.trainee.write(Path(folder))
             self._keep(Path(folder), step, held_out)  # before it is registered: a resumed run skips this
             self.link.register(metrics, Path(folder))
-        self.link.tell(step=step, saved=step)
+        self.link.tell(step=step, of=self.trainee.foreseen, saved=step)
 
     def _keep(self, checkpoint: Path, step: int, held_out: float) -> None:
         """`best/PART/step-N`, which `best/PART.json` names, and, if asked, `history/PART/step-N`."""

@@ -46,6 +46,13 @@ class Trainee:
     def out_of_time(self) -> bool:
         return self.max_seconds is not None and self.elapsed >= self.max_seconds
 
+    @property
+    def foreseen(self) -> int:
+        """Steps that there will be in all, by the time that those before took."""
+        if self.max_seconds is None or not self.elapsed:
+            return self.part.steps
+        return min(self.part.steps, max(self.step, round(self.step * self.max_seconds / self.elapsed)))
+
     def advance(self) -> float:
         """One step of the optimiser by the gradients that are there; the rate that it was taken with."""
         rate = float(self.optimizer.param_groups[0]["lr"])

@@ -28,9 +28,9 @@ SMALL = ["image_model.patch=16", "mask_model.patch=8", "mask_model.attention=[8]
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def run(sources: list[Path], out: Path, *overrides: str) -> tuple[Report, str]:
+def run(sources: list[Path], out: Path, *overrides: str, inline: bool = False) -> tuple[Report, str]:
     console = Console(record=True, width=160, file=StringIO())
-    report = prepare([str(source) for source in sources], out, settings(*overrides), console)
+    report = prepare([str(source) for source in sources], out, settings(*overrides), console, inline)
     return report, console.export_text()
 
 
@@ -111,6 +111,8 @@ def test_masks_travel_losslessly_and_the_same_input_gives_the_same_bytes(tmp_pat
     run([tmp_path / "in"], tmp_path / "one", *arguments)
     run([tmp_path / "in"], tmp_path / "two", *arguments)
     assert checksums(tmp_path / "one") == checksums(tmp_path / "two")
+    run([tmp_path / "in"], tmp_path / "inline", *arguments, inline=True)
+    assert checksums(tmp_path / "one") == checksums(tmp_path / "inline")
 
     rows = pq.read_table(tmp_path / "one" / "patches.parquet").to_pylist()
     shard = members(tmp_path / "one" / "image-train-000000.tar")

@@ -29,7 +29,7 @@ def test_the_driver_hears_of_step_and_loss_however_slow_the_steps(
     monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs, []))  # noqa: ARG005 # Ray's names
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: None)
-    board, trainee = Board(), SimpleNamespace(step=0, part=None)
+    board, trainee = Board(), SimpleNamespace(step=0, part=None, foreseen=500)
     link = RayLink(Here(board), 0, 10)
     many: Any = (lambda _unet: np.zeros((1, 1, 3), np.uint8), lambda figures: figures)
     made = Reports(RunFolder(str(tmp_path)), "mask", trainee, 0, link, *many)  # type: ignore[arg-type]  # as much of a trainee as is asked for

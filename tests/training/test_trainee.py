@@ -126,9 +126,11 @@ def test_the_rate_decays_by_the_time_that_is_left() -> None:
     assert rates.index(max(rates)) == 4
     assert rates[-1] < 0.02
     assert not made.finished
-    made, _ = clocked(torch.nn.Linear(1, 1), [5.0, 10.0])
+    made, _ = clocked(torch.nn.Linear(1, 1), [4.0, 5.0])
+    assert made.foreseen == 4
+    made, _ = clocked(torch.nn.Linear(1, 1), [5.0, 10.5])
     assert made.finished
-    assert made.step == 2
+    assert made.step == made.foreseen == 2
     assert made.optimizer.param_groups[0]["lr"] < 1e-4
 
 
