@@ -92,12 +92,12 @@ class Plan:
     """Of all images; drawn by its share in the data where there is none."""
     masks: tuple[tuple[str, bytes], ...]
     """Given label maps, name and PNG, taken by turns; none: they are sampled."""
-    appearance: Appearance | None
-    """What appearances are drawn from, if the image model is conditioned on them."""
-    references: tuple[tuple[str, Vector], ...]
-    """Given appearances, name and standardised vector, taken by turns; none: they are drawn."""
     run: dict[str, Any]
     """All of this in names and numbers: a sample's provenance, and what a folder of shards belongs to."""
+    appearance: Appearance | None = None
+    """What appearances are drawn from, if the image model is conditioned on them."""
+    references: tuple[tuple[str, Vector], ...] = ()
+    """Given appearances, name and standardised vector, taken by turns; none: they are drawn."""
 
     @property
     def steps(self) -> int:
@@ -261,7 +261,7 @@ def make_plan(
     }
     plan = Plan(
         facts, base.labels, base.schedule, sampling, synthesis.seed, sizes, tile, context, given,
-        base.appearance, looks, run,
+        run, base.appearance, looks,
     )  # fmt: skip
     if sampling.cover == "diffcollage":
         _check_halves(plan)

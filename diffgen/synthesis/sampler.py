@@ -37,6 +37,9 @@ from diffgen.synthesis.render import Labelled, Render, encode, paint
 class Sampler:
     """U-Nets and autoencoder of a bundle on one device."""
 
+    worse: Denoiser | None = None
+    """What `auto` guidance of the image model leads away from, where the bundle has it."""
+
     def __init__(self, folder: Path, sampling: config.Sampling, gpu: bool | None = None) -> None:
         """On a GPU if `gpu`, by default where there is one. Raises `UserError` where torch cannot use it."""
         torch.set_num_threads(sampling.threads)
@@ -56,13 +59,15 @@ class Sampler:
             ),
             "image": (image_denoiser(self.bundle.image_unet), facts.image_patch, guidance, joint),
         }  # fmt: skip
-        guide = self.bundle.image_guide
-        self.worse = None if guide is None else image_denoiser(guide)
+        if self.bundle.image_guide is not None:
+            self.worse = image_denoiser(self.bundle.image_guide)
 
     def parameters(self) -> list[torch.Tensor]:
         """The weights of all models that are there."""
         made = self.bundle
-        parts = (made.image_unet, made.mask_unet, made.codec.model, made.mask_autoencoder)
+        parts = (
+            made.image_unet, made.image_guide, made.mask_unet, made.codec.model, made.mask_autoencoder,
+        )  # fmt: skip
         return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
     def work(self, lease: Lease) -> Work:

@@ -168,7 +168,7 @@ def test_auto_guidance_leads_away_from_the_worse_network(conditioning: Condition
 def test_outside_its_interval_nothing_is_guided_and_no_forward_spent(kind: str) -> None:
     interval = Guidance(2.0, kind, low=-3.0, high=3.0)  # type: ignore[arg-type]
     label_map = np.ones((8, 20), np.uint8)
-    canvas = make(label_map)
+    canvas = make(1, label_map, Solver("dpmsolver++", dict(SCHEDULE.config), 9))
     counted: dict[int, int] = defaultdict(int)
 
     def spy(latents: torch.Tensor, timesteps: torch.Tensor, label_maps: torch.Tensor) -> torch.Tensor:
