@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo gpu-pack test test-faults test-browser lint format clean
+.PHONY: install demo demo-train gpu-pack test test-faults test-browser lint format clean
 .DEFAULT_GOAL := install
 
 install: .venv/installed  ## set up .venv with the tested versions
@@ -14,8 +14,11 @@ install: .venv/installed  ## set up .venv with the tested versions
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install  ## a real slide → two models → shards, on a CPU
+demo: install  ## the shipped bundle → large images with label maps → a training loop, on a CPU
 	$(BIN)/python jobs/demo.py
+
+demo-train: install  ## a real slide → the shipped bundle, fine-tuned → its own images, on a CPU
+	$(BIN)/python jobs/demo_train.py
 
 # What machines with torch often lack; the others that the recipe needs come with torch, scikit-image, tensorboard.
 GPU_WHEELS := diffusers pydantic pydantic_core annotated-types typing-inspection typing_extensions \

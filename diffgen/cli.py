@@ -109,7 +109,10 @@ def train(
     run: Run = None,
     init_from: Annotated[
         str | None,
-        typer.Option(help="Bundle whose weights a new run starts from, a folder or URL.", show_default=False),
+        typer.Option(
+            help="Bundle whose weights a new run starts from: a folder, a URL, or a name (`default`).",
+            show_default=False,
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it takes: parameters, memory, FLOPs, time.")
@@ -142,7 +145,7 @@ def train(
     folder = _run(settings)
     console.print(f"run: {folder}")
     try:
-        bundle = launch(parts, data, folder, settings, console, init_from)
+        bundle = launch(parts, data, folder, settings, console, _named(init_from) if init_from else None)
     except KeyboardInterrupt as stopped:
         console.print("[yellow]stopped[/]: the same command goes on from the last checkpoint")
         sys.exit(128 + getattr(stopped, "signal", 2))
@@ -155,7 +158,10 @@ def train(
 @app.command()
 def synthesize(
     bundle: Annotated[
-        str | None, typer.Option(help="Trained generator, a folder or URL. [default: the last trained]")
+        str | None,
+        typer.Option(
+            help="Generator: folder, URL, or name (`default`). [default: the last trained, or `default`]"
+        ),
     ] = None,
     n: Annotated[int | None, typer.Option(help="Number of images.", show_default=False)] = None,
     size: Annotated[str | None, typer.Option(help="Pixels, `S` or `WxH`.", show_default=False)] = None,
@@ -200,7 +206,7 @@ def synthesize(
     from diffgen.config import load
 
     console = _console()
-    folder = _fetched(bundle) if bundle else _last("bundle", console) or _default("bundle", console)
+    folder = _fetched(bundle) if bundle else _last("bundle", console) or _trained_or_shipped(console)
     under = _saved(folder / "settings.yaml", f"{bundle or folder} is not a bundle: diffgen train")
     if masks and n is None:
         n = max(1, len(list(masks.glob("*.png"))))
@@ -270,8 +276,11 @@ def evaluate(
     Example: `diffgen evaluate data out`
     """
     from diffgen.config import load
+    from diffgen.models.shipped import digests
 
     console = _console()
+    if "://" not in synthetic and not Path(synthetic).exists() and synthetic in digests():
+        synthetic = _named(synthetic)
     saved = Path(synthetic) / "settings.yaml"
     under = _saved(saved, "") if "://" not in synthetic and saved.exists() else {}
     under.pop("evaluation", None)  # defaults of the day when a bundle was trained say nothing of today's
@@ -310,6 +319,27 @@ def _run(settings: Any) -> str:
     return f"{settings.places.runs.rstrip('/')}/{settings.places.run}"
 
 
+def _named(bundle: str) -> str:
+    """Where a bundle is that the user names, one that ships with diffgen among them."""
+    from diffgen.models.shipped import resolve
+
+    return resolve(bundle)
+
+
+def _trained_or_shipped(console: Any) -> Path:
+    """The bundle of the default run or, where nothing was trained, the one that ships with diffgen."""
+    from diffgen.config import Places
+    from diffgen.models.shipped import DEFAULT
+
+    places = Places()
+    trained = Path(places.runs) / places.run / "bundle"
+    if trained.exists():
+        console.print(f"bundle: {trained} (the default)")
+        return trained
+    console.print(f"bundle: {DEFAULT}, which comes with diffgen (nothing was trained here)")
+    return Path(_named(DEFAULT))
+
+
 def _fetched(bundle: str) -> Path:
     """A bundle's folder; from behind a URL a copy that is gone when we are."""
     import atexit
@@ -317,6 +347,7 @@ def _fetched(bundle: str) -> Path:
 
     from diffgen.training.folder import fetched
 
+    bundle = _named(bundle)
     copy = tempfile.TemporaryDirectory()
     atexit.register(copy.cleanup)
     return fetched(bundle, Path(copy.name))
@@ -353,8 +384,7 @@ def _asked(preset: str | None, overrides: list[str] | None, place: str) -> Path 
 def _default(thing: Any, console: Any) -> Path:
     from diffgen.config import Places
 
-    places = Places()
-    path = Path(places.data) if thing == "data" else Path(places.runs) / places.run / "bundle"
+    path = Path(Places().data)
     console.print(f"{thing}: {path} (the default)")
     return path
 

@@ -252,9 +252,10 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def _read(make: Any, folder: Path) -> Any:
     try:
-        return make.from_pretrained(
+        read = make.from_pretrained(
             folder, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
         )
+        return read.float()  # a shipped one lies in half precision
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: weights cannot be read: {one_line(error)[:200]}") from error
 
