@@ -17,7 +17,7 @@ OUT=$(cd "$OUT" && pwd)
 [ -d "$WORK/site" ] || "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
   --target "$WORK/site" "$here"/wheels/*.whl
 export PYTHONPATH="$here/code:$WORK/site" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
-tar -xf "$here/pictures.tar" -C "$WORK/source"
+tar -xf "$here/pictures.tar.gz" -C "$WORK/source"
 cd "$WORK"
 bundle="$here/code/jobs/bundle.py"
 run="--recipe ${RECIPE:-tissue} --run pack"

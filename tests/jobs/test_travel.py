@@ -46,7 +46,7 @@ def test_a_pack_has_what_the_recipe_needs(source: Path, tmp_path: Path) -> None:
     assert (tmp_path / "pack" / "run.sh").exists()
     for name in ("diffgen/cli.py", "conf/tissue.yaml", "jobs/bundle.py", "jobs/data_licences.yaml"):
         assert (tmp_path / "pack" / "code" / name).exists(), name
-    with tarfile.open(tmp_path / "pack" / "pictures.tar") as tar:
+    with tarfile.open(tmp_path / "pack" / "pictures.tar.gz") as tar:
         tar.extractall(tmp_path / "there", filter="data")
     real = np.asarray(Image.open(source / "images" / "normal-000-0007.png")).astype(int)
     came = np.asarray(Image.open(tmp_path / "there" / "images" / "normal-000-0007.avif")).astype(int)
