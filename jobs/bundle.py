@@ -35,12 +35,10 @@ LICENCES = ROOT / "jobs" / "data_licences.yaml"
 DEVICES = {
     "cpu": (),
     "cuda": (
-        "training.gpu=true",
-        "evaluation.gpu=true",
-        "training.image.batch=128",
-        "training.mask.batch=128",
+        "training.gpu=true", "training.resident=true", "evaluation.gpu=true",
+        "training.image.batch=128", "training.mask.batch=128",
     ),
-}
+}  # fmt: skip
 """Settings of a device, beside those of the recipe."""
 
 

@@ -18,8 +18,8 @@ from rich.table import Table
 from diffgen.files import write_text
 
 FILE = "parts.json"
-HERE_ONLY = ("pictures", "prepare", "latents")
-"""Parts whose work does not travel with a run."""
+HERE_ONLY = ("pictures", "prepare", "latents", "card")
+"""Parts whose work does not travel with a run, or is done again after it."""
 
 
 @dataclass
@@ -73,12 +73,6 @@ def machine(device: str) -> str:
     return f"one {torch.cuda.get_device_name()}, {cores}"
 
 
-def held_out(run: Path, part: str) -> float | None:
-    """Last held-out loss of a part's training, by its curve; None where it has none."""
-    points = curves(run).get(part, {}).get("train/held_out_loss", [])
-    return points[-1][1] if points else None
-
-
 def curves(run: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """The learning curves of a run, thinned to 500 points each: part → figure → (step, value)."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -96,17 +90,18 @@ def curves(run: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
 
 
 def tell(record: Record, data: Path, console: Console) -> None:
-    """The table of parts: seconds, held-out loss, megabytes on disk."""
+    """The table of parts: seconds, last held-out loss, megabytes on disk."""
     bundle = record.run / "bundle"
     places = {
         "prepare": data, "autoencoder": bundle / "autoencoder", "latents": data / "latents", "bundle": bundle,
         "image": bundle / "image_unet", "mask": bundle / "mask_unet", "evaluate": record.run / "report",
     }  # fmt: skip
+    found = curves(record.run)
     table = Table("part", "seconds", "held-out loss", "MB")
     for part, took in record.seconds.items():
-        loss, place = held_out(record.run, part), places.get(part)
+        losses, place = found.get(part, {}).get("train/held_out_loss", []), places.get(part)
         size = "" if place is None or not place.exists() else f"{megabytes(place):.1f}"
-        table.add_row(part, f"{took:.0f}", "" if loss is None else f"{loss:.4f}", size)
+        table.add_row(part, f"{took:.0f}", f"{losses[-1][1]:.4f}" if losses else "", size)
     table.add_row("all", f"{sum(record.seconds.values()):.0f}", "", "")
     console.print(table)
 

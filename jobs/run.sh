@@ -1,12 +1,12 @@
 #!/bin/sh
 # The one command on a machine with torch and without a network, in the folder that `make gpu-pack` filled:
 #
-#     sh gpu-pack/run.sh                             # one GPU: the recipe in 7 minutes, then its speed
+#     sh gpu-pack/run.sh                             # one GPU: the recipe in 6 minutes, then its speed
 #     sh gpu-pack/run.sh --device cpu --budget 20m   # options of jobs/bundle.py
 #
 # Leaves in $OUT (./gpu-out) at most 8 files of at most 16 MB; `python jobs/bundle.py --unpack gpu-out` at home
 # takes them. WORK is where it works (a fresh folder), RECIPE the recipe (tissue), BENCHMARK the seconds that
-# benchmarks/gpu.py may take (90; 0: none), LIMIT the seconds after which the recipe is stopped (480).
+# benchmarks/gpu.py may take (90; 0: none), LIMIT the seconds after which the recipe is stopped (430).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 OUT=${OUT:-$PWD/gpu-out}
@@ -23,7 +23,7 @@ bundle="$here/code/jobs/bundle.py"
 run="--recipe ${RECIPE:-tissue} --run pack"
 [ -d "$here/autoencoder" ] && run="$run --autoencoder $here/autoencoder"
 # Stopped by a signal that training saves at, so that there is something to collect.
-timeout --signal=INT --kill-after=20 "${LIMIT:-480}" "$python" "$bundle" source $run --device cuda --budget 7m \
+timeout --signal=INT --kill-after=20 "${LIMIT:-430}" "$python" "$bundle" source $run --device cuda --budget 6m \
   --without evaluate "$@" || echo "run.sh: the recipe did not end by itself" >&2
 "$python" "$bundle" $run --collect "$OUT"
 if [ "${BENCHMARK:-90}" -gt 0 ] && [ -f "$here/code/benchmarks/gpu.py" ]; then

@@ -37,7 +37,9 @@ def run(tiny_bundle: Path, tmp_path: Path) -> Path:
     (folder / "samples").mkdir()
     for step in (2, 4):
         Image.new("RGB", (8, step)).save(folder / "samples" / f"image-{step:07d}.png")
-    Record(folder, {"prepare": 1.0, "image": 5.0}, {"image": 6.0}, ["diffgen train"], "one card").save()
+    Record(
+        folder, {"prepare": 1.0, "image": 5.0, "card": 1.0}, {"image": 6.0}, ["diffgen train"], "one card"
+    ).save()
     return folder
 
 
@@ -86,7 +88,7 @@ def test_a_result_comes_back_as_a_bundle(run: Path, tmp_path: Path) -> None:
     for a, b in zip(mine.parameters(), came.parameters(), strict=True):
         assert b.equal(a.half().float())
     record = Record.of(home)
-    assert record.seconds == {"image": 5.0}, "prepared data does not travel"
+    assert record.seconds == {"image": 5.0}, "prepared data does not travel, and the card is written anew"
     assert record.machine == "one card"
 
 
