@@ -1,4 +1,4 @@
-"""`make demo-train`: a public slide → training shards → the shipped bundle, fine-tuned on it → its own images.
+"""`make demo-train`: a public slide → shards → the shipped bundle, fine-tuned on them → its own images.
 
 Runs the command line as a user would, in demo/, and prints what came out and how long it took.
 """

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from diffgen import config
+from diffgen.appearance import measure
 from diffgen.labels import Labels
 
 
@@ -43,13 +44,16 @@ def make(
                         "key": f"{k:09d}", "source": f"slide{k % 2}", "x": 0, "y": 0, "labelled": labelled,
                         "context": k % len(labels.contexts), "shares": shares, "height": side, "width": side,
                     }  # fmt: skip
+                    picture = (rng.integers(0, 256, (side, side, 3)) // 4 + label_map[..., None] * 30).astype(
+                        np.uint8
+                    )
+                    row["appearance"] = measure(picture).tolist() if kind == "image" else None
                     rows.append({"kind": kind, "split": split, "shard": shard, **row})
                     _add(tar, f"{k:09d}.json", json.dumps(row).encode())
                     if labelled:
                         _add(tar, f"{k:09d}.mask.png", _png(label_map))
                     if kind == "image":
-                        picture = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
-                        _add(tar, f"{k:09d}.png", _png(picture // 4 + label_map[..., None] * 30))
+                        _add(tar, f"{k:09d}.png", _png(picture))
     pq.write_table(pa.Table.from_pylist(rows), folder / "patches.parquet")
     labels.save(folder / "labels.json")
     (folder / "settings.yaml").write_text(settings.dump())

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from diffgen.config import Settings, load
-from diffgen.data.contexts import contexts_of, read_table
+from diffgen.data.contexts import contexts_of, groups_of, read_table
 from diffgen.data.sources import Source
 from diffgen.errors import UserError
 
@@ -71,3 +71,13 @@ def test_more_contexts_than_fit(tmp_path: Path) -> None:
     assert len(contexts_of(sources[:255], settings)) == 255
     with pytest.raises(UserError, match="256 contexts, at most 255"):
         contexts_of(sources, settings)
+
+
+def test_groups_are_a_column_that_may_be_there(tmp_path: Path) -> None:
+    grouped = by_table(tmp_path / "c.csv", "file,context,group\none,x,case 1\ntwo,x,case 1\n")
+    assert groups_of(SOURCES, grouped) == {"a/one.svs": "case 1", "b/two.svs": "case 1"}
+    alone = by_table(tmp_path / "d.csv", "file,context\none,x\ntwo,x\n")
+    assert groups_of(SOURCES, alone) == groups_of(SOURCES, load()) == {s.name: s.name for s in SOURCES}
+    lacking = by_table(tmp_path / "e.csv", "file,context,group\none,x,case 1\ntwo,x,\n")
+    with pytest.raises(UserError, match="line 3: file or group is empty"):
+        groups_of(SOURCES, lacking)

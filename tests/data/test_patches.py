@@ -85,3 +85,11 @@ def test_patches_on_glass_are_not_kept() -> None:
     item = Extent("a", 256, 256, tissue)
     assert {p.x for p in lay(item, {"train": (0, 0, 256, 256)}, LAYOUT, "image")} == {96, 128, 160, 192}
     assert tissue_share(integral(tissue), item, Patch("image", "train", 96, 0, 64, 64)) == 0.5
+
+
+def test_a_group_stays_on_one_side() -> None:
+    whole = np.ones((4, 4), bool)
+    extents = [Extent(f"s{i}", 64, 64, whole, group=f"case {i // 4}") for i in range(40)]
+    sides = [next(iter(parts)) for parts in split(extents, 0.2, 64)]
+    assert sides.count("test") == 8
+    assert all(len(set(sides[i : i + 4])) == 1 for i in range(0, 40, 4))

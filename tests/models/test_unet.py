@@ -102,3 +102,49 @@ def test_a_row_does_not_depend_on_its_companions(image_unet: ImageUNet) -> None:
     maps2[3] = maps[1]
     with torch.inference_mode():
         assert torch.equal(image_unet(x, t, maps)[1], image_unet(other, t2, maps2)[3])
+
+
+def conditioned(**more: object) -> ImageUNet:
+    torch.manual_seed(0)
+    shape = {"patch": 8, "width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "heads": 2}
+    made = ImageUNet(channels=2, num_labels=4, num_contexts=3, appearance=5, **shape, **more)
+    for parameter in made.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return made.eval()
+
+
+@torch.no_grad()
+def test_context_and_appearance_change_the_estimate_and_null_is_null() -> None:
+    unet, z, t, ids = conditioned(), torch.randn(2, 2, 8, 8), torch.tensor([5, 5]), torch.ones(2, 8, 8)
+    null = unet(z, t, ids)
+    nothing = torch.zeros(2, dtype=torch.long), torch.full((2, 5), torch.nan)
+    assert torch.equal(unet(z, t, ids, *nothing), null)
+    assert not torch.allclose(unet(z, t, ids, torch.tensor([2, 2])), null)
+    one = torch.stack([torch.ones(5), torch.full((5,), torch.nan)])
+    looked = unet(z, t, ids, None, one)
+    assert not torch.allclose(looked[0], null[0])
+    assert torch.allclose(looked[1], null[1], atol=1e-6)
+    # An appearance of zeros is the data's mean, not ∅.
+    assert not torch.allclose(unet(z, t, ids, None, torch.zeros(2, 5)), null)
+
+
+@torch.no_grad()
+def test_the_label_map_is_read_at_the_full_grid() -> None:
+    unet = conditioned(label_input=True)
+    z, t, ids = torch.randn(1, 2, 8, 8), torch.tensor([5]), torch.randint(1, 4, (1, 8, 8))
+    moved = ids.clone()
+    moved[0, 3, 3] = ids[0, 3, 3] % 3 + 1
+    change = (unet(z, t, ids) - unet(z, t, moved)).abs().sum(dim=(0, 1))
+    near = torch.zeros(8, 8, dtype=torch.bool)
+    near[2:5, 2:5] = True
+    assert float(change[near].mean()) > 1.5 * float(change[~near].mean())
+
+
+def test_expected_loss_begins_at_one_and_learns() -> None:
+    unet = conditioned(learned_weight=True)
+    torch.nn.init.zeros_(unet.log_variance.weight)
+    torch.nn.init.zeros_(unet.log_variance.bias)
+    z, t, ids = torch.randn(2, 2, 8, 8), torch.tensor([5, 900]), torch.ones(2, 8, 8)
+    estimate, expected = unet(z, t, ids, with_log_loss=True)
+    assert torch.equal(expected, torch.zeros(2))
+    assert torch.allclose(estimate, unet(z, t, ids))

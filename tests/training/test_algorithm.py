@@ -93,3 +93,27 @@ def test_a_schedule_that_ends_in_pure_noise_has_finite_weights() -> None:
     objective = Objective(schedule, 5.0)
     assert bool(torch.isfinite(objective.weight).all())
     assert math.isfinite(float(objective(lambda *_: torch.zeros(1, 1, 4, 4), batch_at([999])).samples))
+
+
+def test_log_normal_levels_have_the_mean_and_deviation_asked_for() -> None:
+    levels = NoiseLevels(np.linspace(9, -9, 1000), normal=(0.3, 1.0))
+    drawn = [-levels.log_snr[levels.draw(0, 3, j)[0]] / 2 for j in range(4000)]
+    assert np.mean(drawn) == pytest.approx(0.3, abs=0.06)
+    assert np.std(drawn) == pytest.approx(1.0, abs=0.06)
+
+
+def test_a_learned_weight_is_best_where_it_says_the_loss() -> None:
+    """samples / exp(u) + u is least at u = log(samples) (Karras et al., 2024, eq. 21)."""
+    batch = batch_at([100, 100])
+    objective = Objective(noise_schedule(1000, "squaredcos_cap_v2", "v_prediction"), learned=True)
+
+    def told(u: float) -> float:
+        def unet(*_: object, with_log_loss: bool) -> tuple[torch.Tensor, torch.Tensor]:
+            assert with_log_loss
+            return torch.zeros_like(batch.clean), torch.full((2,), u)
+
+        return float(objective(unet, batch).descended.sum())
+
+    plain = Objective(objective.schedule)(lambda *_: torch.zeros_like(batch.clean), batch).samples
+    best = float(plain.mean().log())
+    assert told(best) <= min(told(best - 0.2), told(best + 0.2))

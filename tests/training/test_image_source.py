@@ -6,6 +6,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from diffgen import config
+from diffgen.appearance import NAMES, Appearance
 from diffgen.data.stream import Patches
 from diffgen.errors import UserError
 from diffgen.labels import Labels
@@ -148,3 +149,40 @@ def test_latents_are_drawn_where_the_autoencoder_has_a_distribution(folder: Path
     deviation = codec.moments(torch.from_numpy(image_source.from_picture(picture[0]))[None])[:, 4:].exp()
     spread = (drawn_once - mode).std()
     assert float(spread) == pytest.approx(float(deviation.mean()), rel=0.5)
+
+
+def test_small_crops_take_their_share(folder: Path, codec: LatentCodec) -> None:
+    made = source(folder, codec, small_patch=4, attention=[4])
+    sides = made.sides(0, 1000)
+    assert set(sides) == {4, 8}
+    assert sides.count(4) == pytest.approx(330, abs=50)
+    small = [j for j, side in enumerate(sides) if side == 4][:3]
+    assert made.batch(0, small).clean.shape == (3, 4, 4, 4)
+
+
+def test_context_and_appearance_are_those_of_the_patch_or_null(folder: Path, codec: LatentCodec) -> None:
+    patches = Patches(folder, "image")
+    contexts = np.array([1 + patches.context(number) for number in range(len(patches))])
+    table = Appearance.fit(patches.appearances, contexts)
+    model = config.ImageModel.model_validate(
+        {"patch": 8, "attention": [4], "conditions": ["context", "appearance"]}
+    )
+    crops = LiveCrops(patches, codec)
+    made = ImageSource(crops, model, config.Part(p_drop=0.25), 4, NoiseLevels(LEVELS), 3, table)
+    batch = made.batch(0, range(400))
+    assert batch.context is not None
+    assert batch.appearance is not None
+    assert batch.appearance.shape == (400, len(NAMES))
+    dropped = batch.appearance.isnan().any(dim=1)
+    assert float(dropped.float().mean()) == pytest.approx(0.25, abs=0.07)
+    assert float((batch.context == 0).float().mean()) == pytest.approx(0.25, abs=0.07)
+    known = {tuple(row) for row in table.vectors.tolist()}
+    assert all(tuple(row) in known for row in batch.appearance[~dropped].tolist())
+    assert source(folder, codec).batch(0, range(3)).given[1:] == ()
+
+
+def test_data_of_before_is_told_to_be_prepared_anew(folder: Path) -> None:
+    patches = Patches(folder, "image")
+    patches.rows[0].pop("appearance")
+    with pytest.raises(UserError, match="prepare it anew"):
+        _ = patches.appearances
