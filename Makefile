@@ -22,7 +22,7 @@ demo-train: install  ## a real slide → the shipped bundle, fine-tuned → its 
 
 # What machines with torch often lack; the others that the recipe needs come with torch, scikit-image, tensorboard.
 GPU_WHEELS := diffusers pydantic pydantic_core annotated-types typing-inspection typing_extensions \
-  importlib_metadata lazy-importer
+  importlib_metadata lazy-importer webdataset braceexpand
 GPU_PYTHON ?= 3.12
 
 gpu-pack: install  ## gpu-pack/: the recipe for a machine with a card, without a network (SOURCE=folder of EBHI-Seg)
