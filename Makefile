@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo demo-train test test-faults test-browser lint format clean
+.PHONY: install demo demo-train gpu-pack test test-faults test-browser lint format clean
 .DEFAULT_GOAL := install
 
 install: .venv/installed  ## set up .venv with the tested versions
@@ -19,6 +19,19 @@ demo: install  ## the shipped bundle → large images with label maps → a trai
 
 demo-train: install  ## a real slide → the shipped bundle, fine-tuned → its own images, on a CPU
 	$(BIN)/python jobs/demo_train.py
+
+# What machines with torch often lack; the others that the recipe needs come with torch, scikit-image, tensorboard.
+GPU_WHEELS := diffusers pydantic pydantic_core annotated-types typing-inspection typing_extensions \
+  importlib_metadata lazy-importer webdataset braceexpand
+GPU_PYTHON ?= 3.12
+
+gpu-pack: install  ## gpu-pack/: the recipe for a machine with a card, without a network (SOURCE=folder of EBHI-Seg)
+	@test -d "$(SOURCE)" || { echo "gpu-pack: SOURCE=FOLDER, with images/ and masks/ in it" >&2; exit 2; }
+	rm -rf gpu-pack
+	$(BIN)/pip download --quiet --no-deps --only-binary=:all: --python-version $(GPU_PYTHON) --implementation cp \
+	  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+	  --constraint constraints.txt --dest gpu-pack/wheels $(GPU_WHEELS)
+	$(BIN)/python jobs/bundle.py "$(SOURCE)" --pack gpu-pack $(if $(AUTOENCODER),--autoencoder "$(AUTOENCODER)")
 
 lint: install  ## format, style and types
 	$(BIN)/ruff format --check .

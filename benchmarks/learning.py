@@ -122,7 +122,7 @@ def drawn(
     run: Path, base: bundle.Bundle, sampling: config.Sampling, step: int, weights: Path, real: Tissue
 ) -> Tissue:
     """Patches of a checkpoint, kept in the run's folder."""
-    guided = f"-guidance-{sampling.guidance:g}" if sampling.guidance else ""
+    guided = f"-guidance-{sampling.guidance.scale:g}" if sampling.guidance.scale else ""
     kept = run / f"learning/step-{step:07d}-{len(real)}{guided}.npz"
     if kept.exists():
         return real.drawn(np.load(kept)["pictures"])
@@ -183,7 +183,7 @@ def main() -> None:
     console.width = max(console.width, 140)  # a table is not cut where it is written to a file
     steps = checkpoints(given.run, given.checkpoints)
     settings = config.validate(config.read_yaml(given.run / "settings.yaml"))
-    alone = settings.sampling.model_copy(update={"guidance": 0.0})
+    alone = settings.sampling.model_copy(update={"guidance": config.Guidance()})
     base = bundle.load(given.run / "base")
     side = settings.image_patch_px
     real = tissue.crops(Patches(given.data, "image", "test"), side, given.n)
@@ -199,7 +199,7 @@ def main() -> None:
         for guidance in given.guidance:
             name = f"step {step}, guidance {guidance:g}"
             status.update(name)
-            sampling = alone.model_copy(update={"guidance": guidance})
+            sampling = alone.model_copy(update={"guidance": config.Guidance(scale=guidance)})
             patches.append(drawn(given.run, base, sampling, step, weights, real))
             rows.append(judge(name, None, patches[-1]).row)
         rows.append(judge("real, through the autoencoder", None, through_autoencoder(base, real)).row)

@@ -53,6 +53,7 @@ from diffgen.sampling import masks
 from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.covers import Covering, Rule
 from diffgen.sampling.denoise import mask_denoiser, run
+from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver
 
@@ -197,7 +198,9 @@ def _drawn(made: bundle.Bundle, settings: config.Settings, n: int, seed: int) ->
                 Purpose.MASK_COVER,
             )  # fmt: skip
             canvases.append(Canvas(codec.channels, context, one, solver, purposes))
-        for canvas in run(canvases, denoiser, sampling.mask_guidance, "per_label", sampling.micro_batch):
+        for canvas in run(
+            canvases, denoiser, Guidance(sampling.mask_guidance), "per_label", sampling.micro_batch
+        ):
             yield codec.decode(canvas)
 
 

@@ -23,7 +23,7 @@ from diffgen.models.bundle import Bundle
 from diffgen.sampling import denoise
 from diffgen.sampling.decode import decode
 from diffgen.sampling.masks import on_grid
-from diffgen.synthesis.plan import IMAGE, Model
+from diffgen.synthesis.plan import IMAGE, Model, guidance_of
 
 PICTURES_AT_ONCE = 16
 
@@ -108,7 +108,7 @@ def sampler(bundle: Bundle, sampling: config.Sampling, seed: int = 0) -> Model:
     joint: denoise.Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
     return Model(
         seed, sampling, bundle.schedule, facts.image_channels, facts.patch_by_log_snr, steps,
-        facts.image_patch, (sampling.guidance, joint), IMAGE,
+        facts.image_patch, (guidance_of(sampling), joint), IMAGE,
     )  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def filled(folder: Path, real: Tissue) -> tuple[NDArray[np.uint8], NDArray[np.fl
     """Pictures and latents of canvases under the label maps of `real`, and forwards a canvas; kept."""
     loaded = bundle.load(folder)
     settings = config.validate(config.read_yaml(folder / "settings.yaml"))
-    sampling = settings.sampling.model_copy(update={"guidance": 0.0, "micro_batch": 32})
+    sampling = settings.sampling.model_copy(update={"guidance": config.Guidance(), "micro_batch": 32})
     kept = folder.parent / f"canvases-{len(real)}.npz"
     if not kept.exists():
         pictures, latents = tissue.paint(loaded, loaded.image_unet, sampling, real)

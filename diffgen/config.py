@@ -18,6 +18,7 @@ from diffgen.schema import (
     Autoencoder,
     Diffusion,
     Evaluation,
+    Guidance,
     ImageModel,
     MaskModel,
     Part,
@@ -35,6 +36,7 @@ __all__ = [
     "Autoencoder",
     "Diffusion",
     "Evaluation",
+    "Guidance",
     "ImageModel",
     "MaskModel",
     "Part",
@@ -139,6 +141,8 @@ def merge(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(tree)
     for key, value in over.items():
         old = merged.get(key)
+        if key == "guidance" and isinstance(value, Mapping) and isinstance(old, int | float):
+            old = {"scale": old}  # as bundles of before say it
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
         merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]  # both are mappings
     return merged

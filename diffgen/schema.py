@@ -3,7 +3,7 @@
 Unknown keys and combinations that cannot work are refused here; `config` puts a tree together.
 """
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -223,6 +223,9 @@ class Part(Section):
     code make it that of the conditional one. At the paper's 0.5 both agree."""
     p_drop: Share = 0.1
     """Probability that a sample's context is ∅, and, by a draw of its own, that its appearance is."""
+    guide_at: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the steps at which the averaged weights go into the bundle as the worse network of `auto`
+    guidance (image model; needs `keep_history`, and a checkpoint there)."""
     balance: Literal["class", "area"] = "class"
     """What is drawn for a conditional sample of the image model: `class`, a class, then a patch that has
     it, however rare; `area`, a pixel of the labelled data, and its class."""
@@ -286,6 +289,27 @@ class Training(Section):
         return self
 
 
+class Guidance(Section):
+    """How the image model is guided; a number alone is the scale of `label` guidance."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    kind: Literal["label", "auto"] = "label"
+    """`label`: away from the estimate without label map, eq. (2); `auto`: away from that of an earlier, worse
+    network in the bundle (`training.image.guide_at`), under the same condition (Karras et al., 2024)."""
+    scale: Annotated[float, Field(ge=0)] = 0.0
+    """ω; 0: no guidance, and no forwards for it."""
+    low: Annotated[float | None, Field(alias="from")] = None
+    """Log-SNR from which on steps are guided; none: from pure noise."""
+    high: Annotated[float | None, Field(alias="to")] = None
+    """Log-SNR up to which they are."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return {"scale": value} if isinstance(value, int | float) else value
+
+
 class Sampling(Section):
     """What shapes a sample, beside bundle, seed, index and size."""
 
@@ -296,8 +320,8 @@ class Sampling(Section):
     """None: 13 where the bundle's U-Net knows wide patches (`patch_by_log_snr`), else 16."""
     eta: Share = 0.0
     """Share of the noise that DDIM draws anew in each step (the paper's code: 1)."""
-    guidance: Annotated[float, Field(ge=0)] = 0.0
-    """ω of eq. (2) for the image model."""
+    guidance: Guidance = Guidance()
+    """Of the image model."""
     cover: Literal["jittered", "random", "aligned", "multidiffusion", "diffcollage", "outpaint"] = "jittered"
     """How a step's patches are laid and weighed: `diffgen.sampling.covers` has one function for each."""
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.125

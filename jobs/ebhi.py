@@ -1,6 +1,6 @@
 """EBHI-Seg as a source of `diffgen prepare`: pictures, label maps by gland and kind, and a table of cases.
 
-    python jobs/ebhi.py FOLDER OUT        # FOLDER/images/kind-case-number.jpg, FOLDER/masks/….png (0/255)
+    python jobs/ebhi.py FOLDER OUT        # FOLDER/images/kind-case-number.*, FOLDER/masks/….png (0/255)
     diffgen prepare OUT/pictures --config tissue --set prepare.contexts=OUT/sources.csv
 
 The data set (Shi et al., Frontiers in Medicine 10:1114673, 2023; CC BY 4.0) stores its pictures squeezed
@@ -44,7 +44,7 @@ def convert(folder: Path, out: Path) -> int:
     """Write OUT/pictures and OUT/sources.csv; how many pictures there are."""
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     rows = []
-    for path in sorted((folder / "images").glob("*.jpg")):
+    for path in sorted((folder / "images").iterdir()):
         kind, case, _ = path.stem.split("-")
         image = Image.open(path).convert("RGB").resize(SIZE, Image.Resampling.BICUBIC)
         mask = Image.open(folder / "masks" / f"{path.stem}.png").convert("L").resize(SIZE)

@@ -75,7 +75,7 @@ def test_each_layer_goes_over_the_one_before(tmp_path: Path) -> None:
     file.write_text("sampling: {steps: 30, guidance: 1.0}\n")
     under = {"sampling": {"steps": 10, "mask_steps": 10, "guidance": 0.5}}
     made = config.load(file, ["sampling.guidance=2"], under, {"synthesis.n": 7, "synthesis.size": None})
-    assert (made.sampling.steps, made.sampling.mask_steps, made.sampling.guidance) == (30, 10, 2)
+    assert (made.sampling.steps, made.sampling.mask_steps, made.sampling.guidance.scale) == (30, 10, 2)
     assert (made.synthesis.n, made.synthesis.size) == (7, "512")
 
 
@@ -110,3 +110,18 @@ def test_differences_names_leaves() -> None:
     old, new = {"a": {"b": 1, "c": 2}, "d": 1}, {"a": {"b": 3, "c": 2}}
     assert config.differences(old, new) == ["a.b 1 → 3", "d 1 → None"]
     assert config.differences(old, old) == []
+
+
+def test_guidance_is_a_number_or_a_section() -> None:
+    assert config.load(None, ["sampling.guidance=1.5"]).sampling.guidance == config.Guidance(scale=1.5)
+    said = "sampling.guidance={kind: auto, scale: 1, from: -3, to: 3}"
+    interval = config.load(None, [said]).sampling.guidance
+    assert (interval.kind, interval.low, interval.high) == ("auto", -3, 3)
+    again = config.validate(yaml.safe_load(config.load(None, ["sampling.guidance.from=-3"]).dump()))
+    assert again.sampling.guidance.low == -3
+    over = config.load(
+        None, ["sampling.guidance.to=2"], {"sampling": {"guidance": 0.5}}
+    )  # a bundle of before
+    assert (over.sampling.guidance.scale, over.sampling.guidance.high) == (0.5, 2)
+    with pytest.raises(UserError, match="guidance"):
+        config.load(None, ["sampling.guidance=-1"])

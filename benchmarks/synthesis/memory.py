@@ -15,6 +15,7 @@ from benchmarks.synthesis.coordinator import paper_plan
 from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.sampling.canvas import Canvas
+from diffgen.sampling.guidance import Guidance
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.task import Task, claim
@@ -93,8 +94,8 @@ def trivial_sampler(plan: Plan) -> Sampler:
         return torch.zeros_like(latents)
 
     sampler.models = {
-        "mask": (zeros, facts.mask_patch, 0.0, "per_label"),
-        "image": (zeros, facts.image_patch, 0.0, "joint"),
+        "mask": (zeros, facts.mask_patch, Guidance(), "per_label"),
+        "image": (zeros, facts.image_patch, Guidance(), "joint"),
     }
     return sampler
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import openslide
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,6 +23,13 @@ from PIL import Image
 from diffgen.data.sources import PLAIN, TIFF
 from diffgen.errors import one_line
 from diffgen.labels import Picture
+
+try:
+    import openslide
+except ImportError:  # pictures are read without it, on a machine that was not made for slides
+    openslide = None
+UNKNOWN_FORMAT = (openslide.OpenSlideUnsupportedFormatError,) if openslide else ()
+FAILED = (openslide.OpenSlideError,) if openslide else ()
 
 Image.MAX_IMAGE_PIXELS = None  # masks of slides are as large as the slides; the limit is meant for uploads
 
@@ -59,10 +65,10 @@ def reading() -> Iterator[None]:
     """Turn what the readers of the formats raise on a bad file into `LeftOut`."""
     try:
         yield
-    except openslide.OpenSlideUnsupportedFormatError as error:
+    except UNKNOWN_FORMAT as error:
         raise LeftOut("cannot be read (no known slide format, or damaged)") from error
     except (
-        openslide.OpenSlideError,
+        *FAILED,
         tifffile.TiffFileError,
         OSError,
         ValueError,
@@ -82,6 +88,8 @@ class OpenSlidePixels:
     """A slide or a tiled TIFF, read by OpenSlide from the level next below the wanted scale."""
 
     def __init__(self, path: str) -> None:
+        if openslide is None:
+            raise LeftOut("cannot be read (OpenSlide is not installed)")
         self.slide = openslide.OpenSlide(path)
         self.size: tuple[int, int] = self.slide.dimensions
         properties = self.slide.properties
@@ -176,7 +184,7 @@ def _open(path: str, _mtime: int) -> Pixels:
             return ImagePixels(image)
     try:
         return OpenSlidePixels(path)
-    except openslide.OpenSlideUnsupportedFormatError:
+    except UNKNOWN_FORMAT:
         if suffix not in TIFF:
             raise
     return _tiff(path)

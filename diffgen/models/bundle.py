@@ -97,6 +97,8 @@ class Bundle:
     """Label bits, where none is given."""
     appearance: Appearance | None = None
     """What the appearance of an image is drawn from, if the image model is conditioned on one."""
+    image_guide: ImageUNet | None = None
+    """A worse image U-Net that `auto` guidance leads away from."""
 
     def __post_init__(self) -> None:
         self.mask_codec = self.mask_codec or LabelBits(len(self.labels))
@@ -110,7 +112,7 @@ class Bundle:
     def to(self, device: torch.device | str) -> "Bundle":
         self.codec.to(device)
         self.mask_codec.to(device)
-        for unet in (self.image_unet, self.mask_unet):
+        for unet in (self.image_unet, self.mask_unet, self.image_guide):
             if unet is not None:
                 unet.to(device).eval().requires_grad_(False)
         return self
@@ -174,6 +176,7 @@ def save(bundle: Bundle, folder: Path, settings: config.Settings, card: str) -> 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
     parts: dict[str, Any] = {"autoencoder": bundle.codec.model, "image_unet": bundle.image_unet}
+    parts |= {"image_unet_guide": bundle.image_guide}
     parts |= {"mask_unet": bundle.mask_unet, "mask_autoencoder": bundle.mask_autoencoder}
     parts |= {"scheduler": DDPMScheduler.from_config(bundle.schedule)}
     index: dict[str, Any] = {"_class_name": "DiffInfinite", "_diffusers_version": diffusers.__version__}
@@ -225,7 +228,10 @@ def load(folder: Path, weights: bool = True) -> Bundle:
     if "mask_autoencoder" in index:
         model = _read(AUTOENCODERS[index["mask_autoencoder"][1]], folder / "mask_autoencoder")
     masks = _mask_codec(facts, labels, model)
-    return Bundle(facts, labels, schedule, codec, image_unet, mask_unet, masks, Appearance.load(folder))
+    guide = _read(ImageUNet, folder / "image_unet_guide") if "image_unet_guide" in index else None
+    return Bundle(
+        facts, labels, schedule, codec, image_unet, mask_unet, masks, Appearance.load(folder), guide
+    )
 
 
 def _mask_codec(facts: Facts, labels: Labels, model: Any | None) -> MaskCodec:

@@ -46,6 +46,8 @@ class Patch:
     """(h, w): the pixels that take something from this patch."""
     whole: GlobalCondition | None = None
     """Of its image; None where the network knows none."""
+    log_snr: float = 0.0
+    """Of the step."""
 
 
 class NonFiniteError(ValueError):
@@ -98,6 +100,11 @@ class Canvas:
         return self.step == self.steps
 
     @property
+    def log_snr(self) -> float:
+        """Of this step."""
+        return float(self.covering.log_snr[self.step])
+
+    @property
     def full(self) -> bool:
         """Whether every pixel has its estimate, that is: the time-state map is uniform."""
         return self.missing == 0
@@ -119,6 +126,7 @@ class Canvas:
             self.label_map[box],
             self.cover.owned(number),
             self.whole,
+            self.log_snr,
         )
 
     def labels_of(self, number: int) -> LabelMap:

@@ -1,7 +1,8 @@
 """Guided noise estimates of patches: a pure function of weights, patches and settings.
 
 Only labels that own a pixel of the patch are run, and the ∅ pass is shared: a patch costs
-(owning labels other than 0) + 1 forward if ω ≠ 0 or label 0 owns a pixel.
+(owning labels other than 0) + 1 forward if it is guided by label or label 0 owns a pixel. Guided by a
+worse network (`auto`) each of its forwards is one of that network too.
 """
 
 from collections import defaultdict
@@ -17,6 +18,7 @@ from torch import Tensor
 from diffgen.labels import UNKNOWN, LabelMap
 from diffgen.sampling.canvas import Canvas, Patch
 from diffgen.sampling.covers import Covering
+from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.outpaint import Outpainting
 
 Conditioning = Literal["per_label", "joint"]
@@ -35,17 +37,27 @@ class Denoiser(Protocol):
 
 
 def conditions(
-    labels: LabelMap, owned: NDArray[np.bool_], guidance: float, conditioning: Conditioning
+    labels: LabelMap, owned: NDArray[np.bool_], guidance: Guidance, conditioning: Conditioning
 ) -> list[int]:
-    """The forwards that a patch (h, w) needs: label ids, `JOINT`, and last `UNKNOWN` for the ∅ pass."""
+    """The conditions that a patch (h, w) needs: label ids, `JOINT`, and last `UNKNOWN` for the ∅ pass.
+
+    `guidance` is that of the patch's noise level.
+    """
     owning = np.flatnonzero(np.bincount(labels[owned])).tolist()
     given = [label for label in owning if label != UNKNOWN]
     if conditioning == "joint":
         given = [JOINT] if labels.any() else []
-        null = guidance != 0 or not given
+        null = bool(guidance.by_label) or not given
     else:
-        null = guidance != 0 or UNKNOWN in owning
+        null = bool(guidance.by_label) or UNKNOWN in owning
     return given + [UNKNOWN] * null
+
+
+def num_forwards(
+    labels: LabelMap, owned: NDArray[np.bool_], guidance: Guidance, conditioning: Conditioning
+) -> int:
+    """Forwards that a patch (h, w) takes."""
+    return len(conditions(labels, owned, guidance, conditioning)) * (2 if guidance.by_network else 1)
 
 
 def condition_map(labels: LabelMap, condition: int) -> LabelMap:
@@ -53,14 +65,14 @@ def condition_map(labels: LabelMap, condition: int) -> LabelMap:
     return labels if condition == JOINT else np.where(labels == condition, labels, UNKNOWN)
 
 
-def forwards(label_map: LabelMap, covering: Covering, guidance: float, conditioning: Conditioning) -> int:
+def forwards(label_map: LabelMap, covering: Covering, guidance: Guidance, conditioning: Conditioning) -> int:
     """Forwards of the base patch that a canvas under this label map will take, exactly."""
     total = 0
-    for cover in covering:
+    for step, cover in enumerate(covering):
+        here = guidance.at(covering.log_snr[step % len(covering.log_snr)])  # outpainting: window by window
         for number in range(len(cover)):
-            box = cover.box(number)
-            needed = conditions(label_map[box], cover.owned(number), guidance, conditioning)
-            total += len(needed) * covering.cost(cover.shape(number))
+            needed = num_forwards(label_map[cover.box(number)], cover.owned(number), here, conditioning)
+            total += needed * covering.cost(cover.shape(number))
     return total
 
 
@@ -72,17 +84,34 @@ def batch_size(micro_batch: int, base: int, shape: tuple[int, int]) -> int:
 def estimate(
     denoiser: Denoiser,
     patches: Sequence[Patch],
-    guidance: float,
+    guidance: Guidance,
     conditioning: Conditioning,
     micro_batch: int,
+    worse: Denoiser | None = None,
 ) -> list[NDArray[np.float32]]:
     """Guided estimates (C, owned pixels) of patches of one size, every pixel under its own label M_i.
 
     All (patch, label) pairs go through the network in batches of one fixed size, the last one
-    padded, so that a result does not depend on what else was asked for.
+    padded, so that a result does not depend on what else was asked for. `auto` guides away from `worse`.
     """
-    needed = [conditions(p.labels, p.owned, guidance, conditioning) for p in patches]
+    here = [guidance.at(patch.log_snr) for patch in patches]
+    needed = [conditions(p.labels, p.owned, g, conditioning) for p, g in zip(patches, here, strict=True)]
     pairs = [(i, condition) for i, those in enumerate(needed) for condition in those]
+    outputs = _run(denoiser, patches, pairs, micro_batch)
+    guided = [(i, condition) for i, condition in pairs if here[i].by_network]
+    assert not guided or worse is not None, "auto guidance has a worse network"
+    others = _run(worse, patches, guided, micro_batch) if worse is not None else [{} for _ in patches]
+    for i, condition in guided:  # ε + ω (ε − ε_worse), a condition at a time
+        outputs[i][condition] += np.float32(here[i].by_network) * (
+            outputs[i][condition] - others[i][condition]
+        )
+    return [_combine(patch, outputs[i], here[i].by_label) for i, patch in enumerate(patches)]
+
+
+def _run(
+    denoiser: Denoiser, patches: Sequence[Patch], pairs: Sequence[tuple[int, int]], micro_batch: int
+) -> list[dict[int, NDArray[np.float32]]]:
+    """For each patch, the estimate (C, h, w) under each condition that `pairs` (patch, condition) name."""
     outputs: list[dict[int, NDArray[np.float32]]] = [{} for _ in patches]
     for batch in _batched(pairs, micro_batch):
         padded = [*batch, *[batch[-1]] * (micro_batch - len(batch))]
@@ -93,7 +122,7 @@ def estimate(
         result = denoiser(latents, timesteps, maps, *whole).float().cpu().numpy()
         for row, (i, condition) in enumerate(batch):
             outputs[i][condition] = result[row]
-    return [_combine(patch, outputs[i], guidance) for i, patch in enumerate(patches)]
+    return outputs
 
 
 def global_conditions(patches: Sequence[Patch]) -> tuple[Tensor, ...]:
@@ -139,9 +168,10 @@ def _batched(pairs: Iterable[tuple[int, int]], size: int) -> Iterable[list[tuple
 def run(
     canvases: Sequence[Canvas | Outpainting],
     denoiser: Denoiser,
-    guidance: float,
+    guidance: Guidance,
     conditioning: Conditioning,
     micro_batch: int,
+    worse: Denoiser | None = None,
 ) -> list[NDArray[np.float32]]:
     """Algorithm 2 in one process: canvases of as many steps each, from y_T to y_0 (C, H, W), side by side."""
     while not canvases[0].finished:
@@ -153,7 +183,7 @@ def run(
             batch = batch_size(micro_batch, canvases[0].covering.base, shape)
             patches = [canvas.patch_of(j) for canvas, j in pieces]
             for (canvas, j), noise in zip(
-                pieces, estimate(denoiser, patches, guidance, conditioning, batch), strict=True
+                pieces, estimate(denoiser, patches, guidance, conditioning, batch, worse), strict=True
             ):
                 canvas.write(j, noise)
         for canvas in canvases:

@@ -71,6 +71,11 @@ class Outpainting:
         return self.step == self.steps
 
     @property
+    def log_snr(self) -> float:
+        """Of the window's step."""
+        return self.window.log_snr
+
+    @property
     def full(self) -> bool:
         """Whether every pixel of the window has its estimate."""
         return self.window.full

@@ -16,6 +16,7 @@ from diffgen.labels import LabelMap
 from diffgen.models.bundle import unpack
 from diffgen.sampling import denoise, masks
 from diffgen.sampling.canvas import Patch
+from diffgen.sampling.guidance import NONE
 from diffgen.synthesis.painting import Layout
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.sampler import Sampler
@@ -51,7 +52,7 @@ def forecast(
     with tempfile.TemporaryDirectory() as folder:
         sampler = Sampler(unpack(packed, Path(folder)), plan.sampling)
     step("counting forwards")
-    depends = not plan.masks and plan.model("image").guidance != (0.0, "joint")
+    depends = not plan.masks and plan.model("image").guidance != (NONE, "joint")
     images = range(min(n, SAMPLED if depends else COUNTED))
     counted = {stage: [0] * len(images) for stage in ("mask", "image")}
     for k in images:
@@ -118,6 +119,6 @@ def _seconds(plan: Plan, sampler: Sampler, stage: str) -> float:
     times = []
     for _ in range(1 + TIMED):
         began = time.perf_counter()
-        denoise.estimate(sampler.models[stage][0], [blank] * batch, 0.0, "joint", batch)
+        denoise.estimate(sampler.models[stage][0], [blank] * batch, NONE, "joint", batch)
         times.append(time.perf_counter() - began)
     return float(np.median(times[1:])) / batch

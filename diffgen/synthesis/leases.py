@@ -23,6 +23,7 @@ class Patches:
     labels: NDArray[np.uint8]
     owned: NDArray[np.bool_]
     whole: tuple[GlobalCondition | None, ...]
+    log_snr: tuple[float, ...]
 
     @classmethod
     def of(cls, patches: Sequence[Patch]) -> "Patches":
@@ -32,15 +33,12 @@ class Patches:
             np.stack([patch.labels for patch in patches]),
             np.stack([patch.owned for patch in patches]),
             tuple(patch.whole for patch in patches),
+            tuple(patch.log_snr for patch in patches),
         )
 
     def each(self) -> list[Patch]:
-        return [
-            Patch(z, int(t), labels, owned, whole)
-            for z, t, labels, owned, whole in zip(
-                self.latents, self.timesteps, self.labels, self.owned, self.whole, strict=True
-            )
-        ]
+        columns = (self.latents, self.timesteps, self.labels, self.owned, self.whole, self.log_snr)
+        return [Patch(z, int(t), *rest) for z, t, *rest in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from diffgen.labels import LabelMap
 from diffgen.sampling import masks
 from diffgen.sampling.canvas import Canvas, NonFiniteError, Patch
-from diffgen.sampling.denoise import conditions
+from diffgen.sampling.denoise import num_forwards
 from diffgen.sampling.outpaint import Outpainting
 from diffgen.synthesis import render
 from diffgen.synthesis.plan import Model, Plan
@@ -156,10 +156,13 @@ class Painting:
         canvas = self.canvas
         assert canvas is not None
         if not canvas.finished:
-            guidance = self.model.guidance
+            guidance, conditioning = self.model.guidance
+            here = guidance.at(canvas.log_snr)
             self._offer(
                 {
-                    number: len(conditions(canvas.labels_of(number), canvas.cover.owned(number), *guidance))
+                    number: num_forwards(
+                        canvas.labels_of(number), canvas.cover.owned(number), here, conditioning
+                    )
                     for number in range(len(canvas.cover))
                 }
             )

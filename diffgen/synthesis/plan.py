@@ -5,6 +5,7 @@ Image k is a function of the plan and k alone (promises 2 and 3).
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from diffgen.models.mask_codec import num_bits
 from diffgen.sampling.canvas import Canvas, GlobalCondition
 from diffgen.sampling.covers import Covering, Rule, Sides
 from diffgen.sampling.denoise import Conditioning
+from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.outpaint import Outpainting, Windows
 from diffgen.sampling.seeds import Purpose, generator
 from diffgen.sampling.solvers import Solver
@@ -45,8 +47,8 @@ class Model:
     steps: int
     base: int
     """Patch side whose forwards are the unit of cost."""
-    guidance: tuple[float, Conditioning]
-    """ω and conditioning."""
+    guidance: tuple[Guidance, Conditioning]
+    """And conditioning."""
     purposes: tuple[Purpose, Purpose, Purpose]
     """Streams of y_T, of the solver's noise, and of the covers."""
 
@@ -90,12 +92,12 @@ class Plan:
     """Of all images; drawn by its share in the data where there is none."""
     masks: tuple[tuple[str, bytes], ...]
     """Given label maps, name and PNG, taken by turns; none: they are sampled."""
-    appearance: Appearance | None
-    """What appearances are drawn from, if the image model is conditioned on them."""
-    references: tuple[tuple[str, Vector], ...]
-    """Given appearances, name and standardised vector, taken by turns; none: they are drawn."""
     run: dict[str, Any]
     """All of this in names and numbers: a sample's provenance, and what a folder of shards belongs to."""
+    appearance: Appearance | None = None
+    """What appearances are drawn from, if the image model is conditioned on them."""
+    references: tuple[tuple[str, Vector], ...] = ()
+    """Given appearances, name and standardised vector, taken by turns; none: they are drawn."""
 
     @property
     def steps(self) -> int:
@@ -176,7 +178,7 @@ class Plan:
                 ((None, facts.mask_patch),),
                 sampling.mask_steps,
                 facts.mask_patch,
-                (sampling.mask_guidance, "per_label"),
+                (Guidance(sampling.mask_guidance), "per_label"),
                 MASK,
             )
         joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
@@ -187,7 +189,7 @@ class Plan:
             sides,
             self.steps,
             facts.image_patch,
-            (sampling.guidance, joint),
+            (guidance_of(sampling), joint),
             IMAGE,
         )
 
@@ -197,6 +199,13 @@ class Plan:
             return None
         name, data = self.masks[index % len(self.masks)]
         return name, read_mask(data, name)
+
+
+def guidance_of(sampling: config.Sampling) -> Guidance:
+    """How the image model is guided."""
+    said = sampling.guidance
+    low = -math.inf if said.low is None else said.low
+    return Guidance(said.scale, said.kind, low, math.inf if said.high is None else said.high)
 
 
 def make_plan(
@@ -214,6 +223,8 @@ def make_plan(
     if masks is None and "mask_unet" not in index:
         raise UserError(f"{folder} has no mask model: diffgen train mask, or give label maps with --masks")
     synthesis, sampling, facts = settings.synthesis, settings.sampling, base.facts
+    if guidance_of(sampling).by_network and "image_unet_guide" not in index:
+        raise UserError(f"sampling.guidance.kind auto: {folder} has no worse network (image_unet_guide)")
     num_steps = sampling.steps_for(len(facts.patch_by_log_snr))
     for steps in (num_steps, sampling.mask_steps):
         Solver(sampling.solver, base.schedule, steps, sampling.eta, sampling.spacing)  # says what cannot be
@@ -250,7 +261,7 @@ def make_plan(
     }
     plan = Plan(
         facts, base.labels, base.schedule, sampling, synthesis.seed, sizes, tile, context, given,
-        base.appearance, looks, run,
+        run, base.appearance, looks,
     )  # fmt: skip
     if sampling.cover == "diffcollage":
         _check_halves(plan)

@@ -22,18 +22,23 @@ from diffgen.sampling.denoise import (
     Conditioning,
     Denoiser,
     batch_size,
-    conditions,
     estimate,
     image_denoiser,
     mask_denoiser,
+    num_forwards,
 )
+from diffgen.sampling.guidance import Guidance
 from diffgen.synthesis.leases import Lease, Work
 from diffgen.synthesis.painting import LaidOut, Layout
+from diffgen.synthesis.plan import guidance_of
 from diffgen.synthesis.render import Labelled, Render, encode, paint
 
 
 class Sampler:
     """U-Nets and autoencoder of a bundle on one device."""
+
+    worse: Denoiser | None = None
+    """What `auto` guidance of the image model leads away from, where the bundle has it."""
 
     def __init__(self, folder: Path, sampling: config.Sampling, gpu: bool | None = None) -> None:
         """On a GPU if `gpu`, by default where there is one. Raises `UserError` where torch cannot use it."""
@@ -46,17 +51,23 @@ class Sampler:
         self.sampling = sampling
         facts = self.bundle.facts
         joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
-        self.models: dict[str, tuple[Denoiser, int, float, Conditioning]] = {
+        guidance = guidance_of(sampling)
+        self.models: dict[str, tuple[Denoiser, int, Guidance, Conditioning]] = {
             "mask": (
-                mask_denoiser(self.bundle.mask_unet), facts.mask_patch, sampling.mask_guidance, "per_label",
+                mask_denoiser(self.bundle.mask_unet), facts.mask_patch,
+                Guidance(sampling.mask_guidance), "per_label",
             ),
-            "image": (image_denoiser(self.bundle.image_unet), facts.image_patch, sampling.guidance, joint),
+            "image": (image_denoiser(self.bundle.image_unet), facts.image_patch, guidance, joint),
         }  # fmt: skip
+        if self.bundle.image_guide is not None:
+            self.worse = image_denoiser(self.bundle.image_guide)
 
     def parameters(self) -> list[torch.Tensor]:
         """The weights of all models that are there."""
         made = self.bundle
-        parts = (made.image_unet, made.mask_unet, made.codec.model, made.mask_autoencoder)
+        parts = (
+            made.image_unet, made.image_guide, made.mask_unet, made.codec.model, made.mask_autoencoder,
+        )  # fmt: skip
         return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
     def work(self, lease: Lease) -> Work:
@@ -92,10 +103,11 @@ class Sampler:
         denoiser, base, guidance, conditioning = self.models[kind]
         height, width = patches[0].labels.shape
         size, cost = batch_size(self.sampling.micro_batch, base, (height, width)), height * width / base**2
-        estimates = estimate(denoiser, patches, guidance, conditioning, size)
-        rows = sum(len(conditions(p.labels, p.owned, guidance, conditioning)) for p in patches)
-        slots = -(-rows // size) * size
-        return np.concatenate(estimates, axis=1), round(rows * cost), round(slots * cost)
+        worse = self.worse if kind == "image" else None
+        estimates = estimate(denoiser, patches, guidance, conditioning, size, worse)
+        asked = sum(num_forwards(p.labels, p.owned, guidance.at(p.log_snr), conditioning) for p in patches)
+        slots = -(-asked // size) * size
+        return np.concatenate(estimates, axis=1), round(asked * cost), round(slots * cost)
 
     def layout(self, item: Layout) -> LaidOut:
         """Mask canvas → label map at the mask's scale, cleaned; and at the latent grid of the image.

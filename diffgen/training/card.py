@@ -1,5 +1,7 @@
 """The model card of a bundle."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from diffgen import __version__, config
@@ -34,6 +36,10 @@ Draws label maps and fills them with H&E tissue of any size by random patch diff
 
 Contexts: {contexts}.
 
+{origin}"""
+
+
+UNKNOWN = """\
 ## Data
 
 {patches} from {sources} source(s). Whoever shares this bundle states the licence and origin of that data,
@@ -44,10 +50,50 @@ and whether its patients consented: weights can hold parts of what they were tra
 Only tissue, stains and scanners like those of the training data. Not for diagnosis. Judge fidelity
 and copying before use. Made with diffgen {version}.
 """
+KNOWN = """\
+## Data
+
+{patches} from {sources} source(s), real images only. {data}
+
+## How it was made
+
+On {machine}, with diffgen {version}: {hours}.
+
+{commands}
+
+## Figures
+
+{figures}
+
+## Use
+
+For training and testing methods of image analysis beside real images, for teaching, and for research on
+generative models. Say where images are synthetic.
+
+Not for diagnosis or any decision about a patient; not as evidence of what a disease looks like; not to be
+passed off as tissue of a patient. Only tissue, stains and scanners like those of the training data are
+drawn; weights can hold parts of what they were trained on, so judge fidelity and copying before use.
+"""
 
 
-def model_card(bundle: Bundle, settings: config.Settings, statistics: dict[str, Any]) -> str:
-    """README.md of a bundle, from what is in it and the statistics of the prepared data."""
+@dataclass(frozen=True)
+class Origin:
+    """Where a bundle comes from, as far as its makers know."""
+
+    data: Mapping[str, str] | None
+    """Name, what, paper, source, licence, licence_url, changes, scale."""
+    commands: Sequence[str]
+    seconds: Mapping[str, float]
+    """Part of the work → what it took."""
+    machine: str
+    figures: Mapping[str, Any] | None
+    """`metrics.json` of its evaluation."""
+
+
+def model_card(
+    bundle: Bundle, settings: config.Settings, statistics: dict[str, Any], origin: Origin | None = None
+) -> str:
+    """README.md of a bundle: what is in it, the statistics of the prepared data, where it comes from."""
     facts, labels = bundle.facts, bundle.labels
     shares = statistics["class_shares"]["train"]
     rows = [f"| {i} | {name} | {shares[name]:.1%} |" for i, name in enumerate(labels.classes)]
@@ -65,10 +111,68 @@ def model_card(bundle: Bundle, settings: config.Settings, statistics: dict[str, 
         mask_um=facts.mask_patch_pixels * facts.mask_pixel_um,
         classes="\n".join(rows),
         contexts=", ".join(labels.contexts),
-        patches=_patches(statistics),
-        sources=len(statistics["sources"]),
-        version=__version__,
+        origin=_origin(statistics, origin),
     )
+
+
+def _origin(statistics: dict[str, Any], origin: Origin | None) -> str:
+    facts = {"patches": _patches(statistics), "sources": len(statistics["sources"]), "version": __version__}
+    if origin is None:
+        return UNKNOWN.format(**facts)
+    return KNOWN.format(
+        **facts,
+        data=_licence(origin.data),
+        machine=origin.machine or "a machine not recorded",
+        hours=", ".join(f"{part} {_time(took)}" for part, took in origin.seconds.items())
+        or "no time recorded",
+        commands="\n".join(f"    {command}" for command in origin.commands),
+        figures=_figures(origin.figures),
+    )
+
+
+def _licence(data: Mapping[str, str] | None) -> str:
+    if data is None:
+        return "Its licence is not known to the recipe: whoever shares this bundle states it."
+    return (
+        f"They are of {data['name']}: {data['what']} ({data['paper']}; {data['source']}), licensed under "
+        f"[{data['licence']}]({data['licence_url']}); {data['changes']}. Scale: {data['scale']}."
+    )
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 3600
+        else f"{seconds / 60:.0f} min"
+        if seconds >= 90
+        else f"{seconds:.0f} s"
+    )
+
+
+def _figures(metrics: Mapping[str, Any] | None) -> str:
+    """Synthetic beside real against real, and the verdict of each question."""
+    if metrics is None:
+        return "Not measured yet: `diffgen evaluate`."
+    rows = ["| figure | synthetic | real against real |", "|---|---|---|"]
+    fidelity, large = metrics.get("fidelity", {}), metrics.get("large", {})
+    for name, times, synthetic, real in (
+        ("precision", 1, fidelity.get("synthetic"), fidelity.get("real_against_real")),
+        ("recall", 1, fidelity.get("synthetic"), fidelity.get("real_against_real")),
+        ("kid", 1000, fidelity.get("synthetic"), fidelity.get("real_against_real")),
+        ("drift", 1, large.get("synthetic"), large.get("real")),
+        ("seam", 1, large.get("synthetic"), large.get("real")),
+    ):
+        cells = [_cell((part or {}).get(name), times) for part in (synthetic, real)]
+        rows.append(f"| {name}{' × 1000' if times > 1 else ''} | {' | '.join(cells)} |")
+    verdicts = [
+        f"- {topic}: {said['number']}. {said['text']}"
+        for topic, part in metrics.items()
+        if isinstance(part, Mapping) and (said := part.get("verdict"))
+    ]
+    how = (
+        f"By `diffgen evaluate`, features of {fidelity.get('backbone', 'no network')}, held-out real images."
+    )
+    return "\n".join([how, "", *rows, "", *verdicts])
 
 
 def _described(unet: Any, part: config.Part) -> str:
@@ -80,3 +184,11 @@ def _described(unet: Any, part: config.Part) -> str:
 
 def _patches(statistics: dict[str, Any]) -> str:
     return ", ".join(f"{count['train']} {kind} patches" for kind, count in statistics["patches"].items())
+
+
+def _cell(figure: Sequence[float | None] | None, times: int) -> str:
+    """A figure of `metrics.json`, [value, low, high] with an interval of 95 %."""
+    if not figure or figure[0] is None:
+        return "–"
+    value, *interval = [None if number is None else f"{number * times:.3g}" for number in figure]
+    return f"{value}" if None in interval else f"{value} ({interval[0]} to {interval[1]})"

@@ -82,7 +82,7 @@ class RunFolder:
         if self.local is not None:
             return self.local / name
         filesystem = self._opened[0]
-        for relative, path in self._files(name).items():
+        for relative, path in self.files(name).items():
             target = into / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             with (
@@ -101,7 +101,7 @@ class RunFolder:
         if self.local is not None:
             _replace(source.absolute(), self.local / name)
             return
-        for relative, path in self._files(name).items():
+        for relative, path in self.files(name).items():
             if relative.endswith(INDEX):
                 self._opened[0].delete_file(path)
         for relative in _ordered(source):
@@ -116,7 +116,7 @@ class RunFolder:
     def _target(self, name: str) -> tuple[Any, str]:
         return self._opened[0], self._path(name)
 
-    def _files(self, name: str) -> dict[str, str]:
+    def files(self, name: str) -> dict[str, str]:
         """Files below the folder `name`: path from there → path in the filesystem."""
         import pyarrow.fs
 

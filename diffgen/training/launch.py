@@ -97,10 +97,23 @@ def _finish(data: Path, base: bundle.Bundle, run: RunFolder, settings: config.Se
         if run.exists(f"bundle/{name}/config.json"):
             folder = run.pull(f"bundle/{name}", place / name)
             setattr(base, name, make.from_pretrained(folder, low_cpu_mem_usage=False))
+    if (share := settings.training.image.guide_at) is not None and base.image_unet is not None:
+        base.image_guide = _guide(run, share * settings.training.image.steps, place)
     built = place / "bundle"
     bundle.save(base, built, settings, model_card(base, settings, statistics(data)))
     run.push(built, "bundle")
     return f"{run.local or run.url}/bundle"
+
+
+def _guide(run: RunFolder, step: float, place: Path) -> ImageUNet | None:
+    """The averaged image U-Net of the checkpoint nearest to a step, if a history was kept."""
+    kept = sorted({Path(name).parts[0] for name in run.files("history/image")})
+    if not kept:
+        return None
+    nearest = min(kept, key=lambda name: abs(int(name.rpartition("-")[2]) - step))
+    folder = run.pull(f"history/image/{nearest}", place / "guide")
+    guide: ImageUNet = ImageUNet.from_pretrained(folder, low_cpu_mem_usage=False)
+    return guide
 
 
 def prepare_latents(
@@ -154,7 +167,7 @@ def _shaping(data: Path, settings: config.Settings, start: str | None) -> dict[s
     """
     tree = settings.model_dump(mode="json")
     sections = ("seed", "prepare", "autoencoder", "image_model", "mask_model", "diffusion")
-    free = {"checkpoint_every", "sample_every", "keep_history", "micro_batch", *RATES}
+    free = {"checkpoint_every", "sample_every", "keep_history", "guide_at", "micro_batch", *RATES}
     parts = {
         name: {key: value for key, value in tree["training"][name].items() if key not in free}
         for name in ("image", "mask")

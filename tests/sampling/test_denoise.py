@@ -1,9 +1,21 @@
+from collections import defaultdict
+
 import numpy as np
 import pytest
 import torch
 
 from diffgen.sampling.canvas import Patch
-from diffgen.sampling.denoise import JOINT, Conditioning, condition_map, conditions, estimate, forwards, run
+from diffgen.sampling.denoise import (
+    JOINT,
+    Conditioning,
+    condition_map,
+    conditions,
+    estimate,
+    forwards,
+    num_forwards,
+    run,
+)
+from diffgen.sampling.guidance import NONE, Guidance
 from diffgen.sampling.solvers import History, Solver, noise_schedule
 from tests.sampling.helpers import WIDE, make
 
@@ -11,7 +23,7 @@ SCHEDULE = noise_schedule(1000, "squaredcos_cap_v2", "epsilon")
 
 
 def needed(one: Patch, guidance: float, conditioning: Conditioning) -> list[int]:
-    return conditions(one.labels, one.owned, guidance, conditioning)
+    return conditions(one.labels, one.owned, Guidance(guidance), conditioning)
 
 
 def patch(labels: list[list[int]], owned: list[list[int]] | None = None) -> Patch:
@@ -61,7 +73,7 @@ def constant(latents: torch.Tensor, timesteps: torch.Tensor, maps: torch.Tensor)
 def test_each_pixel_takes_its_own_label_guided(micro_batch: int) -> None:
     """Eq. (2): (1 + ω)·ε_c − ω·ε_∅, here ε_c = c and ε_∅ = 0; label 0 is the ∅ pass itself."""
     patches = [patch([[0, 1], [4, 4]]), patch([[3, 3], [3, 2]], [[0, 1], [1, 1]])]
-    first, second = estimate(constant, patches, 0.5, "per_label", micro_batch)
+    first, second = estimate(constant, patches, Guidance(0.5), "per_label", micro_batch)
     assert first.tolist() == [[0, 1.5, 6, 6]]
     assert second.tolist() == [[4.5, 4.5, 3]]
 
@@ -73,7 +85,7 @@ def test_micro_batches_have_one_size() -> None:
         sizes.append(len(latents))
         return constant(latents, timesteps, maps)
 
-    estimate(spy, [patch([[1, 2]])] * 5, 0.0, "per_label", 4)
+    estimate(spy, [patch([[1, 2]])] * 5, NONE, "per_label", 4)
     assert sizes == [4, 4, 4]
 
 
@@ -99,7 +111,7 @@ def test_the_canvas_does_as_the_solver_alone(prediction: str) -> None:
         del timesteps, maps
         return torch.tanh(latents)
 
-    (filled,) = run([canvas], tanh, 0.0, "per_label", 4)
+    (filled,) = run([canvas], tanh, NONE, "per_label", 4)
     assert np.array_equal(filled, y.numpy())
 
 
@@ -111,7 +123,7 @@ def test_algorithm_2_fills_each_label_with_its_own(solver: str, rule: str, shape
     label_map = rng.integers(0, 4, shape).astype(np.uint8)
     made = Solver(solver, dict(SCHEDULE.config), 8)
     canvas = make(2, label_map, made, rule)
-    (filled,) = run([canvas], by_label, 0.0, "per_label", 4)
+    (filled,) = run([canvas], by_label, NONE, "per_label", 4)
     assert np.abs(filled - label_map).max() < 0.05
 
 
@@ -123,7 +135,7 @@ def test_forwards_are_known_before(rule: str, guidance: float, conditioning: Con
     label_map = np.zeros((24, 40), np.uint8)
     label_map[:, 11:25], label_map[9:, 30:] = 1, 2
     canvas = make(2, label_map, Solver("dpmsolver++", dict(SCHEDULE.config), 4), rule, sides=WIDE)
-    foretold, ran = forwards(label_map, canvas.covering, guidance, conditioning), 0.0
+    foretold, ran = forwards(label_map, canvas.covering, Guidance(guidance), conditioning), 0.0
 
     def count(latents: torch.Tensor, timesteps: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         nonlocal ran
@@ -131,5 +143,46 @@ def test_forwards_are_known_before(rule: str, guidance: float, conditioning: Con
         ran += max(1, latents.shape[2] * latents.shape[3] / 64)
         return torch.zeros_like(latents)
 
-    run([canvas], count, guidance, conditioning, 1)
+    run([canvas], count, Guidance(guidance), conditioning, 1)
     assert ran == foretold
+
+
+def halves(latents: torch.Tensor, timesteps: torch.Tensor, label_maps: torch.Tensor) -> torch.Tensor:
+    """A worse network than `by_label`: half of its estimate."""
+    return by_label(latents, timesteps, label_maps) / 2
+
+
+@pytest.mark.parametrize("conditioning", ["per_label", "joint"])
+def test_auto_guidance_leads_away_from_the_worse_network(conditioning: Conditioning) -> None:
+    one = patch([[1, 2], [0, 2]])
+    auto = Guidance(2.0, "auto")
+    (plain,) = estimate(by_label, [one], NONE, conditioning, 4)
+    (guided,) = estimate(by_label, [one], auto, conditioning, 4, halves)
+    assert np.allclose(guided, plain + 2.0 * (plain - plain / 2))
+    assert num_forwards(one.labels, one.owned, auto, conditioning) == 2 * num_forwards(
+        one.labels, one.owned, NONE, conditioning
+    )
+
+
+@pytest.mark.parametrize("kind", ["label", "auto"])
+def test_outside_its_interval_nothing_is_guided_and_no_forward_spent(kind: str) -> None:
+    interval = Guidance(2.0, kind, low=-3.0, high=3.0)  # type: ignore[arg-type]
+    label_map = np.ones((8, 20), np.uint8)
+    canvas = make(1, label_map, Solver("dpmsolver++", dict(SCHEDULE.config), 9))
+    counted: dict[int, int] = defaultdict(int)
+
+    def spy(latents: torch.Tensor, timesteps: torch.Tensor, label_maps: torch.Tensor) -> torch.Tensor:
+        for timestep in timesteps.tolist():
+            counted[timestep] += 1
+        return by_label(latents, timesteps, label_maps)
+
+    steps, levels = canvas.solver.timesteps, canvas.covering.log_snr
+    patches = [len(cover) for cover in canvas.covering]
+    foretold = forwards(label_map, canvas.covering, interval, "per_label")
+    run([canvas], spy, interval, "per_label", 1, spy)
+    within = [-3 <= level <= 3 for level in levels]
+    assert any(within)
+    assert not all(within)
+    wanted = {t: n * (2 if guided else 1) for t, n, guided in zip(steps, patches, within, strict=True)}
+    assert counted == wanted
+    assert foretold == sum(wanted.values())
