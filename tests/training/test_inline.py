@@ -127,6 +127,16 @@ def test_a_signal_saves_and_the_same_command_ends_as_if_undisturbed(
         assert torch.equal(resumed[name], tensor), name
 
 
+def test_a_training_that_is_out_of_time_ends_with_a_bundle(data: Path, tmp_path: Path) -> None:
+    tree = config.merge(TINY, {"training": {"max_seconds": 1e-3, "mask": {"steps": 1000}}})
+    screen = Console(file=io.StringIO(), record=True, width=200)
+    made = launch(["mask"], data, str(tmp_path), config.validate(tree), screen, inline=True)
+    assert bundle.load(Path(made)).mask_unet is not None
+    assert "training.max_seconds 0.001 are over, stopped at step 1 of 1000" in screen.export_text(clear=False)
+    launch(["mask"], data, str(tmp_path), config.validate(tree), screen, inline=True)
+    assert "was trained already, 1 steps" in screen.export_text()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_inline_and_ray_take_the_same_steps_and_each_goes_on_with_the_others_run(
