@@ -98,8 +98,8 @@ def model_card(
     shares = statistics["class_shares"]["train"]
     rows = [f"| {i} | {name} | {shares[name]:.1%} |" for i, name in enumerate(labels.classes)]
     return CARD.format(
-        image=_described(bundle.image_unet, settings.training.image),
-        mask=_described(bundle.mask_unet, settings.training.mask),
+        image=_described(bundle.image_unet, settings.training.image, settings.training.max_seconds),
+        mask=_described(bundle.mask_unet, settings.training.mask, settings.training.max_seconds),
         autoencoder=type(bundle.codec.model).__name__,
         factor=facts.factor,
         channels=facts.image_channels,
@@ -175,11 +175,13 @@ def _figures(metrics: Mapping[str, Any] | None) -> str:
     return "\n".join([how, "", *rows, "", *verdicts])
 
 
-def _described(unet: Any, part: config.Part) -> str:
+def _described(unet: Any, part: config.Part, max_seconds: float | None) -> str:
     if unet is None:
         return "not trained"
     size = sum(p.numel() for p in unet.parameters()) / 1e6
-    return f"{size:.1f} M parameters, {part.steps} steps of batch {part.batch}"
+    end = "" if max_seconds is None else f", at most {max_seconds:g} seconds"
+    steps = f"{part.steps} steps" if max_seconds is None else f"at most {part.steps} steps"
+    return f"{size:.1f} M parameters, {steps} of batch {part.batch}{end}"
 
 
 def _patches(statistics: dict[str, Any]) -> str:
