@@ -55,6 +55,7 @@ def prepare(
         float | None,
         typer.Option(help="µm per pixel of files that do not say their own.", show_default=False),
     ] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="One process, without Ray.")] = False,
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
@@ -73,7 +74,7 @@ def prepare(
     from diffgen.data.prepare import prepare as run
 
     folder = Path(settings.places.data)
-    run(sources, folder, settings, _console())
+    run(sources, folder, settings, _console(), inline)
     places.remember("data", folder)
     _next(f"diffgen train --data {folder}")
 
@@ -86,7 +87,13 @@ Run = Annotated[
 
 
 @app.command()
-def encode(data: Data = None, run: Run = None, config: Config = None, overrides: Overrides = None) -> None:
+def encode(
+    data: Data = None,
+    run: Run = None,
+    inline: Annotated[bool, typer.Option("--inline", help="One process, without Ray.")] = False,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
     """Encode all training images once, so that training does not have to.
 
     Goes on where it was stopped. `diffgen train` does the same at its start where
@@ -98,7 +105,7 @@ def encode(data: Data = None, run: Run = None, config: Config = None, overrides:
     data, settings = _training_settings(data, run, config, overrides, console)
     from diffgen.training.launch import prepare_latents
 
-    prepare_latents(data, _run(settings), settings, console)
+    prepare_latents(data, _run(settings), settings, console, inline)
     _next(f"diffgen train --data {data} --set autoencoder.latents=stored")
 
 
@@ -114,6 +121,7 @@ def train(
             show_default=False,
         ),
     ] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="One process, without Ray.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it takes: parameters, memory, FLOPs, time.")
     ] = False,
@@ -122,7 +130,7 @@ def train(
 ) -> None:
     """Train the image and the mask model, and write a bundle.
 
-    Runs on Ray Train with as many workers as the settings say. A run that was stopped goes on
+    Runs on Ray Train with as many workers as the settings say, or inline. A run that was stopped goes on
     from its last checkpoint when it is started again. Settings begin with those of the data.
 
     Example: `diffgen train --data data --run lung --set training.workers=4`
@@ -145,7 +153,8 @@ def train(
     folder = _run(settings)
     console.print(f"run: {folder}")
     try:
-        bundle = launch(parts, data, folder, settings, console, _named(init_from) if init_from else None)
+        start = _named(init_from) if init_from else None
+        bundle = launch(parts, data, folder, settings, console, start, inline)
     except KeyboardInterrupt as stopped:
         console.print("[yellow]stopped[/]: the same command goes on from the last checkpoint")
         sys.exit(128 + getattr(stopped, "signal", 2))

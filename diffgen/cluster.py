@@ -1,5 +1,7 @@
 """The one place that starts or joins Ray, quietly and in the same way for every command."""
 
+import contextlib
+import ctypes
 import logging
 import os
 from typing import Any
@@ -14,9 +16,21 @@ time for new pages to be cleared. The price: a process never gives back what it 
 """
 
 
+MALLOPT = ((-4, 0), (-1, -1), (-8, 1))
+"""The same by `mallopt(3)`: M_MMAP_MAX, M_TRIM_THRESHOLD (−1: never), M_ARENA_MAX."""
+
+
 def computing(gpu: bool) -> dict[str, Any] | None:
     """The runtime environment of an actor in which networks compute; on a GPU nothing is to be set."""
     return None if gpu else {"env_vars": KEEP_FREED}
+
+
+def keep_freed() -> None:
+    """`KEEP_FREED` in this very process, where its C library is glibc."""
+    with contextlib.suppress(OSError, AttributeError):
+        tune = ctypes.CDLL("libc.so.6").mallopt
+        for parameter, value in MALLOPT:
+            tune(parameter, value)
 
 
 def connect(address: str | None = None, **options: Any) -> None:
@@ -55,14 +69,20 @@ def need(cpus: float, gpus: float, setting: str) -> None:
             raise UserError(f"{setting} need {wanted:g} {kind}s, this machine has {have.get(kind, 0):g}")
 
 
-def need_gpu_here(gpu: bool) -> None:
+def need_gpu_here(gpu: bool, inline: bool = False) -> None:
     """`UserError` where training on GPUs is asked of this machine alone, and it has none: before any work."""
-    import ray
+    if not gpu or (not inline and _elsewhere()):
+        return
     import torch
 
-    elsewhere = os.environ.get("RAY_ADDRESS") or ray.is_initialized()
-    if gpu and not elsewhere and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         raise UserError(
             "training.gpu=true, and torch finds no GPU on this machine: --set training.gpu=false, "
             "or RAY_ADDRESS=… of a cluster that has some"
         )
+
+
+def _elsewhere() -> bool:
+    import ray
+
+    return bool(os.environ.get("RAY_ADDRESS")) or ray.is_initialized()

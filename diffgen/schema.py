@@ -258,6 +258,11 @@ class Training(Section):
     """Decoded patches a worker keeps in memory."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Lost workers after which training goes on from its last checkpoint, before it gives up."""
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which the training of a model ends by itself, resumptions added up, its learning rate
+    decayed to zero; the last samples and checkpoint come after them."""
+    resident: bool = False
+    """Keep all stored latents of the run on the worker's device, instead of reading crops from its disk."""
     log_every: Positive = 10
     """Steps that one entry of the logs is the mean of."""
     spike: Annotated[float, Field(gt=1)] = 10.0
@@ -454,6 +459,12 @@ class Settings(Section):
     def mask_pixel_px(self) -> int:
         """Side of a mask pixel in image pixels."""
         return round(self.mask_model.pixel_um / self.prepare.mpp)
+
+    @model_validator(mode="after")
+    def _resident(self) -> Self:
+        if self.training.resident and self.autoencoder.latents != "stored":
+            raise ValueError("training.resident needs autoencoder.latents stored")
+        return self
 
     @model_validator(mode="after")
     def _scales(self) -> Self:

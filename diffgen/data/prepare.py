@@ -1,6 +1,6 @@
 """`diffgen prepare`: slides and images → training shards, labels, statistics and a contact sheet.
 
-Two Ray Data pipelines: one looks at every source, one cuts the patches; between them the driver decides
+Two pipelines (`pipeline`): one looks at every source, one cuts the patches; between them the driver decides
 on classes, stains and the split, and it alone writes. Rows arrive in their order, so the same sources and
 settings give the same bytes. A source that fails is named in the report and stops nothing. The folder
 gets a mark before anything else (`prepare.json`) and is complete when it holds `statistics.json`; the same
@@ -8,9 +8,8 @@ command starts a run that was broken off afresh.
 """
 
 import json
-import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ import numpy as np
 from rich.console import Console
 
 from diffgen import progress
-from diffgen.cluster import connect
 from diffgen.config import Settings
 from diffgen.data import contact_sheet, showcase, stain
 from diffgen.data.contexts import contexts_of, groups_of
 from diffgen.data.cut import Recipe, Sample, Work, cut, works
+from diffgen.data.pipeline import Pipeline, in_process, on_ray
 from diffgen.data.plan import Plan, layout_of, plan_patches
 from diffgen.data.report import LeftOuts, Report, class_shares, leading
 from diffgen.data.scan import Classes, Scan, decide_classes, scan
@@ -34,13 +33,13 @@ from diffgen.errors import UserError
 from diffgen.files import atomic, write_text
 from diffgen.labels import Labels
 
-BLOCKS = 64
-"""Ray tasks a pipeline at most: some for every worker, each with neighbouring works of few sources."""
 
-
-def prepare(sources: Sequence[str], out: Path, settings: Settings, console: Console) -> Report:
+def prepare(
+    sources: Sequence[str], out: Path, settings: Settings, console: Console, inline: bool = False
+) -> Report:
     """Cut all sources into the folder `out` (see the module), and say at the end what was done.
 
+    On Ray, or `inline` in this process; the bytes are the same.
     Raises `UserError` before any work for a path that does not exist, an `out` that is prepared already
     or holds other things, masks whose classes have no names, and contexts that are not there; and when
     nothing at all could be prepared.
@@ -54,8 +53,8 @@ def prepare(sources: Sequence[str], out: Path, settings: Settings, console: Cons
     left = LeftOuts()
     for name in twice:
         left.add("the same file as another", name)
-    connect()
-    scans = _scan_all(found, settings, classes, left, console)
+    run = in_process if inline else on_ray
+    scans = _scan_all(found, settings, classes, left, console, run)
     _name_unnamed(scans, classes, settings, left)
     model = _fit(scans, notes)
     plans = plan_patches(scans, settings, bool(model), left, notes, groups_of(found, settings))
@@ -63,7 +62,7 @@ def prepare(sources: Sequence[str], out: Path, settings: Settings, console: Cons
     labels = _with_contexts(classes.labels, plans, contexts)
     recipe = replace(recipe, labels=labels)
     with PatchWriter(out, settings.prepare.patches_per_shard) as writer:
-        pictures = _cut_all(plans, recipe, contexts, settings, writer, left, console)
+        pictures = _cut_all(plans, recipe, contexts, settings, writer, left, console, run)
         if not any(row["kind"] == ("mask" if maps else "image") for row in writer.rows):
             raise UserError(f"nothing could be prepared ({left.first()})")
     report = _report(out, _with_shares(labels, writer.rows), plans, writer.rows, left, notes, model)
@@ -82,14 +81,19 @@ def prepare(sources: Sequence[str], out: Path, settings: Settings, console: Cons
 
 
 def _scan_all(
-    sources: Sequence[Source], settings: Settings, classes: Classes, left: LeftOuts, console: Console
+    sources: Sequence[Source],
+    settings: Settings,
+    classes: Classes,
+    left: LeftOuts,
+    console: Console,
+    run: Pipeline,
 ) -> list[Scan]:
     rows = [{"source": json.dumps(vars(source))} for source in sources]
     constants = {"settings": settings, "classes": classes}
     scans = []
     with progress.bar(console, transient=True) as bar:
         task = bar.add_task("looking at sources", total=len(rows), figures="")
-        for row, source in zip(_pipeline(rows, _scan_row, constants), sources, strict=True):
+        for row, source in zip(run(rows, _scan_row, constants), sources, strict=True):
             bar.advance(task)
             if row["reason"]:
                 left.add(row["reason"], source.name)
@@ -187,6 +191,7 @@ def _cut_all(
     writer: PatchWriter,
     left: LeftOuts,
     console: Console,
+    run: Pipeline,
 ) -> dict[str, list[Sample]]:
     """Cut and write everything; gives back some samples of each kind for the contact sheet."""
     todo = _works(plans, recipe, contexts, settings)
@@ -197,7 +202,7 @@ def _cut_all(
     rows = [{"work": work.to_json()} for work in todo]
     with progress.bar(console, transient=True) as bar:
         task = bar.add_task("cutting patches", total=len(every), figures="")
-        for row in _pipeline(rows, _cut_row, {"recipe": recipe}):
+        for row in run(rows, _cut_row, {"recipe": recipe}):
             if row["kind"] == "end":
                 seen += row["place"]
                 bar.update(task, completed=seen)
@@ -246,19 +251,6 @@ def _cut_row(row: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]:
         for s in samples
     ]
     return [*rows, end]
-
-
-def _pipeline(
-    rows: list[dict[str, Any]], function: Any, constants: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """Rows through `function` (row, constants → rows) as a Ray Data pipeline, in order."""
-    import ray
-    import ray.data
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # importing ray.data turns its reports on
-    ray.data.DataContext.get_current().execution_options.preserve_order = True  # the same bytes each time
-    data = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS))
-    yield from data.flat_map(function, fn_kwargs=constants).iter_rows()
 
 
 # --- the end --------------------------------------------------------------------------------------------

@@ -195,15 +195,18 @@ class LatentCodec:
         return LatentCodec(self.model, flat.mean(dim=1).tolist(), deviation.tolist())
 
 
-def build(settings: config.Autoencoder, images: Sequence[Tensor]) -> LatentCodec:
+def build(
+    settings: config.Autoencoder, images: Sequence[Tensor], device: torch.device | str = "cpu"
+) -> LatentCodec:
     """The autoencoder that the settings name, fitted (linear) or loaded, and measured on `images`.
 
+    It is left on `device`, where the images lie.
     Raises `UserError` where it cannot be loaded or has another factor or number of channels.
     """
     if settings.kind == "linear":
         fitted = LinearAutoencoder.fit(torch.cat(list(images)), settings.factor, settings.channels)
-        return LatentCodec(fitted).measured(images, settings.standardize)
-    return load(settings).measured(images, settings.standardize)
+        return LatentCodec(fitted).to(device).measured(images, settings.standardize)
+    return load(settings).to(device).measured(images, settings.standardize)
 
 
 def load(settings: config.Autoencoder) -> LatentCodec:

@@ -139,7 +139,10 @@ def _measured(
     images = [torch.from_numpy(from_picture(patches.picture(int(n))[:side, :side]))[None] for n in numbers]
     together = min(16, max(1, autoencoder.BATCH_PIXELS["cpu"] // side**2))
     batches = [torch.cat(images[i : i + together]) for i in range(0, len(images), together)]
-    codec = autoencoder.build(settings.autoencoder, batches)
+    device = torch.device("cuda" if settings.training.gpu and torch.cuda.is_available() else "cpu")
+    console.print(f"measuring the autoencoder on {len(images)} patches on {device.type}")
+    batches = [batch.to(device) for batch in batches]
+    codec = autoencoder.build(settings.autoencoder, batches, device)
     quality = autoencoder.psnr(batches[0], codec.decode(codec.encode(batches[0])).clamp(-1, 1))
     made = f"{settings.autoencoder.kind}, {codec.factor}× with {codec.channels} channels"
     console.print(f"autoencoder: {made}, {quality:.1f} dB PSNR")

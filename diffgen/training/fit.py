@@ -4,9 +4,9 @@ Kept true: Ctrl-C and SIGTERM save before they stop; a second one does not wait.
 the same storage goes on from its last checkpoint, which is Ray Train's own rule.
 """
 
-import signal
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -16,49 +16,41 @@ from diffgen.cluster import computing
 from diffgen.errors import UserError
 from diffgen.training.board import INTERVAL_S, Board
 from diffgen.training.folder import RunFolder
-from diffgen.training.worker import work
-
-STOPS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal came, all is saved: `signal` says which."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.signal = number
+from diffgen.training.news import Teller
+from diffgen.training.ray_worker import work
+from diffgen.training.signals import Signals, Stopped
+from diffgen.training.worker import Task
 
 
-def fit(task: dict[str, Any], part: str, run: RunFolder, training: config.Training, console: Console) -> Any:
-    """Train one model; its last checkpoint. Raises `UserError` where it fails, `Stopped` on a signal."""
+def fit(task: Task, run: RunFolder, training: config.Training, console: Console) -> None:
+    """Train one model to its last checkpoint. Raises `UserError` where it fails, `Stopped` on a signal."""
     import ray
 
     board = ray.remote(num_cpus=0, scheduling_strategy=_here())(Board).remote()
-    ended: dict[str, Any] = {}
+    failed: list[BaseException] = []
 
     def run_it() -> None:
         try:
-            ended["result"] = persevere(
-                lambda: _trainer(task | {"board": board}, part, run, training).fit(),
+            persevere(
+                lambda: _trainer(asdict(task) | {"board": board}, task.part, run, training).fit(),
                 lambda: ray.get(board.read.remote())["saved"],
             )
         except BaseException as error:  # told in the driver's own thread
-            ended["error"] = error
+            failed.append(error)
 
     # Not in the main thread: there Ray Train would take Ctrl-C for itself, and stop without saving.
     thread = threading.Thread(target=run_it, daemon=True)
-    signals = _Signals(board)
+    signals = Signals(board.stop.remote)
     with progress.bar(console) as bar, signals:
         thread.start()
-        _watch(thread, board, bar, part, getattr(training, part).steps)
+        _watch(thread, board, Teller(bar, task.part, getattr(training, task.part).steps, "starting workers"))
     news = ray.get(board.read.remote())
     if news["failure"]:
         raise UserError(news["failure"])
-    if error := ended.get("error"):
-        _tell(error, part)
+    if failed:
+        _tell(failed[0], task.part)
     if signals.first:
         raise Stopped(signals.first)
-    return ended["result"].checkpoint
 
 
 def persevere(attempt: Callable[[], Any], saved: Callable[[], int]) -> Any:
@@ -120,45 +112,13 @@ def _trainer(task: dict[str, Any], part: str, run: RunFolder, training: config.T
     )
 
 
-class _Signals:
-    """While it is entered, the first signal asks the workers to save and stop, the second stops at once."""
-
-    def __init__(self, board: Any) -> None:
-        self.board, self.first = board, 0
-
-    def __enter__(self) -> "_Signals":
-        here = threading.current_thread() is threading.main_thread()  # elsewhere none can be caught
-        self.before = {number: signal.signal(number, self._on) for number in STOPS} if here else {}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _on(self, number: int, _frame: object) -> None:
-        if self.first:
-            raise KeyboardInterrupt
-        self.first = number
-        self.board.stop.remote()
-
-
-def _watch(thread: threading.Thread, board: Any, bar: Any, part: str, steps: int) -> None:
-    """Draw the bar from what rank 0 tells the board, until the training ends."""
+def _watch(thread: threading.Thread, board: Any, teller: Teller) -> None:
+    """Draw what rank 0 tells the board, until the training ends."""
     import ray
 
-    task = bar.add_task(f"train {part}", total=steps, figures="starting workers")
-    said = None
     while True:
         last = not thread.is_alive()
-        news = ray.get(board.read.remote())
-        if news["start"] != said:
-            said = news["start"]
-            bar.console.print(said)
-        bar.update(task, completed=news["step"])
-        if "loss" in news:
-            bar.update(task, figures=f"loss {news['loss']:.4f}  {news['images_per_s']:.1f} images/s")
-        elif last:  # all steps were done before
-            bar.update(task, figures="")
+        teller.hear(ray.get(board.read.remote()), last)
         if last:
             return
         thread.join(INTERVAL_S)

@@ -1,15 +1,13 @@
-"""Latents made once: the stored image patches → `DATA/latents/ID/`, a Parquet file a shard, by Ray Data.
+"""Latents made once: the stored image patches → `DATA/latents/ID/`, a Parquet file a shard.
 
 Kept true: a file is at its path only when it is whole, so a run that was broken off goes on with the
 shards it lacks, and `latents.json`, written last, marks the folder complete. ID is a digest of all that
 the numbers depend on: latents of another autoencoder or of other data are never taken for these.
 """
 
-import logging
 import tempfile
-import threading
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +15,27 @@ import torch
 from rich.console import Console
 
 from diffgen import config, progress
-from diffgen.cluster import computing, connect, need
+from diffgen.cluster import keep_freed
 from diffgen.data.stream import Patches, statistics
 from diffgen.errors import UserError, one_line
 from diffgen.files import write_text
 from diffgen.models import bundle
-from diffgen.training.board import Tally
+from diffgen.models.autoencoder import LatentCodec
+from diffgen.training.encoder_pool import encode_on_ray
 from diffgen.training.latent_shards import COMPLETE, Facts, Shard, ShardEncoder, facts_of
 
-POLL_S = 0.5
 
-
-def encode(data: Path, base: Path, settings: config.Settings, console: Console) -> Path:
+def encode(data: Path, base: Path, settings: config.Settings, console: Console, inline: bool = False) -> Path:
     """Encode all image patches of prepared `data` with the autoencoder of the bundle `base`: the folder.
 
-    Nodes read and write `data` by this path; `base` needs to be here only. Shards that are there are kept.
-    The line at the end tells seconds and rate from the first autoencoder's start to the last shard.
-    Raises `UserError` where the data cannot be read, the folder not be written, or a latent is not finite.
+    On a pool of Ray's actors, or `inline` in this process. Nodes read and write `data` by this path; `base`
+    needs to be here only. Shards that are there are kept. The line at the end tells seconds and rate from
+    the first autoencoder's start to the last shard. Raises `UserError` where the data cannot be read, the
+    folder not be written, or a latent is not finite.
     """
     statistics(data)
-    packed = bundle.pack(base)
-    facts = facts_of(data, bundle.load(base).codec, settings.autoencoder.dihedral)
+    codec = bundle.load(base).codec
+    facts = facts_of(data, codec, settings.autoencoder.dihedral)
     folder = data / "latents" / facts.identity
     if (folder / COMPLETE).exists():
         console.print(f"latents: {folder} (made before)", highlight=False, soft_wrap=True)
@@ -45,7 +43,14 @@ def encode(data: Path, base: Path, settings: config.Settings, console: Console) 
     shards = shards_of(data)
     _claim(folder)
     left = [shard for shard in shards if not (folder / shard.file).exists()]
-    images, seconds = _encode_all(left, data, folder, packed, facts, settings.training, console)
+    images, seconds = 0, 0.0
+    if left:
+        with progress.bar(console) as bar:
+            if inline:
+                images, seconds = encode_here(left, data, folder, codec, facts, settings.training, bar)
+            else:
+                packed = bundle.pack(base)
+                images, seconds = encode_on_ray(left, data, folder, packed, facts, settings.training, bar)
     patches, size = sum(len(shard.patches) for shard in shards), _size(folder, shards)
     rate = images / seconds if images else 0.0
     told = {"patches": patches, "bytes": size, "encoded": images, "seconds": seconds, "images_per_s": rate}
@@ -94,99 +99,32 @@ def _readable(size: float) -> str:
     return f"{size:,.1f} GB"
 
 
-# --- on Ray ---------------------------------------------------------------------------------------------
-
-
-class PooledEncoder:
-    """An actor of the pool: a shard's name and patches in, what failed out."""
-
-    def __init__(
-        self, data: str, folder: str, facts: dict[str, Any], threads: int, gpu: bool, tally: Any
-    ) -> None:
-        import ray
-
-        torch.set_num_threads(threads)
-        with tempfile.TemporaryDirectory() as scratch:
-            codec = bundle.load(bundle.unpack(ray.get(tally.bundle.remote()), Path(scratch))).codec
-        codec.to("cuda" if gpu else "cpu")
-        self.encoder = ShardEncoder(Path(data), Path(folder), codec, Facts(**facts), threads)
-        self.tally = tally
-        ray.get(tally.begin.remote())
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        try:
-            self.encoder.encode(Shard.from_json(row["shard"]), self.tally.add.remote)
-        except UserError as error:
-            return {"failure": str(error)}
-        return {"failure": ""}
-
-
-def _encode_all(
+def encode_here(
     shards: Sequence[Shard],
     data: Path,
     folder: Path,
-    packed: dict[str, bytes],
+    codec: LatentCodec,
     facts: Facts,
     training: config.Training,
-    console: Console,
+    bar: Any,
 ) -> tuple[int, float]:
-    """Encode these shards on a pool of actors: images, and the seconds that the pool was at work."""
-    if not shards:
-        return 0, 0.0
-    connect()
-    import ray
-    import ray.data
+    """Encode these shards one after another in this process: images, and seconds."""
+    if not training.gpu:
+        keep_freed()
+    torch.set_num_threads(training.threads)
+    codec.to("cuda" if training.gpu else "cpu")
+    encoder = ShardEncoder(data, folder, codec, facts, training.threads)
+    images, began = sum(len(shard.patches) for shard in shards) * facts.variants, time.monotonic()
+    task = bar.add_task("encode", total=images, figures="")
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # importing ray.data turns its reports on
-    gpus = 1 if training.gpu else 0
-    need(training.threads, gpus, f"training.threads={training.threads}, training.gpu={training.gpu}")
-    have = ray.cluster_resources()
-    fitting = min(have.get("CPU", 0) // training.threads, have.get("GPU", 0) if gpus else len(shards))
-    pool = ray.data.ActorPoolStrategy(
-        size=max(1, min(int(fitting), len(shards))),
-        max_tasks_in_flight_per_actor=1,  # a shard takes long: none waits behind another while an actor idles
-    )
-    tally = ray.remote(num_cpus=0)(Tally).remote(packed)
-    constants = {
-        "data": str(data.absolute()),
-        "folder": str(folder.absolute()),
-        "facts": asdict(facts),
-        "threads": training.threads,
-        "gpu": training.gpu,
-        "tally": tally,
-    }
-    rows: list[dict[str, Any]] = [{"shard": shard.to_json()} for shard in shards]
-    made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        PooledEncoder,
-        compute=pool,
-        fn_constructor_kwargs=constants,
-        num_cpus=training.threads,
-        num_gpus=gpus or None,
-        runtime_env=computing(training.gpu),
-    )
-    images, done = sum(len(shard.patches) for shard in shards) * facts.variants, threading.Event()
-    with progress.bar(console) as bar:
-        watcher = threading.Thread(target=_watch, args=(tally, bar, images, done), daemon=True)
-        watcher.start()
+    def tell(count: int) -> None:
+        bar.advance(task, count)
+        rate = bar.tasks[task].completed / max(1e-9, time.monotonic() - began)
+        bar.update(task, figures=f"images  {rate:.0f}/s")
+
+    for shard in shards:
         try:
-            for row in made.iter_rows():
-                if row["failure"]:
-                    raise UserError(f"latents: {row['failure']}; the same command goes on")
-            seconds = ray.get(tally.read.remote())[1]
-        finally:
-            done.set()
-            watcher.join()
-    return images, seconds
-
-
-def _watch(tally: Any, bar: Any, images: int, done: threading.Event) -> None:
-    """Draw the bar in the driver from the encoders' tally."""
-    import ray
-
-    task = bar.add_task("encode", total=images, figures="starting autoencoders")
-    while not done.wait(POLL_S):
-        encoded, seconds = ray.get(tally.read.remote())
-        if encoded:
-            bar.update(task, completed=encoded, figures=f"images  {encoded / seconds:.0f}/s")
-    encoded, _ = ray.get(tally.read.remote())
-    bar.update(task, completed=encoded)
+            encoder.encode(shard, tell)
+        except UserError as error:
+            raise UserError(f"latents: {error}; the same command goes on") from error
+    return images, time.monotonic() - began

@@ -1,11 +1,11 @@
-"""`diffgen train`: Algorithm 1 for both models on Ray Train, and the bundle that comes of it.
+"""`diffgen train`: Algorithm 1 for both models, on Ray Train or inline, and the bundle that comes of it.
 
 A run lives in one folder that all nodes see, or behind a URL:
     run.yaml        what shapes its models; a start that would shape others is refused
     settings.yaml   all settings of the last start
     base/           autoencoder, schedule, labels: a bundle without U-Nets
     start/          the bundle of --init-from
-    train/          the last checkpoints of both models (Ray Train)
+    train/          the last checkpoints of both models, as Ray Train keeps them
     best/ history/  the checkpoint of least held-out loss; averaged weights of all, if asked
     tensorboard/ samples/   what one looks at
     bundle/         the result
@@ -13,7 +13,6 @@ A run lives in one folder that all nodes see, or behind a URL:
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,12 @@ from diffgen.errors import UserError
 from diffgen.models import bundle
 from diffgen.models.bundle import Which
 from diffgen.models.unet import ImageUNet, MaskUNet
+from diffgen.training import checkpoints
 from diffgen.training.base import RUN, Start, base_of
 from diffgen.training.card import model_card
 from diffgen.training.fit import fit
 from diffgen.training.folder import RunFolder, fetched
+from diffgen.training.inline import fit_inline
 from diffgen.training.latents import encode
 from diffgen.training.lock import held
 from diffgen.training.start import init_from
@@ -47,18 +48,19 @@ def launch(
     settings: config.Settings,
     console: Console,
     start: str | None = None,
+    inline: bool = False,
 ) -> str:
     """Train `parts` on prepared data and return where the bundle is, a folder or a URL.
 
     `run` is a folder or a URL; with a bundle `start`, too, a new run begins with its weights, autoencoder
-    and schedule. Raises `UserError` where the data does not fit the settings, the run was begun with
-    others, or another command works on it.
+    and schedule. `inline`: in this process, without Ray. Raises `UserError` where the data does not fit the
+    settings, the run was begun with others, or another command works on it.
     """
     data = data.absolute()  # workers have another working folder
     folder = RunFolder(run)
     statistics(data)
     _check_scales(data, settings)
-    need_gpu_here(settings.training.gpu)
+    need_gpu_here(settings.training.gpu, inline)
     shaping = _shaping(data, settings, start)
     with held(folder, console), tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
@@ -71,17 +73,22 @@ def launch(
             folder.push(begin.folder, START)
         folder.write_text(RUN, yaml.safe_dump(shaping, sort_keys=False))
         folder.write_text("settings.yaml", settings.dump())
-        connect()
-        training = settings.training
-        least = training.worker_range[0]
-        workers = f"training.workers={least} with training.threads={training.threads}"
-        need(least * training.threads, least if training.gpu else 0, workers)
-        latents = _latents(parts, data, folder, settings, console, place)
+        if not inline:
+            _need_workers(settings.training)
+        latents = _latents(parts, data, folder, settings, console, place, inline)
         for part in parts:
             task = Task(part, str(data), folder.url, settings.model_dump(mode="json"), latents, start)
-            with fit(asdict(task), part, folder, training, console).as_directory() as checkpoint:
-                folder.push(Path(checkpoint) / AVERAGED, f"bundle/{part}_unet")
+            (fit_inline if inline else fit)(task, folder, settings.training, console)
+            averaged = folder.pull(f"{checkpoints.last(folder, part)}/{AVERAGED}", place / part)
+            folder.push(averaged, f"bundle/{part}_unet")
         return _finish(data, base, folder, settings, place)
+
+
+def _need_workers(training: config.Training) -> None:
+    connect()
+    least = training.worker_range[0]
+    workers = f"training.workers={least} with training.threads={training.threads}"
+    need(least * training.threads, least if training.gpu else 0, workers)
 
 
 def _finish(data: Path, base: bundle.Bundle, run: RunFolder, settings: config.Settings, place: Path) -> str:
@@ -96,17 +103,19 @@ def _finish(data: Path, base: bundle.Bundle, run: RunFolder, settings: config.Se
     return f"{run.local or run.url}/bundle"
 
 
-def prepare_latents(data: Path, run: str, settings: config.Settings, console: Console) -> Path:
+def prepare_latents(
+    data: Path, run: str, settings: config.Settings, console: Console, inline: bool = False
+) -> Path:
     """`diffgen encode`: the run's autoencoder, and the latents of all patches by it."""
     folder, data = RunFolder(run), data.absolute()
     statistics(data)
     _check_scales(data, settings)
-    need_gpu_here(settings.training.gpu)
+    need_gpu_here(settings.training.gpu, inline)
     with held(folder, console), tempfile.TemporaryDirectory() as scratch:
         base_of(
             ["image"], data, folder, _shaping(data, settings, None), settings, console, None, Path(scratch)
         )
-        return encode(data, folder.pull("base", Path(scratch) / "base"), settings, console)
+        return encode(data, folder.pull("base", Path(scratch) / "base"), settings, console, inline)
 
 
 def _latents(
@@ -116,10 +125,11 @@ def _latents(
     settings: config.Settings,
     console: Console,
     place: Path,
+    inline: bool,
 ) -> str | None:
     if settings.autoencoder.latents == "live" or "image" not in parts:
         return None
-    return str(encode(data, run.pull("base", place / "encoder"), settings, console))
+    return str(encode(data, run.pull("base", place / "encoder"), settings, console, inline))
 
 
 def _say_start(

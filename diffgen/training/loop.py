@@ -86,19 +86,19 @@ def train(
     spike: float = math.inf,
     names: Sequence[str] = (),
 ) -> bool:
-    """Steps of Algorithm 1 until `trainee.part.steps`, or until a wish to stop; whether all were taken.
+    """Steps of Algorithm 1 until `trainee.finished`, or until a wish to stop; whether it is finished.
 
     `model` is the U-Net, or the DDP around it. Raises `UserError`, on all ranks in the same step and
     before the weights change, where loss or gradient is not finite or the loss has a spike: the last
     checkpoint is good.
     """
-    part = trainee.part
+    part, began = trainee.part, time.perf_counter() - trainee.elapsed
     trainee.unet.train()
     recent = deque[float](maxlen=SPIKE_OF + SPIKE_OVER)
     log = Log(part.batch, names)
     reader = partial(_read, source, part.batch, part.micro_batch, place)
     with read_ahead(reader, trainee.step, part.steps, place.readers) as batches:
-        while trainee.step < part.steps:
+        while not trainee.finished:
             log.begin()
             pieces = next(batches)
             log.waited()
@@ -114,14 +114,16 @@ def train(
                 log.meters.add(loss.pixels, objective.log_snr[batch.timestep], batch.condition)
             norm = nn.utils.clip_grad_norm_(trainee.unet.parameters(), part.clip)
             wish = hooks.wish()
-            total, save, stop = place.total([summed / part.batch, wish.save, wish.stop])
+            seconds = (time.perf_counter() - began) / place.workers
+            total, save, stop, elapsed = place.total([summed / part.batch, wish.save, wish.stop, seconds])
             _check(trainee.step + 1, total, float(norm), recent, spike)
+            trainee.elapsed = elapsed  # the mean of all workers: they end in the same step
             rate = trainee.advance()
             log.end(total, float(norm), rate)
-            due = trainee.step % part.checkpoint_every == 0 or trainee.step == part.steps
-            if place.rank == 0 and (trainee.step % log_every == 0 or trainee.step == part.steps):
+            due = trainee.step % part.checkpoint_every == 0 or trainee.finished
+            if place.rank == 0 and (trainee.step % log_every == 0 or trainee.finished):
                 hooks.log(trainee.step, log.figures())
-            if place.rank == 0 and (trainee.step % part.sample_every == 0 or trainee.step == part.steps):
+            if place.rank == 0 and (trainee.step % part.sample_every == 0 or trainee.finished):
                 trainee.averaged(partial(hooks.sample, trainee.step))
             if due or save or stop:
                 hooks.save(trainee.step, held_out_loss(trainee, held_out, objective, place))

@@ -48,18 +48,9 @@ class StoredCrops:
         With `holding` it lies around a random latent pixel of that class, if there is one.
         """
         variant = int(rng.integers(self.facts.variants))
-        mean, log_deviation, labels = self._read(number, variant)
-        height, width = labels.shape
-        if min(height, width) < side:
-            raise UserError(
-                f"{self.folder}: patch {number} has {height} × {width} latent pixels, a crop {side}"
-            )
-        held = np.flatnonzero(labels == holding) if holding is not None else np.zeros(0)
-        if len(held):
-            row, column = divmod(int(rng.choice(held)), width)
-            y, x = around(row, height, side, rng), around(column, width, side, rng)
-        else:
-            y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        mean, log_deviation, labels = self.read(number, variant)
+        self.check(number, labels, side)
+        y, x = corner(labels, side, rng, holding)
         box = slice(y, y + side), slice(x, x + side)
         latents = mean[:, *box].astype(np.float32)
         if log_deviation is not None:
@@ -67,11 +58,19 @@ class StoredCrops:
             latents += np.exp(log_deviation[:, *box].astype(np.float32)) * noise
         return latents, labels[box].copy()
 
+    def check(self, number: int, labels: LabelMap, side: int) -> None:
+        """Raises `UserError` where a crop of `side` does not fit in a patch."""
+        height, width = labels.shape
+        if min(height, width) < side:
+            raise UserError(
+                f"{self.folder}: patch {number} has {height} × {width} latent pixels, a crop {side}"
+            )
+
     def encode(self, crops: Sequence[NDArray[np.float32]]) -> Tensor:
         """Crops of one side → latents (B, C, side, side)."""
         return torch.from_numpy(np.stack(crops))
 
-    def _read(
+    def read(
         self, number: int, variant: int
     ) -> tuple[NDArray[np.float16], NDArray[np.float16] | None, LabelMap]:
         """Mean (C, h, w), log-deviation if latents are drawn and have one, label map (h, w)."""
@@ -120,6 +119,16 @@ class StoredCrops:
                 [[chunk.data_page_offset + chunk.total_compressed_size for chunk in row] for row in chunks]
             )
         return self._ends[shard]
+
+
+def corner(labels: LabelMap, side: int, rng: np.random.Generator, holding: int | None) -> tuple[int, int]:
+    """First row and column of a random crop of `side` that fits in (h, w); around a `holding` pixel."""
+    height, width = labels.shape
+    held = np.flatnonzero(labels == holding) if holding is not None else np.zeros(0)
+    if len(held):
+        row, column = divmod(int(rng.choice(held)), width)
+        return around(row, height, side, rng), around(column, width, side, rng)
+    return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
 
 
 def _facts(folder: Path) -> Facts:

@@ -21,11 +21,15 @@ STATE, PROGRESS = "state.pt", "progress.json"
 class Trainee:
     """One U-Net with its optimiser, learning-rate schedule and moving average."""
 
-    def __init__(self, unet: Any, part: config.Part) -> None:
-        self.unet, self.part, self.step = unet, part, 0
+    def __init__(self, unet: Any, part: config.Part, max_seconds: float | None = None) -> None:
+        """`unet` lies on its device; `max_seconds` of training are its end where `part.steps` are not."""
+        self.unet, self.part, self.max_seconds = unet, part, max_seconds
+        self.step, self.elapsed = 0, 0.0
+        """Steps taken and seconds trained, those before a resumption included."""
+        self.fused = True if next(unet.parameters()).device.type == "cuda" else None
         make = AdamW if part.optimizer == "adamw" else Adam
         self.optimizer: Optimizer = make(
-            unet.parameters(), lr=part.lr, betas=part.betas, weight_decay=part.weight_decay
+            unet.parameters(), lr=part.lr, betas=part.betas, weight_decay=part.weight_decay, fused=self.fused
         )
         total = part.steps + 1
         rising = max(part.warmup, 2 / total)  # of a shorter rise OneCycleLR divides by zero
@@ -34,16 +38,32 @@ class Trainee:
         )
         self.ema = _average(unet, part)
 
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.part.steps or self.out_of_time
+
+    @property
+    def out_of_time(self) -> bool:
+        return self.max_seconds is not None and self.elapsed >= self.max_seconds
+
     def advance(self) -> float:
         """One step of the optimiser by the gradients that are there; the rate that it was taken with."""
         rate = float(self.optimizer.param_groups[0]["lr"])
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.rate.step()
         self.step += 1
+        self._schedule()
         if self.step % self.part.ema_every == 0:
             self.ema.step(self.unet.parameters())
         return rate
+
+    def _schedule(self) -> None:
+        """The rate of the next step: as far along as steps or time are, whichever is further."""
+        at: float = self.step
+        if self.max_seconds is not None:
+            at = max(at, self.part.steps * min(1.0, self.elapsed / self.max_seconds))
+        self.rate.last_epoch = at - 1  # type: ignore[assignment]  # OneCycleLR takes fractions of a step
+        self.rate.step()
 
     def write(self, folder: Path) -> None:
         """Both sets of weights as safetensors, the rest as tensors that load with `weights_only=True`."""
@@ -55,7 +75,7 @@ class Trainee:
             "averaged_steps": self.ema.optimization_step,
         }
         torch.save(state, folder / STATE)
-        (folder / PROGRESS).write_text(json.dumps({"step": self.step}))
+        (folder / PROGRESS).write_text(json.dumps({"step": self.step, "elapsed": self.elapsed}))
 
     def read(self, folder: Path) -> None:
         """Go on from a checkpoint, with this training's `lr` if that has changed."""
@@ -64,6 +84,8 @@ class Trainee:
         device = next(self.unet.parameters()).device
         # Adam keeps its step counts where they are read, and each on a GPU would be waited for each step.
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        for group in state["optimizer"]["param_groups"]:
+            group["fused"] = self.fused  # of this device, whichever the checkpoint is from
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
             if (change := self.part.lr / group["max_lr"]) != 1:
@@ -71,7 +93,8 @@ class Trainee:
         self.rate.load_state_dict(state["rate"])
         self.ema.shadow_params = [p.detach().to(device) for p in read(folder / AVERAGED).parameters()]
         self.ema.optimization_step = state["averaged_steps"]
-        self.step = json.loads((folder / PROGRESS).read_text())["step"]
+        progress = json.loads((folder / PROGRESS).read_text())
+        self.step, self.elapsed = progress["step"], progress.get("elapsed", 0.0)
 
     def averaged(self, run: Callable[[Any], None]) -> None:
         """Call `run` with the averaged weights in place of the trained ones."""
@@ -91,9 +114,11 @@ def _average(unet: Any, part: config.Part) -> EMAModel:
     A decay of 1 − (1 + s/(γ+1))⁻¹ is, for large s, the 1 − (γ+1)/s of Karras et al. (2024, eq. 127).
     """
     if part.ema_length is None:
-        return EMAModel(unet.parameters(), decay=part.ema, use_ema_warmup=True, power=2 / 3)
+        return EMAModel(unet.parameters(), decay=part.ema, use_ema_warmup=True, power=2 / 3, foreach=True)
     width = power_exponent(part.ema_length) + 1
-    return EMAModel(unet.parameters(), decay=1.0, use_ema_warmup=True, inv_gamma=width, power=1.0)
+    return EMAModel(
+        unet.parameters(), decay=1.0, use_ema_warmup=True, inv_gamma=width, power=1.0, foreach=True
+    )
 
 
 def power_exponent(length: float) -> float:

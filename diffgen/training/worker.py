@@ -1,17 +1,16 @@
-"""One worker of Ray Train: the loop, tied to its model, its data and the run's folder."""
+"""One worker: the loop, tied to its model, its data and the run's folder. No Ray in here."""
 
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
+from torch import nn
 
 from diffgen import config
 from diffgen.data.stream import Patches, statistics
-from diffgen.errors import UserError
 from diffgen.models import bundle
 from diffgen.models.bundle import Which
 from diffgen.models.unet import ImageUNet, MaskUNet
@@ -23,7 +22,8 @@ from diffgen.training.image_source import Crops, ImageSource, LiveCrops
 from diffgen.training.loop import Place, train
 from diffgen.training.mask_source import MaskSource
 from diffgen.training.peak import peak
-from diffgen.training.reports import Reports
+from diffgen.training.reports import Link, Reports
+from diffgen.training.resident import ResidentCrops
 from diffgen.training.samples import held_out, image_grid, mask_grid
 from diffgen.training.start import init_from
 from diffgen.training.stored import StoredCrops
@@ -46,66 +46,51 @@ class Task:
     """The bundle to start from, as the user named it; a copy is in the run."""
 
 
-def work(task: dict[str, Any]) -> None:
-    """One worker of Ray Train; a user's mistake is told to the driver instead of being tried again."""
-    import ray
-    import ray.train
+def train_part(
+    task: Task,
+    place: Place,
+    checkpoint: Path | None,
+    link: Link,
+    wrap: Callable[[Any], nn.Module],
+    scratch: Path,
+) -> None:
+    """Train one model from `checkpoint`, a folder, or from its beginning.
 
-    board = task.pop("board")
-    if ray.get(board.read.remote())["failure"]:
-        return  # these workers are Ray's second try, and the driver knows
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            _train(Task(**task), board, Path(scratch))
-    except UserError as error:
-        ray.get(board.tell.remote(failure=str(error)))
-        if ray.train.get_context().get_world_size() > 1:
-            raise  # or the others would wait for this one
-
-
-def _train(task: Task, board: Any, scratch: Path) -> None:
-    import ray.train
-    from ray.train.torch import get_device, prepare_model
-
+    `wrap` makes of the U-Net what gives gradients of all workers; `scratch` is a folder for what passes.
+    """
     settings, run = config.validate(task.settings), RunFolder(task.run)
     training, part = settings.training, task.part
     torch.set_num_threads(training.threads)
     torch.manual_seed(settings.seed)
-    context = ray.train.get_context()
-    place = Place(
-        context.get_world_rank(),
-        context.get_world_size(),
-        get_device(),
-        training.precision == "bf16",
-        training.readers,
-    )
     base = bundle.load(run.pull("base", scratch)).to(place.device)
-    checkpoint = ray.train.get_checkpoint()
     unet: Any = _unet(task, base, settings, checkpoint is None, scratch)
     unet.trunk.checkpointing = training.gradient_checkpointing
     unet = unet.to(place.device)
     if training.channels_last:
         unet = unet.to(memory_format=torch.channels_last)
-    trainee = Trainee(unet, getattr(settings.training, part))
+    trainee = Trainee(unet, getattr(training, part), training.max_seconds)
     if checkpoint:
-        with checkpoint.as_directory() as folder:
-            trainee.read(Path(folder))
+        trainee.read(checkpoint)
     schedule = DDPMScheduler.from_config(base.schedule)
     learned = part == "image" and settings.diffusion.learned_weight
     objective = Objective(schedule, settings.diffusion.min_snr, place.device, learned)
-    source, check = (_source(task, base, settings, objective, split) for split in ("train", "test"))
+    source, check = (
+        _source(task, base, settings, objective, split, place.device) for split in ("train", "test")
+    )
     reports = Reports(
-        run, part, trainee, place.rank, board, _grid(task, base, settings),
-        _Scalars(task, settings, base, place), training.log_every,
+        run, part, trainee, place.rank, link, _grid(task, base, settings),
+        _Scalars(task, settings, base, place),
     )  # fmt: skip
     if place.rank == 0:
-        reports.tell(start=_greeting(part, trainee, place), step=trainee.step)
-    model = prepare_model(torch.compile(unet) if training.compile else unet)
+        link.tell(start=_greeting(part, trainee, place), step=trainee.step)
+    model = wrap(torch.compile(unet) if training.compile else unet)
     try:
         train(
             trainee, model, source, check, objective, place, reports.hooks(),
             training.log_every, training.spike, base.labels.classes if part == "image" else (),
         )  # fmt: skip
+        if place.rank == 0 and trainee.step < trainee.part.steps and trainee.out_of_time:
+            link.tell(end=_out_of_time(part, trainee))
     finally:
         reports.close()
 
@@ -114,8 +99,13 @@ def _greeting(part: Which, trainee: Trainee, place: Place) -> str:
     size = sum(p.numel() for p in trainee.unet.parameters()) / 1e6
     step, steps = trainee.step, trainee.part.steps
     how = f"new, {steps} steps" if not step else f"resumed at step {step} of {steps}"
-    how = f"was trained already, {steps} steps" if step == steps else how
+    how = f"was trained already, {step} steps" if trainee.finished else how
     return f"{part} model: {size:.1f} M parameters, {how}, {place.workers} worker(s) on {place.device.type}"
+
+
+def _out_of_time(part: Which, trainee: Trainee) -> str:
+    limit, steps = trainee.max_seconds, trainee.part.steps
+    return f"{part} model: training.max_seconds {limit:g} are over, stopped at step {trainee.step} of {steps}"
 
 
 def _unet(
@@ -134,12 +124,17 @@ def _unet(
 
 
 def _source(
-    task: Task, base: bundle.Bundle, settings: config.Settings, objective: Objective, split: str
+    task: Task,
+    base: bundle.Bundle,
+    settings: config.Settings,
+    objective: Objective,
+    split: str,
+    device: torch.device,
 ) -> Source:
     """The data of a split; where a split is empty, that of the training."""
     patches = Patches(Path(task.data), task.part, split, settings.training.cache_mb)
     if not len(patches) and split == "test":
-        return _source(task, base, settings, objective, "train")
+        return _source(task, base, settings, objective, "train", device)
     part, seed, diffusion = getattr(settings.training, task.part), settings.seed, settings.diffusion
     normal = diffusion.noise_mean, diffusion.noise_deviation
     levels = NoiseLevels(
@@ -152,6 +147,8 @@ def _source(
     crops: Crops = LiveCrops(patches, base.codec, sample)
     if task.latents:
         crops = StoredCrops(Path(task.latents), patches, sample)
+        if settings.training.resident:
+            crops = ResidentCrops(crops, device)
     return ImageSource(crops, settings.image_model, part, base.codec.channels, levels, seed, base.appearance)
 
 

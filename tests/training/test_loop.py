@@ -196,3 +196,20 @@ def test_more_workers_than_held_out_samples_are_no_error(
             return Place().total(values)
 
     assert held_out_loss(made, source, OBJECTIVE, Last(HELD_OUT, HELD_OUT + 1)) == 0.0
+
+
+def test_training_ends_by_itself_when_its_time_is_over(
+    tiny: config.Settings, labels: Labels, source: MaskSource
+) -> None:
+    made, saved, sampled = trainee(tiny, labels, steps=100_000, batch=4), list[int](), list[int]()
+    made.max_seconds = 0.5
+    hooks = Hooks(
+        save=lambda step, loss: saved.append(step),  # noqa: ARG005
+        sample=lambda step, unet: sampled.append(step),  # noqa: ARG005
+    )
+    assert train(made, made.unet, source, source, OBJECTIVE, Place(), hooks), "it is a clean end"
+    assert saved[-1] == sampled[-1] == made.step < 100_000
+    assert made.elapsed >= 0.5
+    step = made.step
+    assert train(made, made.unet, source, source, OBJECTIVE, Place(), hooks)
+    assert made.step == step, "the same command finds it finished"

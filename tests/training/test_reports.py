@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffgen.training import reports
+from diffgen.training import ray_worker, reports
 from diffgen.training.board import Board
 from diffgen.training.folder import RunFolder
+from diffgen.training.ray_worker import RayLink
 from diffgen.training.reports import Reports
-from tests.training.test_worker import Here
+from tests.training.test_ray_worker import Here
 
 
 @pytest.mark.parametrize("seconds", [0.01, 3.0])
@@ -23,16 +24,18 @@ def test_the_driver_hears_of_step_and_loss_however_slow_the_steps(
     import ray.train
 
     now = [100.0]
-    monkeypatch.setattr(reports.time, "monotonic", lambda: now[0])
+    for module in (reports, ray_worker):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs, []))  # noqa: ARG005 # Ray's names
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: None)
     board, trainee = Board(), SimpleNamespace(step=0, part=None)
-    many: Any = (lambda _unet: np.zeros((1, 1, 3), np.uint8), lambda figures: figures, 10)
-    made = Reports(RunFolder(str(tmp_path)), "mask", trainee, 0, Here(board), *many)  # type: ignore[arg-type]  # as much of a trainee as is asked for
+    link = RayLink(Here(board), 0, 10)
+    many: Any = (lambda _unet: np.zeros((1, 1, 3), np.uint8), lambda figures: figures)
+    made = Reports(RunFolder(str(tmp_path)), "mask", trainee, 0, link, *many)  # type: ignore[arg-type]  # as much of a trainee as is asked for
     for step in range(1, 501):
         now[0] += seconds
-        made.wish()
+        link.wish()
         if step % 10 == 0:
             made.log(step, {"loss": 1.0 / step, "images_per_s": 7.0})
             if seconds > 1:

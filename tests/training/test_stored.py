@@ -83,7 +83,7 @@ def test_a_crop_is_a_window_of_one_variant(
     assert latents.shape == (4, side, side)
     assert labels.shape == (side, side)
     assert latents.dtype == np.float32
-    mean, _, all_labels = crops._read(number, int(np.random.default_rng(seed).integers(8)))
+    mean, _, all_labels = crops.read(number, int(np.random.default_rng(seed).integers(8)))
     places = [
         (y, x)
         for y in range(17 - side)
@@ -123,14 +123,14 @@ def test_same_generator_same_crop_and_others_differ(data: Path, kl: Path) -> Non
 def test_samples_have_the_stored_mean_and_deviation(data: Path, kl: Path) -> None:
     patches = Patches(data, "image")
     drawn, mode = (StoredCrops(kl, patches, sample=sample) for sample in (True, False))
-    mean, log_deviation, _ = drawn._read(2, 5)
+    mean, log_deviation, _ = drawn.read(2, 5)
     assert log_deviation is not None
-    assert np.array_equal(mode._read(2, 5)[0], mean)
-    assert mode._read(2, 5)[1] is None
+    assert np.array_equal(mode.read(2, 5)[0], mean)
+    assert mode.read(2, 5)[1] is None
     rng = np.random.default_rng(0)
     samples = [drawn.crop(2, 16, rng)[0] for _ in range(800)]
     # All variants together: each latent pixel of a turn has its own mean, so compare what no turn changes.
-    moments = [drawn._read(2, variant)[:2] for variant in range(8)]
+    moments = [drawn.read(2, variant)[:2] for variant in range(8)]
     squares = [np.square(m.astype(float)) + np.exp(2 * d.astype(float)) for m, d in moments if d is not None]
     assert np.square(samples).mean() == pytest.approx(np.mean(squares), rel=0.02)
 
@@ -197,7 +197,7 @@ def test_damage_is_found_when_it_is_read(data: Path, linear: Path, kl: Path, tmp
     content[end - length - 4 : end - length] = b"\xff" * 4
     (folder / name).write_bytes(content)
     with pytest.raises(UserError, match="is damaged"):
-        StoredCrops(folder, patches, False)._read(0, 0)
+        StoredCrops(folder, patches, False).read(0, 0)
     shutil.copy(kl / name, folder / name)
     with pytest.raises(UserError, match="is not of the latents"):
         StoredCrops(folder, patches, False).crop(0, 8, rng)

@@ -106,3 +106,47 @@ def test_a_checkpoint_is_gone_on_with_by_another_rate(
     assert steps(again, 12) == pytest.approx(steps(whole, 20)[8:])
     counts = {state["step"].item() for state in again.optimizer.state.values()}
     assert counts == {20}
+
+
+def clocked(linear: torch.nn.Module, elapsed: list[float]) -> tuple[Trainee, list[float]]:
+    """A training of 10 s of at most 1000 steps, after steps that end at these seconds; their rates."""
+    made = Trainee(linear, config.Part(steps=1000, lr=0.5, warmup=0.2), max_seconds=10.0)
+    rates = []
+    for seconds in elapsed:
+        for parameter in linear.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        made.elapsed = seconds
+        rates.append(made.advance())
+    return made, rates
+
+
+def test_the_rate_decays_by_the_time_that_is_left() -> None:
+    made, rates = clocked(torch.nn.Linear(1, 1), [0.5 * n for n in range(1, 20)])
+    assert max(rates) == pytest.approx(0.5, rel=0.01), "the peak is at a fifth of the time"
+    assert rates.index(max(rates)) == 4
+    assert rates[-1] < 0.02
+    assert not made.finished
+    made, _ = clocked(torch.nn.Linear(1, 1), [5.0, 10.0])
+    assert made.finished
+    assert made.step == 2
+    assert made.optimizer.param_groups[0]["lr"] < 1e-4
+
+
+def test_elapsed_time_is_in_the_checkpoint_and_fused_is_the_device_s(
+    tiny: config.Settings, labels: Labels, tmp_path: Path
+) -> None:
+    def make(seconds: float) -> Trainee:
+        return Trainee(bundle.new_mask_unet(tiny, labels, 3), config.Part(steps=50, batch=4), seconds)
+
+    first, again = make(10.0), make(20.0)
+    for parameter in first.unet.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    first.elapsed = 10.0
+    first.advance()
+    first.optimizer.param_groups[0]["fused"] = True  # as a GPU's is
+    first.write(tmp_path)
+    again.read(tmp_path)
+    assert (again.elapsed, again.step, again.finished) == (10.0, 1, False)
+    assert first.finished
+    assert again.optimizer.param_groups[0]["fused"] is None
+    again.optimizer.step()

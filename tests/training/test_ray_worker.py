@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from diffgen.errors import UserError
-from diffgen.training import worker
+from diffgen.training import ray_worker
 from diffgen.training.board import Board
 
 TASK = {"part": "mask", "data": "", "run": "", "settings": {}, "latents": None, "init_from": None}
@@ -35,13 +35,13 @@ def test_a_mistake_is_told_and_ends_all_workers(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     monkeypatch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_world_size=lambda: workers))
-    monkeypatch.setattr(worker, "_train", mistaken)
+    monkeypatch.setattr(ray_worker, "_train", mistaken)
     board = Board()
     if workers == 1:
-        worker.work(TASK | {"board": Here(board)})
+        ray_worker.work(TASK | {"board": Here(board)})
     else:
         with pytest.raises(UserError, match="damaged"):  # Ray then stops the others
-            worker.work(TASK | {"board": Here(board)})
+            ray_worker.work(TASK | {"board": Here(board)})
     assert board.read()["failure"] == "the third shard is damaged"
-    worker.work(TASK | {"board": Here(board)})
+    ray_worker.work(TASK | {"board": Here(board)})
     assert len(calls) == 1, "Ray's second try ends at once"

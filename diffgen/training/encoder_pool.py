@@ -1,0 +1,112 @@
+"""Shards of latents made by a pool of Ray's actors, an autoencoder each."""
+
+import logging
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffgen import config
+from diffgen.cluster import computing, connect, need
+from diffgen.errors import UserError
+from diffgen.models import bundle
+from diffgen.training.board import Tally
+from diffgen.training.latent_shards import Facts, Shard, ShardEncoder
+
+POLL_S = 0.5
+
+
+class PooledEncoder:
+    """An actor of the pool: a shard's name and patches in, what failed out."""
+
+    def __init__(
+        self, data: str, folder: str, facts: dict[str, Any], threads: int, gpu: bool, tally: Any
+    ) -> None:
+        import ray
+
+        torch.set_num_threads(threads)
+        with tempfile.TemporaryDirectory() as scratch:
+            codec = bundle.load(bundle.unpack(ray.get(tally.bundle.remote()), Path(scratch))).codec
+        codec.to("cuda" if gpu else "cpu")
+        self.encoder = ShardEncoder(Path(data), Path(folder), codec, Facts(**facts), threads)
+        self.tally = tally
+        ray.get(tally.begin.remote())
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self.encoder.encode(Shard.from_json(row["shard"]), self.tally.add.remote)
+        except UserError as error:
+            return {"failure": str(error)}
+        return {"failure": ""}
+
+
+def encode_on_ray(
+    shards: Sequence[Shard],
+    data: Path,
+    folder: Path,
+    packed: dict[str, bytes],
+    facts: Facts,
+    training: config.Training,
+    bar: Any,
+) -> tuple[int, float]:
+    """Encode these shards on a pool of actors: images, and the seconds that the pool was at work."""
+    connect()
+    import ray
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # importing ray.data turns its reports on
+    gpus = 1 if training.gpu else 0
+    need(training.threads, gpus, f"training.threads={training.threads}, training.gpu={training.gpu}")
+    have = ray.cluster_resources()
+    fitting = min(have.get("CPU", 0) // training.threads, have.get("GPU", 0) if gpus else len(shards))
+    pool = ray.data.ActorPoolStrategy(
+        size=max(1, min(int(fitting), len(shards))),
+        max_tasks_in_flight_per_actor=1,  # a shard takes long: none waits behind another while an actor idles
+    )
+    tally = ray.remote(num_cpus=0)(Tally).remote(packed)
+    constants = {
+        "data": str(data.absolute()),
+        "folder": str(folder.absolute()),
+        "facts": asdict(facts),
+        "threads": training.threads,
+        "gpu": training.gpu,
+        "tally": tally,
+    }
+    rows: list[dict[str, Any]] = [{"shard": shard.to_json()} for shard in shards]
+    made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        PooledEncoder,
+        compute=pool,
+        fn_constructor_kwargs=constants,
+        num_cpus=training.threads,
+        num_gpus=gpus or None,
+        runtime_env=computing(training.gpu),
+    )
+    images, done = sum(len(shard.patches) for shard in shards) * facts.variants, threading.Event()
+    watcher = threading.Thread(target=_watch, args=(tally, bar, images, done), daemon=True)
+    watcher.start()
+    try:
+        for row in made.iter_rows():
+            if row["failure"]:
+                raise UserError(f"latents: {row['failure']}; the same command goes on")
+        seconds = ray.get(tally.read.remote())[1]
+    finally:
+        done.set()
+        watcher.join()
+    return images, seconds
+
+
+def _watch(tally: Any, bar: Any, images: int, done: threading.Event) -> None:
+    """Draw the bar in the driver from the encoders' tally."""
+    import ray
+
+    task = bar.add_task("encode", total=images, figures="starting autoencoders")
+    while not done.wait(POLL_S):
+        encoded, seconds = ray.get(tally.read.remote())
+        if encoded:
+            bar.update(task, completed=encoded, figures=f"images  {encoded / seconds:.0f}/s")
+    encoded, _ = ray.get(tally.read.remote())
+    bar.update(task, completed=encoded)

@@ -1,0 +1,153 @@
+"""Training, encoding and preparing in one process, on a machine that has no Ray; and what a run is then."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+from diffgen import config
+from diffgen.labels import Labels
+from diffgen.models import bundle
+from diffgen.training import checkpoints, inline
+from diffgen.training.folder import RunFolder
+from diffgen.training.launch import launch
+from diffgen.training.signals import Stopped
+from diffgen.training.trainee import AVERAGED, STATE
+from tests.conftest import TINY
+from tests.data import prepared
+from tests.data.pictures import save_slide, tissue
+
+
+def settings(**mask: Any) -> config.Settings:
+    return config.validate(config.merge(TINY, {"training": {"mask": mask}}))
+
+
+@pytest.fixture(scope="module")
+def data(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared.make(tmp_path_factory.mktemp("data"), tiny, labels)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    made = bundle.load(folder).mask_unet
+    assert made is not None
+    return made.state_dict()
+
+
+def trained(data: Path, run: Path, here: bool = True, **mask: Any) -> tuple[dict[str, torch.Tensor], str]:
+    """The weights of the mask model after a start, and what it said."""
+    screen = Console(file=io.StringIO(), record=True, width=200)
+    made = launch(["mask"], data, str(run), settings(**mask), screen, inline=here)
+    return weights(Path(made)), screen.export_text()
+
+
+WITHOUT = """
+import sys
+for name in {absent!r}:
+    sys.modules[name] = None
+for line in {lines!r}:
+    sys.argv = ["diffgen", *line.split()]
+    from diffgen.cli import app
+    app(standalone_mode=False)
+"""
+
+
+def commands(folder: Path, lines: list[str], absent: tuple[str, ...] = ("ray",)) -> str:
+    """What these commands say where some packages cannot be imported."""
+    code = WITHOUT.format(absent=absent, lines=lines)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_all_three_commands_work_without_ray(tmp_path: Path) -> None:
+    """And without TensorBoard, which one line says."""
+    save_slide(tmp_path / "slide.tiff", tissue(384, 384), mpp=0.5)
+    changes = {"autoencoder": {"latents": "stored", "dihedral": 1}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config.merge(TINY, changes)))
+    lines = ["prepare slide.tiff --labels stain -c tiny.yaml --inline", "encode --inline", "train --inline"]
+    said = commands(tmp_path, lines, ("ray", "tensorboard"))
+    assert said.count("TensorBoard is not installed") == 2, "once a model"
+    assert "latents: " in said
+    assert "(made before)" in said, "train takes what encode has made"
+    run = tmp_path / "runs" / "default"
+    made = bundle.load(run / "bundle")
+    assert made.image_unet is not None
+    assert made.mask_unet is not None
+    assert (run / "samples" / "mask-0000004.png").exists()
+    assert not (run / "tensorboard").exists()
+
+
+def test_a_run_keeps_what_ray_train_keeps(data: Path, tmp_path: Path) -> None:
+    _, said = trained(data, tmp_path, steps=5, checkpoint_every=1, keep_history=True)
+    assert "new, 5 steps, 1 worker(s) on cpu" in said
+    kept = tmp_path / "train" / "mask"
+    assert {path.name for path in kept.iterdir()} == {
+        "step-0000004", "step-0000005", checkpoints.SNAPSHOT
+    }  # fmt: skip
+    assert (kept / "step-0000005" / STATE).exists()
+    assert len(list((tmp_path / "best" / "mask").glob(f"step-*/{AVERAGED}"))) == 1
+    assert len(list((tmp_path / "history" / "mask").iterdir())) == 5
+    assert list((tmp_path / "tensorboard" / "mask").iterdir())
+    _, said = trained(data, tmp_path, steps=5, checkpoint_every=1, keep_history=True)
+    assert "was trained already, 5 steps" in said
+
+
+def test_a_signal_saves_and_the_same_command_ends_as_if_undisturbed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed, _ = trained(data, tmp_path / "undisturbed")
+    asked = iter(range(9))
+
+    def wish(link: inline.InlineLink) -> Any:
+        if next(asked) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return inline.Wish(stop=link.stopping)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inline.InlineLink, "wish", wish)
+        with pytest.raises(Stopped) as stopped:
+            trained(data, tmp_path / "run")
+    assert stopped.value.signal == signal.SIGTERM
+    assert checkpoints.last(RunFolder(str(tmp_path / "run")), "mask") == "train/mask/step-0000003"
+    resumed, said = trained(data, tmp_path / "run")
+    assert "resumed at step 3 of 4" in said
+    for name, tensor in undisturbed.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_inline_and_ray_take_the_same_steps_and_each_goes_on_with_the_others_run(
+    data: Path, tmp_path: Path
+) -> None:
+    here, _ = trained(data, tmp_path / "inline")
+    there, _ = trained(data, tmp_path / "ray", here=False)
+    for name, tensor in here.items():
+        assert torch.equal(there[name], tensor), name
+
+    for first, second in (("inline", "ray"), ("ray", "inline")):
+        run = tmp_path / f"{first}-{second}"
+        # As a start would leave it that was stopped at step 2: its last checkpoints are forgotten.
+        snapshot = tmp_path / first / "train" / "mask" / checkpoints.SNAPSHOT
+        state = json.loads(snapshot.read_text())
+        early = [r for r in state["checkpoint_results"] if r["checkpoint_dir_name"] == "step-0000002"]
+        state |= {"checkpoint_results": early, "checkpoint_report_indices": [0]}
+        state |= {"latest_checkpoint_result": early[0], "current_report_index": 1}
+        subprocess.run(["cp", "-r", tmp_path / first, run], check=True)
+        (run / "train" / "mask" / checkpoints.SNAPSHOT).write_text(json.dumps(state))
+        resumed, said = trained(data, run, here=second == "inline")
+        assert "resumed at step 2 of 4" in said
+        for name, tensor in here.items():
+            assert torch.equal(resumed[name], tensor), name
