@@ -1,7 +1,8 @@
 """Autoencoders: image (B, 3, H, W) in [−1, 1] ↔ latents (B, C, H/f, W/f).
 
-One interface, `LatentCodec`, over three makes: any diffusers `AutoencoderKL` at its own scaling,
-`AutoencoderTiny`, and the linear autoencoder of this file, which needs no download and no training.
+One interface, `LatentCodec`, over four makes: any diffusers `AutoencoderKL` at its own scaling,
+`AutoencoderTiny`, our small `ConvAutoencoder`, and the linear autoencoder of this file, which needs no
+download and no training.
 """
 
 import math
@@ -128,6 +129,11 @@ class LatentCodec:
 
     def _standardized(self, own: Tensor) -> Tensor:
         return (own - self._channel(self.mean)) / self._channel(self.deviation)
+
+    @property
+    def reach(self) -> int | None:
+        """Latent pixels beyond a tile's border that its decoded pixels depend on; None: no bound is known."""
+        return self.model.reach if isinstance(self.model, ConvAutoencoder) else None
 
     @property
     def varies(self) -> bool:

@@ -9,6 +9,7 @@ from diffgen import config
 from diffgen.errors import UserError
 from diffgen.models import autoencoder
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder, build, psnr
+from diffgen.models.conv_autoencoder import ConvAutoencoder
 from tests.conftest import SHARED
 
 
@@ -129,3 +130,21 @@ def test_large_batches_are_encoded_in_parts(kl: Path, monkeypatch: pytest.Monkey
     for found, wanted in zip((codec.encode(images), codec.moments(images)), whole, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     assert sizes == [2, 2, 1, 2, 2, 1]
+
+
+def test_conv_from_a_folder(tmp_path: Path) -> None:
+    """As it was trained, then standardised; with no folder to read, its setting is named."""
+    torch.manual_seed(0)
+    model = ConvAutoencoder(latent_channels=4, widths=(8, 8), encoder_blocks=(1, 1), decoder_blocks=(1, 1))
+    model.save_pretrained(tmp_path / "autoencoder")
+    settings = config.Autoencoder(kind="conv", source=str(tmp_path / "autoencoder"), factor=8, channels=4)
+    images = smooth_images(2, 32)
+    codec = build(settings, [images])
+    assert codec.reach == model.reach
+    latents = codec.encode(images)
+    torch.testing.assert_close(latents.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        codec.decode(latents), model.decode(model.encode(images).latents).sample, atol=1e-5, rtol=1e-4
+    )
+    with pytest.raises(UserError, match=r"autoencoder\.source"):
+        autoencoder.load(config.Autoencoder(kind="conv", factor=8, channels=4))

@@ -13,6 +13,7 @@ from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec
+from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.mask_codec import GreyLatents, LabelBits, build_mask_codec
 from diffgen.sampling.solvers import noise_schedule
 from tests import latent_masks
@@ -76,6 +77,21 @@ def test_shared_weights_are_stored_once(labels: Labels, tmp_path: Path) -> None:
     assert loaded.codec.mean == [0.0] * 4
     (label_map,) = latent_masks.blobs(1, 16, 5)
     assert np.array_equal(loaded.mask_codec.encode(label_map), masks.encode(label_map))
+
+
+def test_a_conv_autoencoder_round_trips(labels: Labels, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = ConvAutoencoder(latent_channels=4, widths=(8, 8), encoder_blocks=(1, 1), decoder_blocks=(1, 1))
+    chosen = config.validate(
+        config.merge(TINY, {"autoencoder": {"kind": "conv", "factor": 8, "channels": 4}})
+    )
+    codec = LatentCodec(model, [0.5] * 4, [2.0] * 4)
+    schedule = dict(noise_schedule(1000, "squaredcos_cap_v2", "epsilon").config)
+    bundle.save(bundle.Bundle(bundle.facts_of(chosen, codec), labels, schedule, codec), tmp_path, chosen, "")
+    loaded = bundle.load(tmp_path).codec
+    assert (loaded.factor, loaded.channels, loaded.mean) == (8, 4, [0.5] * 4)
+    latents = torch.randn(1, 4, 3, 5)
+    assert torch.equal(loaded.decode(latents), codec.decode(latents))
 
 
 def test_bundles_from_before_masks_had_encodings(tiny_bundle: Path, tmp_path: Path) -> None:
