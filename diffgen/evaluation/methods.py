@@ -21,7 +21,8 @@ from diffgen.models import bundle
 from diffgen.sampling.denoise import forwards
 from diffgen.sampling.masks import on_grid
 from diffgen.synthesis import driver
-from diffgen.synthesis.plan import Plan, make_plan, read_mask
+from diffgen.synthesis.given import read_mask
+from diffgen.synthesis.plan import Plan, make_plan
 
 METHODS: Mapping[str, str] = {
     "jittered": "diffgen (jittered grid)",

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from diffgen import __version__, config
-from diffgen.appearance import Appearance, Vector, measure
-from diffgen.errors import UserError, one_line
+from diffgen.appearance import Appearance, Vector
+from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.mask_codec import num_bits
@@ -27,10 +26,8 @@ from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.outpaint import Outpainting, Windows
 from diffgen.sampling.seeds import Purpose, generator
 from diffgen.sampling.solvers import Solver
-from diffgen.synthesis.store import open_png
+from diffgen.synthesis.given import Size, check_size, read_mask, read_masks, read_references
 
-Size = tuple[int, int]
-"""Height and width in pixels."""
 MASK = (Purpose.MASK_NOISE, Purpose.MASK_STEP_NOISE, Purpose.MASK_COVER)
 IMAGE = (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE, Purpose.IMAGE_COVER)
 
@@ -282,64 +279,3 @@ def _check_halves(plan: Plan) -> None:
                         f"sampling.cover=diffcollage: the {stage} canvas of {width}x{height} pixels is "
                         f"{shape[1]}x{shape[0]}, not a multiple of half a patch, {half}"
                     )
-
-
-def check_size(size: Size, facts: bundle.Facts, what: str) -> None:
-    """A multiple of the autoencoder's factor, from one patch up; else `UserError`."""
-    least = facts.image_patch * facts.factor
-    for side in size:
-        if side % facts.factor or side < least:
-            raise UserError(
-                f"{what}: sides must be multiples of {facts.factor} from {least} pixels up, not {side}"
-            )
-
-
-def read_references(
-    paths: Sequence[Path], appearance: Appearance | None, bundle_name: Path
-) -> tuple[tuple[str, Vector], ...]:
-    """Name and standardised appearance of each picture (of a folder: of all in it), in order.
-
-    Raises `UserError`, which names the picture that cannot be read.
-    """
-    if paths and appearance is None:
-        raise UserError(f"--appearance: the image model of {bundle_name} is not conditioned on an appearance")
-    found = []
-    for path in paths:
-        inside = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-        if not inside:
-            raise UserError(f"--appearance {path}: no picture in this folder")
-        for one in inside:
-            try:
-                picture = np.asarray(Image.open(one).convert("RGB"))
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                raise UserError(f"--appearance {one}: not a readable picture ({one_line(error)})") from error
-            assert appearance is not None
-            found.append((one.name, appearance.standardized(measure(picture))))
-    return tuple(found)
-
-
-def read_masks(folder: Path, facts: bundle.Facts, labels: Labels) -> tuple[tuple[str, bytes], ...]:
-    """The label maps of a folder (*.png, sorted), each checked; `UserError` names the first bad one."""
-    paths = sorted(folder.glob("*.png")) if folder.is_dir() else []
-    if not paths:
-        raise UserError(f"--masks {folder}: no label maps (*.png) there")
-    for path in paths:
-        label_map = read_mask(path.read_bytes(), str(path))
-        check_size(label_map.shape, facts, str(path))
-        if label_map.max() >= len(labels):
-            raise UserError(
-                f"{path}: class id {label_map.max()} is unknown; the bundle has 0 to {len(labels) - 1}"
-            )
-    return tuple((path.name, path.read_bytes()) for path in paths)
-
-
-def read_mask(data: bytes, name: str) -> LabelMap:
-    """PNG → label map (H, W): one channel (or a palette's indices), ids up to 255; else `UserError`."""
-    try:
-        image = open_png(data, decode=True)
-    except ValueError as error:
-        raise UserError(f"{name}: not a readable PNG, it {error}") from error
-    values = np.asarray(image)
-    if values.ndim != 2 or values.max(initial=0) > 255:
-        raise UserError(f"{name}: a label map has one channel and class ids up to 255, not {image.mode}")
-    return values.astype(np.uint8)
