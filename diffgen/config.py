@@ -16,10 +16,12 @@ from pydantic import BaseModel, ValidationError
 from diffgen.errors import UserError, one_line
 from diffgen.schema import (
     Autoencoder,
+    AutoencoderTraining,
     Diffusion,
     Evaluation,
     ImageModel,
     MaskModel,
+    Optimization,
     Part,
     Places,
     Prepare,
@@ -33,10 +35,12 @@ from diffgen.schema import (
 
 __all__ = [
     "Autoencoder",
+    "AutoencoderTraining",
     "Diffusion",
     "Evaluation",
     "ImageModel",
     "MaskModel",
+    "Optimization",
     "Part",
     "Places",
     "Prepare",
