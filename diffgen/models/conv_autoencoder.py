@@ -84,7 +84,7 @@ class ConvAutoencoder(ModelMixin, ConfigMixin):
         return Decoded(self.decoder(latents))
 
     def forward(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Latents of images, and what is decoded of them under noise (B, C, h, w) in units of their deviation.
+        """Latents of images, and what is decoded of them under noise (B, C, h, w) in their deviations.
 
         The deviation is that of an image's own latents, so that no image depends on its batch.
         """

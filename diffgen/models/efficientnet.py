@@ -1,4 +1,4 @@
-"""EfficientNet-lite0 with the weights that come with the installation: a fixed network of what pictures hold."""
+"""EfficientNet-lite0, whose weights come with the installation: a fixed network of features."""
 
 from typing import Any
 

@@ -31,7 +31,7 @@ SMALL = {
             "encoder_blocks": [1],
             "decoder_blocks": [1],
             "feature_weight": 0.0,
-        }  # fmt: skip
+        }
     },
 }
 
