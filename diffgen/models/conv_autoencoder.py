@@ -83,6 +83,17 @@ class ConvAutoencoder(ModelMixin, ConfigMixin):
         """Latents (B, C, h, w) → images (B, 3, h·f, w·f), not clipped to [−1, 1]."""
         return Decoded(self.decoder(latents))
 
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Latents of images, and what is decoded of them under noise (B, C, h, w) in their deviations.
+
+        The deviation is that of an image's own latents, so that no image depends on its batch.
+        """
+        latents: Tensor = self.encoder(images)
+        if noise is None:
+            return latents, self.decoder(latents)
+        deviation = latents.detach().float().std(dim=(1, 2, 3), keepdim=True)
+        return latents, self.decoder(latents + deviation * noise)
+
     @property
     def reach(self) -> int:
         """Latent pixels beyond a tile's border that its decoded pixels depend on, rounded up."""

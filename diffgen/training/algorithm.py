@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffgen.sampling.seeds import Purpose, generator
+from diffgen.training.meters import Meters
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,18 @@ class Loss:
     """(B, h, w): squared error a pixel without weights, the mean over channels; without a gradient."""
 
 
+class Aim(Protocol):
+    """What the loop descends on."""
+
+    def __call__(self, model: Any, batch: Batch, /) -> Loss:
+        """The loss of a batch; of a model in evaluation mode, that by which checkpoints are compared."""
+        ...
+
+    def measure(self, meters: Meters, loss: Loss, batch: Batch) -> None:
+        """Add to the figures that are logged beside the loss."""
+        ...
+
+
 class Objective:
     """‖ε − ε_θ(z_t, t, c)‖² at z_t = γ_t z_0 + σ_t ε (Alg. 1, lines 4–5), or of v or z_0 in place of ε.
 
@@ -136,6 +149,10 @@ class Objective:
         self.weight = torch.nan_to_num(weight, nan=1.0).float().to(device)
         self.log_snr = snr.log().float().to(device)
         """(T,): log(γ_t² / σ_t²) a time step."""
+
+    def measure(self, meters: Meters, loss: Loss, batch: Batch) -> None:
+        """By noise level and, of the image model, by label."""
+        meters.add(loss.pixels, self.log_snr[batch.timestep], batch.condition)
 
     def __call__(self, unet: Any, batch: Batch) -> Loss:
         noisy = self.schedule.add_noise(batch.clean, batch.noise, batch.timestep)

@@ -24,6 +24,7 @@ from diffgen.training.folder import RunFolder
 
 RUN = "run.yaml"
 MADE_BY = "base.yaml"
+AUTOENCODER = "autoencoder"
 MEASURED_PATCHES = 256  # enough for the statistics of 48 numbers a block
 
 
@@ -55,7 +56,8 @@ def base_of(
     if run.exists(f"base/{bundle.INDEX}") and (run.exists(RUN) or run.read_text(MADE_BY) == made_by):
         return bundle.load(run.pull("base", place / "base"))
     patches, maps = Patches(data, "image"), Patches(data, "mask")
-    codec = _started(start, settings, console) or _measured(parts, patches, settings, console)
+    trained = _with_trained(settings, run, place)
+    codec = _started(start, settings, console) or _measured(parts, patches, trained, console)
     chosen = np.unique(np.linspace(0, max(0, len(maps) - 1), MEASURED_PATCHES).astype(int)[: len(maps)])
     label_maps = [maps.label_map(int(n)) for n in chosen]
     diffusion = settings.diffusion
@@ -107,6 +109,25 @@ def _mask_codec(
         if isinstance(theirs, GreyLatents) and theirs.num_classes == len(labels):
             return theirs
     return build_mask_codec(settings, codec, maps, labels)
+
+
+def needs_autoencoder(settings: config.Settings, run: RunFolder) -> bool:
+    """Whether an autoencoder is to be trained first: none is named, and the run has none."""
+    return (
+        settings.autoencoder.kind == "conv"
+        and settings.autoencoder.source is None
+        and not run.exists(f"{AUTOENCODER}/config.json")
+        and not run.exists(f"base/{bundle.INDEX}")
+    )
+
+
+def _with_trained(settings: config.Settings, run: RunFolder, place: Path) -> config.Settings:
+    """Settings whose autoencoder is that which the run has trained, where they name none."""
+    asked = settings.autoencoder
+    if asked.kind != "conv" or asked.source or not run.exists(f"{AUTOENCODER}/config.json"):
+        return settings
+    source = str(run.pull(AUTOENCODER, place / AUTOENCODER))
+    return settings.model_copy(update={"autoencoder": asked.model_copy(update={"source": source})})
 
 
 def _started(

@@ -3,6 +3,7 @@
 A run lives in one folder that all nodes see, or behind a URL:
     run.yaml        what shapes its models; a start that would shape others is refused
     settings.yaml   all settings of the last start
+    autoencoder/    the autoencoder that was trained in it, of kind `conv`
     base/           autoencoder, schedule, labels: a bundle without U-Nets
     start/          the bundle of --init-from
     train/          the last checkpoints of both models, as Ray Train keeps them
@@ -27,7 +28,8 @@ from diffgen.models import bundle
 from diffgen.models.bundle import Which
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.training import checkpoints
-from diffgen.training.base import RUN, Start, base_of
+from diffgen.training.autoencoder import new_autoencoder
+from diffgen.training.base import AUTOENCODER, RUN, Start, base_of, needs_autoencoder
 from diffgen.training.card import model_card
 from diffgen.training.fit import fit
 from diffgen.training.folder import RunFolder, fetched
@@ -39,6 +41,7 @@ from diffgen.training.trainee import AVERAGED
 from diffgen.training.worker import START, Task
 
 RATES = ("lr", "clip")
+AUTOENCODER_MADE_BY = "autoencoder.yaml"
 
 
 def launch(
@@ -67,6 +70,8 @@ def launch(
         _check_same(folder, shaping)
         _say_rates(folder, settings, console)
         begin = Start(start, fetched(start, place / START)) if start else None
+        if not begin and needs_autoencoder(settings, folder):
+            _fit_autoencoder(data, folder, settings, console, place, inline)
         base = base_of(parts, data, folder, shaping, settings, console, begin, place)
         if begin and not folder.exists(RUN):
             _say_start(parts, begin, base, settings, console)
@@ -82,6 +87,40 @@ def launch(
             averaged = folder.pull(f"{checkpoints.last(folder, part)}/{AVERAGED}", place / part)
             folder.push(averaged, f"bundle/{part}_unet")
         return _finish(data, base, folder, settings, place)
+
+
+def launch_autoencoder(
+    data: Path, run: str, settings: config.Settings, console: Console, inline: bool = False
+) -> str:
+    """`diffgen train autoencoder`: train it on prepared data and return where it is, a folder or a URL.
+
+    A run that uses its autoencoder already keeps it: `UserError`.
+    """
+    data, folder = data.absolute(), RunFolder(run)
+    statistics(data)
+    _check_scales(data, settings)
+    need_gpu_here(settings.training.gpu, inline)
+    with held(folder, console), tempfile.TemporaryDirectory() as scratch:
+        if folder.exists(RUN):
+            raise UserError(f"run {folder.url} has models that know its autoencoder; choose another --run")
+        _fit_autoencoder(data, folder, settings, console, Path(scratch), inline)
+    return f"{folder.local or folder.url}/{AUTOENCODER}"
+
+
+def _fit_autoencoder(
+    data: Path, run: RunFolder, settings: config.Settings, console: Console, place: Path, inline: bool
+) -> None:
+    new_autoencoder(settings)  # says here what does not fit
+    if not inline:
+        _need_workers(settings.training)
+    tree = settings.model_dump(mode="json")
+    shape = {key: tree[key] for key in ("seed", "autoencoder")} | {"training": tree["training"][AUTOENCODER]}
+    _check_same(run, shape, AUTOENCODER_MADE_BY)
+    run.write_text(AUTOENCODER_MADE_BY, yaml.safe_dump(shape, sort_keys=False))
+    task = Task("autoencoder", str(data), run.url, tree, None, None)
+    (fit_inline if inline else fit)(task, run, settings.training, console)
+    last = run.pull(f"{checkpoints.last(run, AUTOENCODER)}/{AVERAGED}", place / AUTOENCODER)
+    run.push(last, AUTOENCODER)
 
 
 def _need_workers(training: config.Training) -> None:
@@ -176,9 +215,9 @@ def _shaping(data: Path, settings: config.Settings, start: str | None) -> dict[s
     return {"data": str(data), **{key: tree[key] for key in sections}, "training": parts, **begun}
 
 
-def _check_same(run: RunFolder, shaping: dict[str, Any]) -> None:
+def _check_same(run: RunFolder, shaping: dict[str, Any], name: str = RUN) -> None:
     """A run is gone on with only by settings that shape the same models."""
-    if (text := run.read_text(RUN)) is not None:
+    if (text := run.read_text(name)) is not None:
         changed = config.differences(yaml.safe_load(text), shaping)
         if changed:
             what = ", ".join(changed[:3])

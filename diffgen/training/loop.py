@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from diffgen.errors import UserError
-from diffgen.training.algorithm import Batch, Objective, Source, share
+from diffgen.training.algorithm import Aim, Batch, Source, share
 from diffgen.training.meters import Meters
 from diffgen.training.read_ahead import read_ahead
 from diffgen.training.trainee import Trainee
@@ -79,17 +79,17 @@ def train(
     model: nn.Module,
     source: Source,
     held_out: Source,
-    objective: Objective,
+    objective: Aim,
     place: Place,
     hooks: Hooks,
     log_every: int = 1,
     spike: float = math.inf,
     names: Sequence[str] = (),
 ) -> bool:
-    """Steps of Algorithm 1 until `trainee.finished`, or until a wish to stop; whether it is finished.
+    """Steps towards `objective` until `trainee.finished`, or until a wish to stop; whether it is finished.
 
-    `model` is the U-Net, or the DDP around it. Raises `UserError`, on all ranks in the same step and
-    before the weights change, where loss or gradient is not finite or the loss has a spike: the last
+    `model` is the trainee's network, or the DDP around it. Raises `UserError`, on all ranks in the same
+    step and before the weights change, where loss or gradient is not finite or the loss has a spike: the last
     checkpoint is good.
     """
     part, began = trainee.part, time.perf_counter() - trainee.elapsed
@@ -111,7 +111,7 @@ def train(
                     mean = loss.descended.sum() * (place.workers / part.batch)
                     mean.backward()  # type: ignore[no-untyped-call]  # torch's is not annotated
                 summed += loss.samples.detach().sum()
-                log.meters.add(loss.pixels, objective.log_snr[batch.timestep], batch.condition)
+                objective.measure(log.meters, loss, batch)
             norm = nn.utils.clip_grad_norm_(trainee.unet.parameters(), part.clip)
             wish = hooks.wish()
             seconds = (time.perf_counter() - began) / place.workers
@@ -164,7 +164,7 @@ def _check(step: int, loss: float, norm: float, recent: deque[float], spike: flo
 
 
 @torch.no_grad()
-def held_out_loss(trainee: Trainee, source: Source, objective: Objective, place: Place) -> float:
+def held_out_loss(trainee: Trainee, source: Source, objective: Aim, place: Place) -> float:
     """Mean loss of the averaged weights on a fixed set of held-out samples, times and noises."""
     losses = [torch.zeros((), device=place.device)]  # of more than 64 workers some have no sample
 

@@ -21,7 +21,7 @@ STATE, PROGRESS = "state.pt", "progress.json"
 class Trainee:
     """One U-Net with its optimiser, learning-rate schedule and moving average."""
 
-    def __init__(self, unet: Any, part: config.Part, max_seconds: float | None = None) -> None:
+    def __init__(self, unet: Any, part: config.Optimization, max_seconds: float | None = None) -> None:
         """`unet` lies on its device; `max_seconds` of training are its end where `part.steps` are not."""
         self.unet, self.part, self.max_seconds = unet, part, max_seconds
         self.step, self.elapsed = 0, 0.0
@@ -115,7 +115,7 @@ class Trainee:
             self.unet.train()
 
 
-def _average(unet: Any, part: config.Part) -> EMAModel:
+def _average(unet: Any, part: config.Optimization) -> EMAModel:
     """A moving average of growing decay up to `ema`, or the power-function average of a relative width.
 
     A decay of 1 − (1 + s/(γ+1))⁻¹ is, for large s, the 1 − (γ+1)/s of Karras et al. (2024, eq. 127).

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DDPMScheduler
@@ -17,6 +17,7 @@ from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
 from diffgen.training import cost
 from diffgen.training.algorithm import NoiseLevels, Objective, Source
+from diffgen.training.autoencoder import train_autoencoder
 from diffgen.training.folder import RunFolder
 from diffgen.training.image_source import Crops, ImageSource, LiveCrops
 from diffgen.training.loop import Place, train
@@ -36,7 +37,7 @@ START = "start"  # the bundle that a run began with
 class Task:
     """What a worker is told; it travels to other nodes."""
 
-    part: Which
+    part: Which | Literal["autoencoder"]
     data: str
     run: str
     settings: dict[str, Any]
@@ -44,6 +45,12 @@ class Task:
     """Folder of stored latents, if the image model is to be trained on them."""
     init_from: str | None
     """The bundle to start from, as the user named it; a copy is in the run."""
+
+    @property
+    def diffusion(self) -> Which:
+        """Which diffusion model it is."""
+        assert self.part != "autoencoder"
+        return self.part
 
 
 def train_part(
@@ -59,6 +66,9 @@ def train_part(
     `wrap` makes of the U-Net what gives gradients of all workers; `scratch` is a folder for what passes.
     """
     settings, run = config.validate(task.settings), RunFolder(task.run)
+    if task.part == "autoencoder":
+        train_autoencoder(settings, Path(task.data), run, place, checkpoint, link, wrap)
+        return
     training, part = settings.training, task.part
     torch.set_num_threads(training.threads)
     torch.manual_seed(settings.seed)
@@ -119,7 +129,7 @@ def _unet(
         unet = bundle.new_image_unet(settings, base.labels)
     if task.init_from and fresh:
         source = bundle.load(RunFolder(task.run).pull(START, scratch / START))
-        init_from(unet, task.part, source, base.labels, settings, task.init_from)
+        init_from(unet, task.diffusion, source, base.labels, settings, task.init_from)
     return unet
 
 
@@ -165,7 +175,7 @@ class _Scalars:
     """The loop's figures, with FLOP/s and the label shares of the data beside those that were seen."""
 
     def __init__(self, task: Task, settings: config.Settings, base: bundle.Bundle, place: Place) -> None:
-        self.flops = cost.flops_a_step(task.part, settings, base.labels) / place.workers
+        self.flops = cost.flops_a_step(task.diffusion, settings, base.labels) / place.workers
         name = torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else "cpu"
         self.peak = peak(name, settings.training.precision)
         shares = statistics(Path(task.data))["class_shares"]["train"] if task.part == "image" else {}
