@@ -64,8 +64,7 @@ assert not heavy, heavy
         (["train", "--data", "nowhere"], "nowhere holds no prepared data"),
         (["train", "--set", "places=3", "--data", "nowhere"], "nowhere holds no prepared data"),
         (["train", "--set", "places=3"], "diffgen prepare"),
-        (["synthesize"], "is not a bundle: diffgen train"),
-        (["synthesize", "--bundle", "nowhere"], "nowhere is not a bundle"),
+        (["synthesize", "--bundle", "nowhere"], "'nowhere': no such folder, and none of that name ships"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(words: list[str], named: str, tmp_path: Path) -> None:
