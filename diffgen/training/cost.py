@@ -23,6 +23,7 @@ block the embeddings of time and label side by side, ours their sum.
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -52,6 +53,8 @@ class Cost:
     """Forward and backward of one base patch."""
     wide_share: float
     """Share of the samples that are twice as wide, and cost four times as much."""
+    small_saving: float
+    """Share of the cost that smaller samples save."""
     batch: int
     steps: int
     workers: int
@@ -66,8 +69,8 @@ class Cost:
 
     @property
     def flops_a_sample(self) -> float:
-        """Of a mean sample, wide ones among them."""
-        return self.flops_a_patch * (1 + 3 * self.wide_share)
+        """Of a mean sample, wide and small ones among them."""
+        return self.flops_a_patch * (1 + 3 * self.wide_share - self.small_saving)
 
     @property
     def flops_a_step(self) -> float:
@@ -108,6 +111,7 @@ def measure(part: Which, settings: config.Settings, labels: Labels) -> Cost:
         parameters=parameters,
         flops_a_patch=flops,
         wide_share=wide,
+        small_saving=small_saving(settings) if part == "image" else 0.0,
         batch=of_part.batch,
         steps=of_part.steps,
         workers=workers,
@@ -130,21 +134,37 @@ def flops_a_step(part: Which, settings: config.Settings, labels: Labels) -> floa
     """Forward and backward of a whole batch, over all workers."""
     with torch.device("meta"):
         flops = _flops(unet_of(part, settings, labels))
-    wide = wide_share(settings) if part == "image" else 0.0
-    return flops * (1 + 3 * wide) * part_of(part, settings).batch
+    image = part == "image"
+    mean = 1 + 3 * wide_share(settings) - small_saving(settings) if image else 1.0
+    return flops * mean * part_of(part, settings).batch
 
 
 def wide_share(settings: config.Settings) -> float:
     """Share of the training samples of the image model that are twice as wide."""
+    return _noisy_share(settings) * settings.image_model.p_wide
+
+
+def small_saving(settings: config.Settings) -> float:
+    """Share of the cost that the smaller samples of the image model save."""
+    model = settings.image_model
+    if model.small_patch is None:
+        return 0.0
+    return (1 - _noisy_share(settings)) * model.p_small * (1 - (model.small_patch / model.patch) ** 2)
+
+
+def _noisy_share(settings: config.Settings) -> float:
+    """Share of the samples whose noise is such that they may be wide."""
     model, diffusion = settings.image_model, settings.diffusion
     if model.context == "fixed":
         return 0.0
+    if diffusion.noise_levels == "log-normal":  # ln(σ/γ) is minus half the log-SNR
+        return 1 - NormalDist(diffusion.noise_mean, diffusion.noise_deviation).cdf(-model.wide_below / 2)
     schedule = DDPMScheduler(
         diffusion.steps, beta_schedule=diffusion.schedule, rescale_betas_zero_snr=diffusion.zero_terminal_snr
     )
     with np.errstate(divide="ignore"):  # at zero SNR
         noisy = log_snr(schedule.alphas_cumprod.numpy()) < model.wide_below
-    return float(noisy.mean()) * model.p_wide
+    return float(noisy.mean())
 
 
 def part_of(part: Which, settings: config.Settings) -> config.Part:

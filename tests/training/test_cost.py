@@ -11,7 +11,7 @@ from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.sampling.solvers import log_snr, noise_schedule
-from diffgen.training.cost import flops_a_step, measure, wide_share
+from diffgen.training.cost import flops_a_step, measure, small_saving, wide_share
 from diffgen.training.memory import example
 from tests.conftest import TINY
 
@@ -139,3 +139,13 @@ def test_checkpointing_costs_no_flops_of_the_model(labels: Labels) -> None:
     )
     assert on.flops == off.flops
     assert on.activation_bytes < off.activation_bytes
+
+
+def test_log_normal_levels_and_small_crops_have_their_share() -> None:
+    wide = {"context": "wide", "wide_below": -2.0, "p_wide": 1.0}
+    levels = changed(image_model=wide, diffusion={"noise_levels": "log-normal"})
+    drawn = np.random.default_rng(0).normal(0.3, 1.0, 200_000)
+    assert wide_share(levels) == pytest.approx(np.mean(-2 * drawn < -2), abs=0.005)
+    small = changed(image_model={"patch": 16, "small_patch": 8, "p_small": 0.5, "attention": [8]})
+    assert small_saving(small) == pytest.approx(0.5 * 0.75)
+    assert small_saving(changed()) == 0
