@@ -60,7 +60,7 @@ assert not heavy, heavy
         (["prepare", ".", "--labels", "magic"], "'magic'"),
         (["prepare", ".", "-c", "huge"], "preset 'huge' is unknown"),
         (["train"], "diffgen prepare"),
-        (["train", "masks"], "expected both, image or mask"),
+        (["train", "masks"], "expected both, image, mask or autoencoder"),
         (["train", "--data", "nowhere"], "nowhere holds no prepared data"),
         (["train", "--set", "places=3", "--data", "nowhere"], "nowhere holds no prepared data"),
         (["train", "--set", "places=3"], "diffgen prepare"),
