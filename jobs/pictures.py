@@ -66,12 +66,12 @@ def main(folder: Path) -> None:
         size = ("--size", 2048, "--n", 1, "--save-time-map")
         image, label_map = pairs(synthesize(work / "large", *size))[0]
         painted = Image.fromarray(labels.paint(label_map))
-        beside(image, painted, height=900).save(folder / "large.png")
-        image.crop((0, 0, 512, 512)).save(folder / "large_100.png")
+        beside(image, painted, height=900).save(folder / "large.jpg", quality=92)
+        image.crop((0, 0, 512, 512)).save(folder / "large_100.jpg", quality=92)
         film = Image.open(next((work / "large" / "time-map").glob("*.gif")))
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(film)]
         chosen = [frames[k] for k in np.linspace(0, len(frames) - 1, 8).astype(int)]
-        beside(*chosen, height=160).save(folder / "time_map.png")
+        beside(*chosen, height=160).save(folder / "time_map.jpg", quality=92)
 
         maps = [
             pairs(synthesize(work / kind, "--size", 512, "--n", 1, "--context", kind, "--seed", SEED))[0][1]
@@ -82,12 +82,16 @@ def main(folder: Path) -> None:
         for k in range(LOOKS):
             Image.fromarray(maps[0]).save(given / f"{k}.png")
         looks = [image for image, _ in pairs(synthesize(work / "look", "--masks", given))]
-        beside(Image.fromarray(labels.paint(maps[0])), *looks, height=320).save(folder / "appearances.png")
+        beside(Image.fromarray(labels.paint(maps[0])), *looks, height=320).save(
+            folder / "appearances.jpg", quality=92
+        )
         both = work / "both"
         both.mkdir()
         Image.fromarray(mixed(*maps)).save(both / "0.png")
         image, label_map = pairs(synthesize(work / "mixed", "--masks", both, "--seed", SEED))[0]
-        beside(Image.fromarray(labels.paint(label_map)), image, height=512).save(folder / "mixed.png")
+        beside(Image.fromarray(labels.paint(label_map)), image, height=512).save(
+            folder / "mixed.jpg", quality=92
+        )
 
 
 if __name__ == "__main__":
