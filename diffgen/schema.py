@@ -368,6 +368,8 @@ class Sampling(Section):
     """ω of eq. (2) for the mask model."""
     min_region_um2: Annotated[float, Field(ge=0)] = 500.0
     """Smaller regions of a sampled mask are given to their neighbours, in µm²."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the U-Nets: `bf16` by autocast, with channels last; `auto`: that on a GPU, fp32 on a CPU."""
     micro_batch: Positive = 8
     """Patches a forward; the last batch is padded, so that a result never depends on its companions."""
     threads: Positive = 1

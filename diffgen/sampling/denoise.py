@@ -7,6 +7,7 @@ worse network (`auto`) each of its forwards is one of that network too.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any, Literal, Protocol
 
@@ -191,25 +192,33 @@ def run(
     return [canvas.latents for canvas in canvases]
 
 
-def image_denoiser(unet: Any) -> Denoiser:
+def autocast(unet: Any, bf16: bool) -> AbstractContextManager[Any]:
+    """bf16 where it is asked for, on the device that the network is on."""
+    device = next(unet.parameters()).device
+    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+
+
+def image_denoiser(unet: Any, bf16: bool = False) -> Denoiser:
     """ε_θ of the image U-Net on the device that it is on."""
 
     @torch.inference_mode()
     def denoise(latents: Tensor, timesteps: Tensor, label_maps: Tensor, *whole: Tensor) -> Tensor:
         device = next(unet.parameters()).device
-        given = (tensor.to(device) for tensor in (timesteps, label_maps, *whole))
-        return unet(latents.to(device), *given)
+        given = [tensor.to(device) for tensor in (timesteps, label_maps, *whole)]
+        with autocast(unet, bf16):
+            return unet(latents.to(device), *given)
 
     return denoise
 
 
-def mask_denoiser(unet: Any) -> Denoiser:
+def mask_denoiser(unet: Any, bf16: bool = False) -> Denoiser:
     """ε_θ of the mask U-Net: a mask canvas lies under a constant label map, its context's id + 1."""
 
     @torch.inference_mode()
     def denoise(latents: Tensor, timesteps: Tensor, label_maps: Tensor, *whole: Tensor) -> Tensor:
         assert not whole, "a mask canvas has its context as its label map"
         device = next(unet.parameters()).device
-        return unet(latents.to(device), timesteps.to(device), label_maps[:, 0, 0].to(device))
+        with autocast(unet, bf16):
+            return unet(latents.to(device), timesteps.to(device), label_maps[:, 0, 0].to(device))
 
     return denoise

@@ -49,18 +49,24 @@ class Sampler:
         self.device = torch.device("cuda" if there and gpu is not False else "cpu")
         self.bundle = bundle.load(folder).to(self.device)
         self.sampling = sampling
+        bf16 = sampling.precision == "bf16" or (sampling.precision == "auto" and self.device.type == "cuda")
+        for unet in (self.bundle.image_unet, self.bundle.mask_unet, self.bundle.image_guide):
+            if bf16 and unet is not None:
+                unet.to(memory_format=torch.channels_last)
+        if self.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = True  # where fp32 is asked for, as convolutions have it
         facts = self.bundle.facts
         joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
         guidance = guidance_of(sampling)
         self.models: dict[str, tuple[Denoiser, int, Guidance, Conditioning]] = {
             "mask": (
-                mask_denoiser(self.bundle.mask_unet), facts.mask_patch,
+                mask_denoiser(self.bundle.mask_unet, bf16), facts.mask_patch,
                 Guidance(sampling.mask_guidance), "per_label",
             ),
-            "image": (image_denoiser(self.bundle.image_unet), facts.image_patch, guidance, joint),
+            "image": (image_denoiser(self.bundle.image_unet, bf16), facts.image_patch, guidance, joint),
         }  # fmt: skip
         if self.bundle.image_guide is not None:
-            self.worse = image_denoiser(self.bundle.image_guide)
+            self.worse = image_denoiser(self.bundle.image_guide, bf16)
 
     def parameters(self) -> list[torch.Tensor]:
         """The weights of all models that are there."""

@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
+from diffgen import config
 from diffgen.errors import UserError
 from diffgen.models import bundle
 from diffgen.models.mask_codec import to_bits
-from diffgen.sampling.canvas import NonFiniteError
-from diffgen.synthesis.leases import Lease
+from diffgen.sampling.canvas import NonFiniteError, Patch
+from diffgen.synthesis.leases import Lease, Patches
 from diffgen.synthesis.painting import Layout
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.render import Labelled, cut, png, regions
@@ -81,3 +82,19 @@ def test_a_gpu_that_torch_cannot_use_is_said(tiny_bundle: Path, monkeypatch: pyt
     with pytest.raises(UserError, match="torch cannot use one"):
         Sampler(tiny_bundle, settings().sampling, gpu=True)
     assert Sampler(tiny_bundle, settings().sampling, gpu=False).device.type == "cpu"
+
+
+def test_bf16_is_near_fp32_and_repeats(tiny: config.Settings, tiny_bundle: Path) -> None:
+    patches = Patches.of([
+        Patch(np.random.default_rng(k).standard_normal((4, 8, 8)).astype(np.float32), 500,
+              np.full((8, 8), 1 + k % 3, np.uint8), np.ones((8, 8), bool))
+        for k in range(6)
+    ])  # fmt: skip
+    made = {}
+    for precision in ("fp32", "bf16", "auto"):
+        sampler = Sampler(tiny_bundle, tiny.sampling.model_copy(update={"precision": precision}), gpu=False)
+        made[precision] = sampler.work(Lease(1, "image", patches)).result
+        assert np.array_equal(made[precision], sampler.work(Lease(2, "image", patches)).result)
+    assert np.array_equal(made["fp32"], made["auto"])
+    error = np.abs(made["bf16"] - made["fp32"]).max() / np.abs(made["fp32"]).max()
+    assert 0 < error < 0.05
