@@ -1,15 +1,15 @@
 """What a card gives: U-Nets alone, the pipeline around them, training steps, in one table.
 
-    python benchmarks/gpu.py [--device cuda|cpu] [--config tissue paper] [--seconds 480] [--json FILE] [--quick]
+    python benchmarks/gpu.py [--device cuda] [--config tissue paper] [--seconds 480] [--json FILE] [--quick]
 
 matmul      the card's own rate, of a large product in bf16: the peak that shares are of
 forwards    U-Net forwards per second of the base patch, by batch, in fp32 (TF32) and bf16
 pipeline    one image with its label map, decode and PNG, by the code of `synthesize --inline`: seconds,
-            forwards per second beside the bare U-Net's at the same micro-batch, and whether twice the same bytes
+            forwards per second beside those of the bare U-Net, and whether twice the same bytes come out
 train       steps per second (forward, backward, AdamW), with and without torch.compile
 
-Weights are random: speed does not depend on them. Needs no Ray. What does not fit into --seconds is left out, and
-the table says so. --quick is a test.
+Weights are random: speed does not depend on them. Needs no Ray. What does not fit into --seconds is left
+out, and the table says so. --quick is a test.
 """
 
 import argparse
