@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageSequence
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from demo_tools import QUICK
+
 from diffgen.labels import Labels
 from diffgen.models import shipped
 
@@ -24,8 +27,8 @@ def synthesize(out: Path, *words: object) -> Path:
     """Run the command; the folder with its images as plain files."""
     import webdataset
 
-    line = [sys.executable, "-m", "diffgen.cli", "synthesize", "--bundle", "default", "--out", out, *words]
-    subprocess.run([str(word) for word in line], check=True)
+    line = [sys.executable, "-m", "diffgen.cli", "synthesize", "--bundle", "default", "--out", out, *QUICK]
+    subprocess.run([str(word) for word in (*line, *words)], check=True)
     for sample in webdataset.WebDataset(
         [str(path) for path in sorted(out.glob("*.tar"))], shardshuffle=False
     ):
