@@ -1,6 +1,6 @@
 """README's pictures, by the bundle that ships: a large image, appearances, mixed kinds, time-state map.
 
-python jobs/pictures.py [FOLDER]        # docs/images by default; about five minutes of two cores
+python jobs/pictures.py [FOLDER]        # docs/images by default; about three minutes of two cores
 """
 
 import subprocess
