@@ -163,6 +163,7 @@ class Coordinator:
         """A fair share of open patches, as many as fill micro-batches best, and whether that is well."""
         base = alike[0][0].model.base
         batch = batch_size(self.plan.sampling.micro_batch, base, shape)
+        batch *= max(painting.networks for painting, _ in alike)  # each has micro-batches of its own
         there = sum(sum(pieces.values()) for _, pieces in alike)
         most = max(1, budget * base**2 // (shape[0] * shape[1]))
         target = max(batch, min(most, there // len(self.workers)) // batch * batch)

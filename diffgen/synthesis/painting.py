@@ -97,6 +97,13 @@ class Painting:
     def model(self) -> Model:
         return self.plan.model("mask" if self.stage == "mask" else "image")
 
+    @property
+    def networks(self) -> int:
+        """U-Nets that the patches of this step go through: two where a worse one guides."""
+        assert self.canvas is not None
+        guidance, _ = self.model.guidance
+        return 2 if guidance.at(self.canvas.log_snr).by_network else 1
+
     def open_by_shape(self) -> dict[tuple[int, int], dict[int, int]]:
         """The open patches by their (h, w), as those of a lease are of one shape."""
         assert self.canvas is not None

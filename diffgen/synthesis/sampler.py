@@ -22,10 +22,10 @@ from diffgen.sampling.denoise import (
     Conditioning,
     Denoiser,
     batch_size,
+    conditions,
     estimate,
     image_denoiser,
     mask_denoiser,
-    num_forwards,
 )
 from diffgen.sampling.guidance import Guidance
 from diffgen.synthesis.leases import Lease, Work
@@ -111,8 +111,12 @@ class Sampler:
         size, cost = batch_size(self.sampling.micro_batch, base, (height, width)), height * width / base**2
         worse = self.worse if kind == "image" else None
         estimates = estimate(denoiser, patches, guidance, conditioning, size, worse)
-        asked = sum(num_forwards(p.labels, p.owned, guidance.at(p.log_snr), conditioning) for p in patches)
-        slots = -(-asked // size) * size
+        own = others = 0
+        for patch in patches:
+            here = guidance.at(patch.log_snr)
+            needed = len(conditions(patch.labels, patch.owned, here, conditioning))
+            own, others = own + needed, others + needed * bool(here.by_network)
+        asked, slots = own + others, sum(-(-count // size) * size for count in (own, others))
         return np.concatenate(estimates, axis=1), round(asked * cost), round(slots * cost)
 
     def layout(self, item: Layout) -> LaidOut:
