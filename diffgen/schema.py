@@ -237,8 +237,8 @@ class Part(Optimization):
     p_drop: Share = 0.1
     """Probability that a sample's context is ∅, and, by a draw of its own, that its appearance is."""
     guide_at: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the steps at which the averaged weights go into the bundle as the worse network of `auto`
-    guidance (image model; needs `keep_history`, and a checkpoint there)."""
+    """Share of the steps taken, near which averaged weights go into the bundle as the worse network of `auto`
+    guidance (image model; needs `keep_history`, and a checkpoint before the last step)."""
     balance: Literal["class", "area"] = "class"
     """What is drawn for a conditional sample of the image model: `class`, a class, then a patch that has
     it, however rare; `area`, a pixel of the labelled data, and its class."""
@@ -323,6 +323,17 @@ class Training(Section):
                 raise ValueError(f"training.{name}.batch {part.batch} is less than training.workers {most}")
         return self
 
+    @model_validator(mode="after")
+    def _guide(self) -> Self:
+        if self.mask.guide_at is not None:
+            raise ValueError("training.mask.guide_at: only the image model is guided by a worse network")
+        image = self.image
+        if image.guide_at is not None and not (image.keep_history and image.checkpoint_every < image.steps):
+            raise ValueError(
+                "training.image.guide_at needs keep_history and a checkpoint before the last step"
+            )
+        return self
+
 
 class Guidance(Section):
     """How the image model is guided; a number alone is the scale of `label` guidance."""
@@ -343,6 +354,12 @@ class Guidance(Section):
     @classmethod
     def _number(cls, value: Any) -> Any:
         return {"scale": value} if isinstance(value, int | float) else value
+
+    @model_validator(mode="after")
+    def _interval(self) -> Self:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"sampling.guidance: from {self.low:g} lies above to {self.high:g}")
+        return self
 
 
 class Sampling(Section):

@@ -123,5 +123,17 @@ def test_guidance_is_a_number_or_a_section() -> None:
         None, ["sampling.guidance.to=2"], {"sampling": {"guidance": 0.5}}
     )  # a bundle of before
     assert (over.sampling.guidance.scale, over.sampling.guidance.high) == (0.5, 2)
+    with pytest.raises(UserError, match=r"sampling\.guidance: from 2 lies above to -1"):
+        config.load(None, ["sampling.guidance={scale: 1, from: 2, to: -1}"])
     with pytest.raises(UserError, match="guidance"):
         config.load(None, ["sampling.guidance=-1"])
+
+
+def test_a_worse_network_needs_a_checkpoint_to_be_of() -> None:
+    image = "training.image={guide_at: 0.5, keep_history: true, steps: 8, checkpoint_every: 4}"
+    assert config.load(None, [image]).training.image.guide_at == 0.5
+    for without in ("keep_history=false", "checkpoint_every=8"):
+        with pytest.raises(UserError, match=r"training\.image\.guide_at needs keep_history and a checkpoint"):
+            config.load(None, [image, f"training.image.{without}"])
+    with pytest.raises(UserError, match=r"training\.mask\.guide_at: only the image model"):
+        config.load(None, ["training.mask.guide_at=0.5"])

@@ -137,20 +137,23 @@ def _finish(data: Path, base: bundle.Bundle, run: RunFolder, settings: config.Se
             folder = run.pull(f"bundle/{name}", place / name)
             setattr(base, name, make.from_pretrained(folder, low_cpu_mem_usage=False))
     if (share := settings.training.image.guide_at) is not None and base.image_unet is not None:
-        base.image_guide = _guide(run, share * settings.training.image.steps, place)
+        base.image_guide = _guide(run, share, place)
     built = place / "bundle"
     bundle.save(base, built, settings, model_card(base, settings, statistics(data)))
     run.push(built, "bundle")
     return f"{run.local or run.url}/bundle"
 
 
-def _guide(run: RunFolder, step: float, place: Path) -> ImageUNet | None:
-    """The averaged image U-Net of the checkpoint nearest to a step, if a history was kept."""
-    kept = sorted({Path(name).parts[0] for name in run.files("history/image")})
-    if not kept:
+def _guide(run: RunFolder, share: float, place: Path) -> ImageUNet | None:
+    """The averaged image U-Net of the checkpoint nearest to a share of the steps taken, which time may have
+    ended; None where there is no checkpoint before the last: the last guides itself nowhere."""
+    folders = {Path(name).parts[0] for name in run.files("history/image")}
+    kept = sorted(int(name.removeprefix("step-")) for name in folders if name.startswith("step-"))
+    if len(kept) < 2:
         return None
-    nearest = min(kept, key=lambda name: abs(int(name.rpartition("-")[2]) - step))
-    folder = run.pull(f"history/image/{nearest}", place / "guide")
+    *earlier, last = kept
+    nearest = min(earlier, key=lambda step: abs(step - share * last))
+    folder = run.pull(f"history/image/{checkpoints.name_of(nearest)}", place / "guide")
     guide: ImageUNet = ImageUNet.from_pretrained(folder, low_cpu_mem_usage=False)
     return guide
 

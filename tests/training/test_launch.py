@@ -10,6 +10,7 @@ from diffgen import config
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
+from diffgen.models.unet import ImageUNet
 from diffgen.training.launch import launch
 from diffgen.training.trainee import STATE
 from tests.conftest import TINY
@@ -75,6 +76,20 @@ def scalars(folder: Path) -> set[str]:
 def test_more_than_the_machine_has_is_said(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training\.workers=4 with training\.threads=99 need 396 CPUs"):
         launch(["mask"], data, str(tmp_path / "run"), settings(workers=4, threads=99), Console(quiet=True))
+
+
+def test_the_bundle_gets_an_earlier_checkpoint_as_the_worse_network(data: Path, tmp_path: Path) -> None:
+    image = {**TINY["training"]["image"], "checkpoint_every": 1, "keep_history": True, "guide_at": 0.6}
+    (tmp_path / "history" / "image" / ".step-0000003.partial").mkdir(parents=True)  # of a killed start
+    (tmp_path / "history" / "image" / ".step-0000003.partial" / "config.json").touch()
+    made = launch(["image"], data, str(tmp_path), settings(image=image), Console(quiet=True), inline=True)
+    loaded = bundle.load(Path(made))
+    assert loaded.image_unet is not None
+    assert loaded.image_guide is not None
+    kept = ImageUNet.from_pretrained(tmp_path / "history" / "image" / "step-0000002", low_cpu_mem_usage=False)
+    guide, last = loaded.image_guide.state_dict(), loaded.image_unet.state_dict()
+    assert all(torch.equal(guide[name], tensor) for name, tensor in kept.state_dict().items())
+    assert not all(torch.equal(guide[name], tensor) for name, tensor in last.items())
 
 
 def test_what_does_not_fit_is_said_before_any_work(data: Path, tmp_path: Path, labels: Labels) -> None:
