@@ -58,7 +58,7 @@ The licence is left to whoever publishes it.
 |---|---|
 | `shard-000000.tar`, … | WebDataset shards; a sample is `KEY.png`, `KEY.mask.png`, `KEY.json` |
 | `KEY.mask.png` | label map: 8-bit, one channel, the class id as value, no palette |
-| `KEY.json` | where the sample comes from: seed, index, context, settings, bundle, class shares{tile} |
+| `KEY.json` | its provenance: seed, index, context, appearance, settings, bundle, class shares{tile} |
 | `manifest.parquet` | a row a sample: shard, key, size, sha256, context, class shares, forwards, seconds |
 | `manifest/` | the same, one part a shard, written after it: a shard without its part is not finished |
 | `labels.json` | names and colours of the classes, names of the contexts |
@@ -130,7 +130,7 @@ def dataset_card(run: Mapping[str, Any], manifest: Any, labels: Labels) -> str:
             f"| {i} | {_cell(name)} | `#{bytes(labels.colours[i]).hex()}` | {share:.1%} |"
             for i, (name, share) in enumerate(zip(labels.classes, shares, strict=True))
         ),
-        contexts=f"\nContexts: {_counted(contexts)}.\n" if contexts else "",
+        contexts=(f"\nContexts: {_counted(contexts)}.\n" if contexts else "") + _stained(run),
         origin=SAMPLED if contexts else GIVEN,
         run=yaml.safe_dump(dict(run), sort_keys=True, allow_unicode=True),
     )
@@ -143,6 +143,13 @@ def _size_category(num: int) -> str:
 
 def _counted(contexts: Mapping[str, int]) -> str:
     return ", ".join(f"{_cell(name)} ({contexts[name]})" for name in sorted(contexts))
+
+
+def _stained(run: Mapping[str, Any]) -> str:
+    """Whose appearance the images were given; nothing where it was drawn (`KEY.json` has each one's)."""
+    names = [_cell(name) for name, *_ in run.get("appearance") or []]
+    listed = ", ".join(names[:4]) + ", …" * (len(names) > 4)
+    return f"\nAppearance: as in {listed}{', by turns' * (len(names) > 1)}.\n" if names else ""
 
 
 def _cell(text: str) -> str:

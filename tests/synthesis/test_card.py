@@ -68,6 +68,15 @@ def test_given_label_maps_have_no_context() -> None:
     assert "\n\n\n" not in dataset_card(RUN, table(), LABELS)
 
 
+def test_given_appearances_are_named() -> None:
+    looks = [[f"{name}.png", 0.5, -1.0] for name in "abcde"]
+    assert "\nAppearance: as in a.png.\n\n" in dataset_card(RUN | {"appearance": looks[:1]}, table(), LABELS)
+    card = dataset_card(RUN | {"appearance": looks}, table(), LABELS)
+    assert "as in a.png, b.png, c.png, d.png, …, by turns." in card
+    assert "\n\n\n" not in card
+    assert "Appearance:" not in dataset_card(RUN | {"appearance": None}, table(), LABELS)
+
+
 def test_class_shares_weigh_pixels() -> None:
     card = dataset_card(RUN, table(), LABELS)
     # The images have 2048, 1024 and 1024 pixels.

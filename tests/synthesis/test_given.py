@@ -13,9 +13,14 @@ from diffgen.appearance import NAMES, Appearance
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
+from diffgen.synthesis.coordinator import Coordinator
+from diffgen.synthesis.driver import synthesize
 from diffgen.synthesis.given import read_references
 from diffgen.synthesis.plan import make_plan
-from tests.synthesis.helpers import run
+from diffgen.synthesis.sampler import Sampler
+from tests.synthesis.helpers import QUIET, run, settings, shard_hashes
+from tests.synthesis.test_driver import StopError
+from tests.synthesis.test_snapshots import stopped_after
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +97,40 @@ def test_what_cannot_be_a_reference(looking: Path, tiny_bundle: Path, picture: P
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no picture in this folder"):
         read_references([tmp_path / "empty"], known, looking)
+
+
+def test_all_patches_of_an_image_have_its_look(looking: Path, tiny: config.Settings) -> None:
+    plan = make_plan(bundle.pack(looking), looking, tiny, None)
+    coordinator, seen = Coordinator(plan, range(2), 2, 60), dict[int, set[bytes]]()
+    sampler = Sampler(looking, tiny.sampling)
+    while not coordinator.over:
+        lease = coordinator.lease("w", 5)
+        if lease.patches is not None and lease.kind == "image":
+            for piece, patch in zip(coordinator.held[lease.id].pieces, lease.patches.each(), strict=True):
+                assert patch.whole is not None
+                assert patch.whole.appearance is not None
+                look = np.append(patch.whole.appearance, patch.whole.context)
+                seen.setdefault(piece.image, set()).add(look.tobytes())
+        coordinator.commit(lease.id, sampler.work(lease))
+    assert [len(looks) for looks in seen.values()] == [1, 1]
+    assert seen[0] != seen[1]
+
+
+def test_a_snapshot_goes_on_with_its_look(
+    looking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {"n": 1, "size": "96", "lease": 1000, "sampling": {"steps": 6, "mask_steps": 2}}
+    run(looking, tmp_path / "whole", **one)
+    stopped_after(monkeypatch, 7)
+    with pytest.raises(StopError):
+        run(looking, tmp_path / "out", snapshot_s=0, **one)
+    assert list((tmp_path / "out" / "snapshots").iterdir())
+    monkeypatch.undo()
+    run(looking, tmp_path / "out", **one)
+    assert shard_hashes(tmp_path / "out") == shard_hashes(tmp_path / "whole")
+
+
+def test_a_folder_of_one_look_takes_no_other(looking: Path, picture: Path, tmp_path: Path) -> None:
+    run(looking, tmp_path / "out", n=1)
+    with pytest.raises(UserError, match="appearance"):
+        synthesize(looking, str(tmp_path / "out"), settings(n=2), None, True, QUIET, references=[picture])
