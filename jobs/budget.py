@@ -52,7 +52,7 @@ def shared_out(left: float, todo: Collection[str]) -> dict[str, float]:
     uncapped = [part for part in SHARES if part in todo]
     while uncapped:
         total = sum(SHARES[part].weight for part in uncapped)
-        mine = {part: max(0.0, left) * SHARES[part].weight / total for part in uncapped}
+        mine = {part: max(0.0, left) * (SHARES[part].weight / total) for part in uncapped}
         full = {
             part: most for part in uncapped if (most := SHARES[part].most) is not None and mine[part] > most
         }
