@@ -256,14 +256,20 @@ class AutoencoderTraining(Optimization):
     encoder_blocks: tuple[Positive, ...] = (2, 2)
     decoder_blocks: tuple[Positive, ...] = (3, 3)
     """Residual blocks at each width."""
-    latent_noise: Annotated[float, Field(ge=0)] = 0.1
-    """Noise on the latents that are decoded, in their deviations: what a denoiser draws is not exact."""
+    latent_noise: Annotated[float, Field(ge=0)] = 0.3
+    """Most noise on the latents that are decoded, in their deviations: what a denoiser draws is not exact."""
     latent_weight: Annotated[float, Field(ge=0)] = 1e-4
     """Of the latents' mean square, which keeps them near unit scale."""
-    feature_weight: Annotated[float, Field(ge=0)] = 0.1
-    """Of the distance in the first features of EfficientNet-lite0, for texture."""
-    feature_from: Share = 0.3
-    """Share of the steps after which it counts."""
+    coarse_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Of what means of 2 × 2 latents decode to, against the image at half the side: it makes latents smooth,
+    and smooth latents are easier to draw (Skorokhodov et al., 2025)."""
+    feature_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of the distance in the first features of EfficientNet-lite0, for texture; a network that judges the
+    images later had better not teach them."""
+    critic_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Of how well a critic that is trained beside it tells real from decoded, for texture; 0: no critic."""
+    texture_from: Share = 0.3
+    """Share of the steps after which features and critic count."""
 
     @model_validator(mode="after")
     def _levels(self) -> Self:

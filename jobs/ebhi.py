@@ -4,8 +4,9 @@
     diffgen prepare OUT/pictures --config tissue --set prepare.contexts=OUT/sources.csv
 
 The data set (Shi et al., Frontiers in Medicine 10:1114673, 2023; CC BY 4.0) stores its pictures squeezed
-sideways: picture and mask are stretched by 4/3. Classes: what is bright is lumen, inside and outside
-glands; what is left of a gland is of its picture's kind; the rest is stroma.
+sideways, and many with a black rim: two pixels of each side are cut off, the rest is stretched by 4/3.
+Classes: what is bright is lumen, inside and outside glands; what is left of a gland is of its picture's
+kind; the rest is stroma.
 """
 
 import csv
@@ -23,8 +24,9 @@ KINDS = {
     "highgrade": "high-grade gland", "serrated": "serrated gland", "adenocarcinoma": "carcinoma gland",
 }  # fmt: skip
 STROMA, LUMEN, FIRST_GLAND = 1, 2, 3
-SIZE = 296, 224
-"""Width and height of a stretched picture: 4/3 of 224, to a multiple of eight."""
+RIM = 2
+SIZE = 288, 216
+"""Width and height of a stretched picture: 4/3 of a side, in multiples of eight."""
 BRIGHT = 0.80
 """Share of the picture's white above which a pixel is lumen or background, after a blur of a nucleus."""
 BLUR, LEAST = 1.5, 40
@@ -46,8 +48,10 @@ def convert(folder: Path, out: Path) -> int:
     rows = []
     for path in sorted((folder / "images").iterdir()):
         kind, case, _ = path.stem.split("-")
-        image = Image.open(path).convert("RGB").resize(SIZE, Image.Resampling.BICUBIC)
-        mask = Image.open(folder / "masks" / f"{path.stem}.png").convert("L").resize(SIZE)
+        source = Image.open(path).convert("RGB")
+        box = RIM, RIM, source.width - RIM, source.height - RIM
+        image = source.resize(SIZE, Image.Resampling.BICUBIC, box)
+        mask = Image.open(folder / "masks" / f"{path.stem}.png").convert("L").resize(SIZE, box=box)
         picture = np.asarray(image)
         image.save(out / "pictures" / f"{path.stem}.png")
         ids = label_map(picture, np.asarray(mask) > 127, kind)

@@ -16,11 +16,13 @@ from diffgen.data.stream import Patches
 from diffgen.errors import UserError
 from diffgen.labels import Picture
 from diffgen.models.conv_autoencoder import ConvAutoencoder
+from diffgen.models.critic import Critic
 from diffgen.sampling.decode import from_picture, to_picture
 from diffgen.training.folder import RunFolder
 from diffgen.training.loop import Hooks, Place, train
 from diffgen.training.reports import Link, Reports
 from diffgen.training.restoration import CropSource, Restoration
+from diffgen.training.restorer import Restorer
 from diffgen.training.trainee import Trainee
 
 SHOWN = 8
@@ -59,7 +61,8 @@ def train_autoencoder(
     training = settings.training
     torch.set_num_threads(training.threads)
     torch.manual_seed(settings.seed)
-    network: Any = new_autoencoder(settings).to(place.device)
+    critic = Critic() if training.autoencoder.critic_weight else None
+    network: Any = Restorer(new_autoencoder(settings), critic).to(place.device)
     if training.channels_last:
         network = network.to(memory_format=torch.channels_last)
     trainee = Trainee(network, training.autoencoder, training.max_seconds)
@@ -76,7 +79,7 @@ def train_autoencoder(
     if place.rank == 0:
         link.tell(start=_greeting(trainee, place), step=trainee.step)
     model = wrap(torch.compile(network) if training.compile else network)
-    objective = Restoration(training.autoencoder, place.device)
+    objective = Restoration(training.autoencoder, lambda: trainee.progress, place.device)
     hooks = _with_psnr(reports, place)
     try:
         train(trainee, model, source, check, objective, place, hooks, training.log_every, training.spike)
@@ -100,7 +103,7 @@ def _with_psnr(reports: Reports, place: Place) -> Hooks:
 
 
 def _greeting(trainee: Trainee, place: Place) -> str:
-    size = sum(p.numel() for p in trainee.unet.parameters()) / 1e6
+    size = sum(p.numel() for p in trainee.unet.autoencoder.parameters()) / 1e6
     step, steps = trainee.step, trainee.part.steps
     how = f"resumed at step {step} of {steps}" if step else f"new, {steps} steps"
     return f"autoencoder: {size:.2f} M parameters, {how}, {place.workers} worker(s) on {place.device.type}"
@@ -119,7 +122,7 @@ def grid(model: nn.Module, pictures: list[Picture], device: torch.device) -> Pic
     """Real pictures, and below each what is decoded of it."""
     decoded = []
     for picture in pictures:
-        _, image = model(torch.from_numpy(from_picture(picture))[None].to(device))
-        decoded.append(to_picture(image[0].float().cpu().numpy()))
+        restored = model(torch.from_numpy(from_picture(picture))[None].to(device))
+        decoded.append(to_picture(restored.decoded[0].float().cpu().numpy()))
     rows = np.stack([np.stack(pictures), np.stack(decoded)])
     return rearrange(rows, "row k h w z -> (row h) (k w) z")

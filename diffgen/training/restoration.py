@@ -3,7 +3,7 @@
 Kept true: every draw comes from (seed, step, sample), and no sample's loss depends on its batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ from diffgen.training.meters import Meters
 
 BLOCKS = (1, 2, 4)
 """Sides of the pixel blocks whose means are compared: colour and slow structure count more than grain."""
+LIKENESS = 2.0
+"""Of the critic's maps beside its judgement."""
 FEATURES = (0, 2, 4)
 """Blocks of EfficientNet-lite0 whose maps are compared: at a half, a quarter and an eighth of the side."""
 
@@ -28,8 +30,8 @@ FEATURES = (0, 2, 4)
 class CropSource:
     """Square crops of prepared patches, each in one of its eight flips and turns.
 
-    Of a `Batch`, `clean` are the images (B, 3, S, S), `noise` is that on the latents (B, C, S/f, S/f),
-    `timestep` the step of training.
+    Of a `Batch`, `clean` are the images (B, 3, S, S), `noise` is that on the latents (B, C, S/f, S/f), of a
+    deviation up to 1.
     """
 
     def __init__(self, patches: Patches, settings: config.Settings) -> None:
@@ -57,40 +59,60 @@ class CropSource:
             number = int(rng.integers(len(self.patches)))
             picture, _ = crop(self.patches.picture(number), None, self.side, rng)
             images.append(torch.from_numpy(from_picture(picture)))
-            noises.append(draw_noise(self.shape, rng))
+            noises.append(draw_noise(self.shape, rng) * float(rng.random()))
         steps = torch.full((len(images),), step)
         return Batch(torch.stack(images), torch.zeros_like(steps), steps, torch.stack(noises))
 
 
 class Restoration:
-    """Absolute differences of pixels and of block means, and of features after a share of the steps.
+    """Absolute differences of pixels and of block means; after a share of the steps what a critic and a
+    network of features see.
 
     Latents are decoded under noise, and their mean square is kept small. In evaluation mode the loss is
     the squared error of the pixels without noise: what the PSNR is made of.
     """
 
-    def __init__(self, part: config.AutoencoderTraining, device: torch.device | str = "cpu") -> None:
-        self.part = part
+    def __init__(
+        self,
+        part: config.AutoencoderTraining,
+        progress: Callable[[], float],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """`progress` says how far the training is, from 0 to 1."""
+        self.part, self.progress = part, progress
         self.features = Features(device) if part.feature_weight else None
 
     def __call__(self, model: Any, batch: Batch) -> Loss:
-        training = model.training
-        latents, decoded = model(batch.clean, batch.noise * self.part.latent_noise if training else None)
-        decoded, images = decoded.float(), batch.clean
+        """`model` is a `Restorer`, or what gathers its gradients."""
+        part, images = self.part, batch.clean
+        noise = batch.noise * part.latent_noise if model.training else None
+        restored = model(images, noise, part.coarse_weight > 0)
+        decoded = restored.decoded.float()
         pixels = (decoded - images).square().mean(dim=1).detach()
-        if not training:
+        if not model.training:
             samples = (decoded.clamp(-1, 1) - images).square().mean(dim=(1, 2, 3))
             return Loss(samples, samples, pixels)
-        loss = self.part.latent_weight * latents.float().square().mean(dim=(1, 2, 3))
-        for side in BLOCKS:
-            difference = F.avg_pool2d(decoded - images, side)
-            loss = loss + difference.abs().mean(dim=(1, 2, 3))
-        if self.features and int(batch.timestep[0]) >= self.part.feature_from * self.part.steps:
-            loss = loss + self.part.feature_weight * self.features.distance(decoded, images)
+        loss = blurred_difference(decoded, images, BLOCKS)
+        loss = loss + part.latent_weight * restored.latents.float().square().mean(dim=(1, 2, 3))
+        if restored.coarse is not None:
+            small = F.avg_pool2d(images, 2)
+            loss = loss + part.coarse_weight * blurred_difference(restored.coarse.float(), small, BLOCKS[:-1])
+        textured = self.progress() >= part.texture_from
+        if self.features and textured:
+            loss = loss + part.feature_weight * self.features.distance(decoded, images)
+        if (judged := restored.judgement) is not None:
+            weight = part.critic_weight if textured else 0.0  # it learns to judge before it is heard
+            loss = loss + weight * (judged.persuasion + LIKENESS * judged.likeness) + judged.criticism
         return Loss(loss, loss, pixels)
 
     def measure(self, meters: Meters, loss: Loss, batch: Batch) -> None:
         """Nothing beside the loss."""
+
+
+def blurred_difference(images: Tensor, others: Tensor, blocks: Sequence[int]) -> Tensor:
+    """Sum of the mean absolute differences (B,) of the means of blocks of each side."""
+    blurred = [F.avg_pool2d(images - others, side).abs().mean(dim=(1, 2, 3)) for side in blocks]
+    return torch.stack(blurred).sum(dim=0)
 
 
 class Features:

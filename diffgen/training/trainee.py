@@ -47,6 +47,12 @@ class Trainee:
         return self.max_seconds is not None and self.elapsed >= self.max_seconds
 
     @property
+    def progress(self) -> float:
+        """From 0 to 1: as far along as steps or time are, whichever is further."""
+        by_time = 0.0 if self.max_seconds is None else min(1.0, self.elapsed / self.max_seconds)
+        return max(self.step / self.part.steps, by_time)
+
+    @property
     def foreseen(self) -> int:
         """Steps that there will be in all, by the time that those before took."""
         if self.max_seconds is None or not self.elapsed:
@@ -65,10 +71,8 @@ class Trainee:
         return rate
 
     def _schedule(self) -> None:
-        """The rate of the next step: as far along as steps or time are, whichever is further."""
-        at: float = self.step
-        if self.max_seconds is not None:
-            at = max(at, self.part.steps * min(1.0, self.elapsed / self.max_seconds))
+        """The rate of the next step."""
+        at = self.part.steps * self.progress
         self.rate.last_epoch = at - 1  # type: ignore[assignment]  # OneCycleLR takes fractions of a step
         self.rate.step()
 

@@ -13,8 +13,12 @@ from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.conv_autoencoder import ConvAutoencoder
+from diffgen.models.critic import Critic
 from diffgen.training.launch import launch, launch_autoencoder
+from diffgen.training.loop import Hooks, Place, Wish, train
 from diffgen.training.restoration import CropSource, Restoration
+from diffgen.training.restorer import Restorer
+from diffgen.training.trainee import Trainee
 from tests.conftest import TINY
 from tests.data import prepared
 
@@ -30,7 +34,6 @@ SMALL = {
             "widths": [8],
             "encoder_blocks": [1],
             "decoder_blocks": [1],
-            "feature_weight": 0.0,
         }
     },
 }
@@ -60,12 +63,51 @@ def test_it_is_trained_first_and_kept(data: Path, settings: config.Settings, tmp
         launch_autoencoder(data, str(tmp_path / "run"), settings, screen, inline=True)
 
 
+def restorer(critic: bool = True) -> Restorer:
+    torch.manual_seed(0)
+    return Restorer(ConvAutoencoder(4, 4, (8,), (1,), (1,)), Critic((4, 8)) if critic else None)
+
+
 def test_a_sample_depends_on_seed_step_and_number_alone(data: Path, settings: config.Settings) -> None:
     source = CropSource(Patches(data, "image"), settings)
-    torch.manual_seed(0)
-    model = ConvAutoencoder(4, 4, (8,), (1,), (1,))
-    objective = Restoration(settings.training.autoencoder)
+    model = restorer()
+    objective = Restoration(settings.training.autoencoder, lambda: 1.0)
     together, alone = source.batch(3, [0, 1, 2]), source.batch(3, [2])
     assert torch.equal(together.clean[2:], alone.clean)
     torch.testing.assert_close(objective(model, together).samples[2:], objective(model, alone).samples)
     assert not torch.equal(alone.clean, source.batch(4, [2]).clean)
+
+
+def test_the_critic_is_heard_after_its_share_of_the_training(data: Path, settings: config.Settings) -> None:
+    batch = CropSource(Patches(data, "image"), settings).batch(0, [0, 1])
+    part, model = settings.training.autoencoder, restorer()
+
+    def gradient(progress: float, of: config.AutoencoderTraining = part) -> torch.Tensor:
+        model.zero_grad()
+        Restoration(of, lambda: progress)(model, batch).descended.sum().backward()
+        return model.autoencoder.decoder[-2].weight.grad.clone()
+
+    without = part.model_copy(update={"critic_weight": 0.0})
+    before, after = part.texture_from - 0.01, part.texture_from
+    torch.testing.assert_close(gradient(before), gradient(before, without))
+    assert not torch.allclose(gradient(after), gradient(after, without))
+
+
+def test_it_resumes_with_its_critic(data: Path, settings: config.Settings, tmp_path: Path) -> None:
+    source = CropSource(Patches(data, "image"), settings)
+    part = settings.training.autoencoder
+
+    def trained(trainee: Trainee, until: int) -> Trainee:
+        objective = Restoration(part, lambda: trainee.progress)
+        hooks = Hooks(wish=lambda: Wish(stop=trainee.step == until - 1))
+        train(trainee, trainee.unet, source, source, objective, Place(), hooks)
+        return trainee
+
+    whole = trained(Trainee(restorer(), part), 4)
+    trained(Trainee(restorer(), part), 2).write(tmp_path)
+    resumed = Trainee(Restorer(ConvAutoencoder(4, 4, (8,), (1,), (1,)), Critic((4, 8))), part)
+    resumed.read(tmp_path)
+    assert resumed.step == 2
+    theirs = trained(resumed, 4).unet.state_dict()
+    assert all(torch.equal(theirs[name], tensor) for name, tensor in whole.unet.state_dict().items())
+    assert any(name.startswith("critic") for name in theirs)
