@@ -102,15 +102,14 @@ class Bare:
         """Forwards and seconds of some steps of the paper's sampler, with decoding and PNG."""
         sampler, facts = self.sampler, self.sampler.bundle.facts
         network = denoise.image_denoiser(sampler.bundle.image_unet)
-        schedule, sampling = sampler.bundle.schedule, sampler.sampling
+        schedule = sampler.bundle.schedule
         began = time.perf_counter()
         latents, forwards = paper_sampler(
             network, facts.image_channels, facts.image_patch, schedule, on_latents, steps, total
         )
         seconds = time.perf_counter() - began
         began = time.perf_counter()
-        png(decode.decode(sampler.bundle.codec.decode, latents.numpy(), facts.factor,
-                          sampling.decode_tile, sampling.decode_overlap))  # fmt: skip
+        png(decode.decode(sampler.bundle.codec.decode, latents.numpy(), facts.factor, *sampler.tiling))
         share = len(steps) / total  # decoding is done once an image, not once a step
         return forwards, seconds + share * (time.perf_counter() - began)
 

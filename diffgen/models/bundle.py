@@ -71,6 +71,8 @@ class Facts:
     """Whether the image model is conditioned on the context too."""
     appearance: tuple[str, ...] = ()
     """Names of the numbers that an image's appearance has, if it is conditioned on one."""
+    reach: int | None = None
+    """Latent pixels around a pixel that its decoding depends on, where they are bounded."""
 
     @property
     def mask_pixel_px(self) -> int:
@@ -167,6 +169,7 @@ def facts_of(settings: config.Settings, codec: LatentCodec, masks: MaskCodec | N
         mask_encoding=settings.mask_model.encoding,
         image_contexts="context" in settings.image_model.conditions,
         appearance=appearance.NAMES if "appearance" in settings.image_model.conditions else (),
+        reach=codec.reach,
         **latents,
     )
 

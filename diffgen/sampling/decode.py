@@ -1,13 +1,16 @@
 """Latents → pixels in overlapping windows under weights that sum to one (paper, Appendix F).
 
 The weights are normalised where windows meet, so a constant stays a constant up to the border of the
-canvas: unlike blending windows one after another, nothing of a window's seam is left. Windows and
-weights are always those of the whole canvas: a region gets the same bytes whether it is decoded alone,
-from the latents of its windows, or cut out of the whole.
+canvas: unlike blending windows one after another, nothing of a window's seam is left. Where a decoder
+depends on a bounded neighbourhood there is nothing to blend: windows share twice its reach and are cut
+in the middle, and every pixel is that of the canvas decoded at once. Windows and weights are always
+those of the whole canvas: a region gets the same bytes whether it is decoded alone, from the latents of
+its windows, or cut out of the whole.
 """
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +30,25 @@ Decoder = Callable[[Tensor], Tensor]
 REGION_WINDOWS = 8  # a side of a region: the windows on a cut are decoded twice, about one in eight
 
 
+class Tiling(NamedTuple):
+    """How a canvas is cut into windows."""
+
+    tile: int
+    """Side of a window, in latent pixels."""
+    overlap: float
+    """Share of it that neighbours have in common."""
+    cut: bool = False
+    """Whether they are cut there instead of blended."""
+
+
+def tiling(tile: int, overlap: float, reach: int | None) -> Tiling:
+    """That of a decoder whose pixels depend on `reach` latent pixels beyond them; None: on all."""
+    if reach is None:
+        return Tiling(tile, overlap)
+    tile = max(tile, 4 * reach)  # a smaller one would decode more around it than in it
+    return Tiling(tile, 2 * reach / tile, cut=True)
+
+
 def windows(length: int, tile: int, overlap: float) -> list[Span]:
     """The fewest equal windows of at most `tile` along an axis, each sharing `overlap` tiles with the next.
 
@@ -40,8 +62,16 @@ def windows(length: int, tile: int, overlap: float) -> list[Span]:
     return [(start, start + side) for start in starts]
 
 
-def weights(length: int, spans: Sequence[Span], factor: int) -> list[NDArray[np.float32]]:
-    """Hann weight a pixel of each window along one axis, divided by the sum over all windows there."""
+def weights(length: int, spans: Sequence[Span], factor: int, cut: bool = False) -> list[NDArray[np.float32]]:
+    """Weight a pixel of each window along one axis; over all windows they sum to one.
+
+    Hann curves, normalised; or, where windows are `cut`, 1 up to the middle of what two share, and 0.
+    """
+    if cut:
+        middles = [(start + end) * factor // 2 for (_, end), (start, _) in pairwise(spans)]
+        owned = zip(spans, pairwise([0, *middles, length * factor]), strict=True)
+        pixels = [(np.arange(a * factor, b * factor), own) for (a, b), own in owned]
+        return [((at >= start) & (at < end)).astype(np.float32) for at, (start, end) in pixels]
     curves = [np.sin(np.pi * (np.arange((b - a) * factor) + 0.5) / ((b - a) * factor)) ** 2 for a, b in spans]
     total = np.zeros(length * factor)
     for (a, b), curve in zip(spans, curves, strict=True):
@@ -96,6 +126,7 @@ def decode_region(
     factor: int,
     tile: int,
     overlap: float,
+    cut: bool = False,
 ) -> Picture:
     """RGB picture (h·f, w·f, 3) of a region, equal byte for byte to that part of the whole picture.
 
@@ -104,8 +135,8 @@ def decode_region(
     `NonFiniteError`, naming the window.
     """
     y0, x0, y1, x1 = region
-    rows = _weighted(shape[0], (y0, y1), factor, tile, overlap)
-    columns = _weighted(shape[1], (x0, x1), factor, tile, overlap)
+    rows = _weighted(shape[0], (y0, y1), factor, Tiling(tile, overlap, cut))
+    columns = _weighted(shape[1], (x0, x1), factor, Tiling(tile, overlap, cut))
     picture = np.empty(((y1 - y0) * factor, (x1 - x0) * factor, 3), dtype=np.uint8)
     starts = [*(max(a, y0) for (a, _), _ in rows), y1]
     carried = np.zeros((3, 0, picture.shape[1]), dtype=np.float32)  # what the next row of windows adds to
@@ -121,13 +152,11 @@ def decode_region(
     return picture
 
 
-def _weighted(
-    length: int, part: Span, factor: int, tile: int, overlap: float
-) -> list[tuple[Span, NDArray[np.float32]]]:
+def _weighted(length: int, part: Span, factor: int, how: Tiling) -> list[tuple[Span, NDArray[np.float32]]]:
     """The windows along one axis that touch a part of it, with their weights a pixel."""
-    spans = windows(length, tile, overlap)
+    spans = windows(length, how.tile, how.overlap)
     touching = set(_touching(spans, *part))
-    pairs = zip(spans, weights(length, spans, factor), strict=True)
+    pairs = zip(spans, weights(length, spans, factor, how.cut), strict=True)
     return [(span, weight) for span, weight in pairs if span in touching]
 
 
@@ -153,11 +182,20 @@ def _row(
     return band
 
 
-def decode(decoder: Decoder, latents: NDArray[np.float32], factor: int, tile: int, overlap: float) -> Picture:
+def decode(
+    decoder: Decoder,
+    latents: NDArray[np.float32],
+    factor: int,
+    tile: int,
+    overlap: float,
+    cut: bool = False,
+) -> Picture:
     """Latents (C, H, W) → RGB picture (H·f, W·f, 3), window by window; raises `NonFiniteError`."""
     _, height, width = latents.shape
     everything = (0, 0, height, width)
-    return decode_region(decoder, latents, everything, (height, width), everything, factor, tile, overlap)
+    return decode_region(
+        decoder, latents, everything, (height, width), everything, factor, tile, overlap, cut
+    )
 
 
 def to_picture(image: NDArray[np.float32]) -> Picture:

@@ -21,6 +21,7 @@ from diffgen.models import bundle
 from diffgen.models.mask_codec import num_bits
 from diffgen.sampling.canvas import Canvas, GlobalCondition
 from diffgen.sampling.covers import Covering, Rule, Sides
+from diffgen.sampling.decode import Tiling, tiling
 from diffgen.sampling.denoise import Conditioning
 from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.outpaint import Outpainting, Windows
@@ -100,6 +101,11 @@ class Plan:
     def steps(self) -> int:
         """Of the image model's canvas."""
         return self.sampling.steps_for(len(self.facts.patch_by_log_snr))
+
+    @property
+    def tiling(self) -> Tiling:
+        """How canvases of images are decoded."""
+        return tiling_of(self.sampling, self.facts.reach)
 
     def size_of(self, index: int) -> Size:
         return self.sizes[index % len(self.sizes)]
@@ -203,6 +209,11 @@ def guidance_of(sampling: config.Sampling) -> Guidance:
     said = sampling.guidance
     low = -math.inf if said.low is None else said.low
     return Guidance(said.scale, said.kind, low, math.inf if said.high is None else said.high)
+
+
+def tiling_of(sampling: config.Sampling, reach: int | None) -> Tiling:
+    """How a canvas is decoded whose pixels depend on `reach` latent pixels beyond them, or on all (None)."""
+    return tiling(sampling.decode_tile, sampling.decode_overlap, reach)
 
 
 def make_plan(

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from diffgen import config
 from diffgen.labels import LabelMap, Labels, Picture
 from diffgen.sampling import decode, masks
 from diffgen.synthesis.plan import Plan
@@ -94,15 +93,12 @@ class Rendered:
 
 def regions(plan: Plan, height: int, width: int, wanted: Collection[int]) -> list[Region]:
     """The regions of an image of so many pixels with the tiles that are wanted of each, by their rows."""
-    factor, sampling = plan.facts.factor, plan.sampling
+    factor, how = plan.facts.factor, plan.tiling
     if plan.tile is None:
         box = (0, 0, height // factor, width // factor)
         return [Region(box, {0: (0, 0, height, width)})]
     unit, across = plan.tile // factor, width // plan.tile
-    spans = [
-        decode.regions(side // factor, sampling.decode_tile, sampling.decode_overlap, unit)
-        for side in (height, width)
-    ]
+    spans = [decode.regions(side // factor, how.tile, how.overlap, unit) for side in (height, width)]
     found = [
         Region(
             (y0, x0, y1, x1),
@@ -126,9 +122,9 @@ def _pixels(box: Quad, factor: int) -> Quad:
 
 def cut(plan: Plan, latents: NDArray[np.float32], labelled: Labelled, region: Region) -> Render:
     """What a sampler needs to render a region of a finished canvas (C, H, W)."""
-    factor, sampling = plan.facts.factor, plan.sampling
+    factor, how = plan.facts.factor, plan.tiling
     canvas = (latents.shape[1], latents.shape[2])
-    window = decode.windows_box(canvas, region.box, sampling.decode_tile, sampling.decode_overlap)
+    window = decode.windows_box(canvas, region.box, how.tile, how.overlap)
     y0, x0, y1, x1 = window
     top, left, bottom, right = _pixels(region.box, factor)
     return Render(
@@ -140,14 +136,11 @@ def cut(plan: Plan, latents: NDArray[np.float32], labelled: Labelled, region: Re
     )
 
 
-def paint(
-    decoder: Callable[[Tensor], Tensor], item: Render, factor: int, sampling: config.Sampling
-) -> Picture:
+def paint(decoder: Callable[[Tensor], Tensor], item: Render, factor: int, tiling: decode.Tiling) -> Picture:
     """A region's pixels (H, W, 3): the device's part of rendering. Raises `NonFiniteError`."""
     return decode.decode_region(
-        decoder, item.latents, item.window, item.canvas, item.region.box, factor,
-        sampling.decode_tile, sampling.decode_overlap,
-    )  # fmt: skip
+        decoder, item.latents, item.window, item.canvas, item.region.box, factor, *tiling
+    )
 
 
 def encode(picture: Picture, item: Render, labels: Labels, factor: int) -> list[Rendered]:

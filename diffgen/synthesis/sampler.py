@@ -30,7 +30,7 @@ from diffgen.sampling.denoise import (
 from diffgen.sampling.guidance import Guidance
 from diffgen.synthesis.leases import Lease, Work
 from diffgen.synthesis.painting import LaidOut, Layout
-from diffgen.synthesis.plan import guidance_of
+from diffgen.synthesis.plan import guidance_of, tiling_of
 from diffgen.synthesis.render import Labelled, Render, encode, paint
 
 
@@ -56,6 +56,7 @@ class Sampler:
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True  # where fp32 is asked for, as convolutions have it
         facts = self.bundle.facts
+        self.tiling = tiling_of(sampling, facts.reach)
         joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
         guidance = guidance_of(sampling)
         self.models: dict[str, tuple[Denoiser, int, Guidance, Conditioning]] = {
@@ -92,7 +93,7 @@ class Sampler:
             if isinstance(lease.item, Layout):
                 made = self.layout(lease.item)
             else:
-                made = paint(self.bundle.codec.decode, lease.item, self.bundle.facts.factor, self.sampling)
+                made = paint(self.bundle.codec.decode, lease.item, self.bundle.facts.factor, self.tiling)
         except NonFiniteError as error:
             made = error
         return Work(made, seconds=time.perf_counter() - began)
@@ -125,7 +126,8 @@ class Sampler:
         The label map may reach beyond the image, as the canvas does. Raises `NonFiniteError`.
         """
         facts, sampling = self.bundle.facts, self.sampling
-        windows = partial(decode.decode, tile=sampling.decode_tile, overlap=sampling.decode_overlap)
+        reach = facts.reach if self.bundle.mask_autoencoder is None else None
+        windows = partial(decode.decode, **tiling_of(sampling, reach)._asdict())
         drawn = self.bundle.mask_codec.decode(item.latents, windows)
         cleaned = masks.clean(drawn, round(sampling.min_region_um2 / facts.mask_pixel_um**2))
         rows, columns = (masks.grid_pixels(side, facts.factor) for side in (item.height, item.width))

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.sampling.decode import (
     Area,
@@ -15,6 +16,7 @@ from diffgen.sampling.decode import (
     from_picture,
     redundancy,
     regions,
+    tiling,
     to_picture,
     weights,
     windows,
@@ -52,11 +54,13 @@ def test_windows_hold_the_axis_and_overlap_as_asked(length: int, tile: int, over
     assert all(end - start >= shared for (_, end), (start, _) in pairwise(spans))
 
 
-@given(st.integers(1, 200), st.integers(1, 64), overlaps, st.integers(1, 8))
-def test_weights_sum_to_one_everywhere(length: int, tile: int, overlap: float, factor: int) -> None:
+@given(st.integers(1, 200), st.integers(1, 64), overlaps, st.integers(1, 8), st.booleans())
+def test_weights_sum_to_one_everywhere(
+    length: int, tile: int, overlap: float, factor: int, cut: bool
+) -> None:
     spans = windows(length, tile, overlap)
     total = np.zeros(length * factor)
-    for (a, b), weight in zip(spans, weights(length, spans, factor), strict=True):
+    for (a, b), weight in zip(spans, weights(length, spans, factor, cut), strict=True):
         assert weight.min() >= 0
         total[a * factor : b * factor] += weight
     assert np.abs(total - 1).max() < 1e-6
@@ -113,6 +117,27 @@ def test_a_constant_stays_a_constant(height: int, width: int, tile: int, overlap
     picture = decode(flat, np.zeros((4, height, width), np.float32), FACTOR, tile, overlap)
     assert picture.shape == (height * FACTOR, width * FACTOR, 3)
     assert np.unique(picture).tolist() == [level]
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40))
+@settings(max_examples=25)
+def test_windows_of_a_bounded_decoder_are_the_whole(height: int, width: int, tile: int) -> None:
+    torch.manual_seed(0)
+    model = ConvAutoencoder(3, 4, (4,), (1,), (1,)).requires_grad_(False).double()
+    torch.nn.init.normal_(model.decoder[1].block[3].weight)  # zero when new
+
+    def decoder(latents: torch.Tensor) -> torch.Tensor:
+        return model.decode(latents.double()).sample
+
+    latents = np.random.default_rng(height).normal(size=(3, height, width)).astype(np.float32)
+    found = decode(decoder, latents, 4, *tiling(tile, 0.125, model.reach))
+    assert np.array_equal(found, to_picture(decoder(torch.from_numpy(latents)[None])[0].float().numpy()))
+
+
+def test_a_decoder_without_a_bound_is_blended() -> None:
+    assert tiling(96, 0.125, None) == (96, 0.125, False)
+    assert tiling(96, 0.125, 10) == (96, 20 / 96, True)
+    assert tiling(16, 0.125, 10) == (40, 0.5, True)
 
 
 def test_windows_that_disagree_are_blended_without_a_jump() -> None:

@@ -67,7 +67,7 @@ def test_encoded_tiles_are_those_of_the_picture(plan: Plan) -> None:
 
     (region,) = render.regions(tiled, 64, 96, range(6))
     item = render.cut(tiled, latents, render.Labelled(label_map, 1), region)
-    picture = render.paint(enlarge, item, 4, tiled.sampling)
+    picture = render.paint(enlarge, item, 4, tiled.tiling)
     assert picture.shape == (64, 96, 3)
     done = render.encode(picture, item, tiled.labels, 4)
     assert len(done) == 6
