@@ -139,15 +139,16 @@ def decode_region(
     columns = _weighted(shape[1], (x0, x1), factor, Tiling(tile, overlap, cut))
     picture = np.empty(((y1 - y0) * factor, (x1 - x0) * factor, 3), dtype=np.uint8)
     starts = [*(max(a, y0) for (a, _), _ in rows), y1]
-    carried = np.zeros((3, 0, picture.shape[1]), dtype=np.float32)  # what the next row of windows adds to
+    carried: Tensor | None = None  # what the next row of windows adds to
     for ((a, b), weight), (start, following) in zip(rows, pairwise(starts), strict=True):
         latents = crop[:, a - box[0] : b - box[0]]
         band = _row(decoder, latents, (a, box[1]), columns, (x0, x1), factor)
-        band *= weight[:, None]
+        band *= torch.from_numpy(weight).to(band.device)[:, None]
         band = band[:, (start - a) * factor : (min(b, y1) - a) * factor]
-        band[:, : carried.shape[1]] += carried
+        if carried is not None:
+            band[:, : carried.shape[1]] += carried
         done = (following - start) * factor
-        picture[(start - y0) * factor : (following - y0) * factor] = to_picture(band[:, :done])
+        picture[(start - y0) * factor : (following - y0) * factor] = to_pixels(band[:, :done]).cpu().numpy()
         carried = band[:, done:]
     return picture
 
@@ -167,18 +168,25 @@ def _row(
     columns: Sequence[tuple[Span, NDArray[np.float32]]],
     part: Span,
     factor: int,
-) -> NDArray[np.float32]:
-    """A row of windows (C, h, w) at `origin`, summed under the columns' weights: (3, h·f, part·f)."""
+) -> Tensor:
+    """A row of windows (C, h, w) at `origin`, summed under the columns' weights: (3, h·f, part·f).
+
+    It stays on the decoder's device: only finished pixels come back.
+    """
     x0, x1 = part
-    band = np.zeros((3, latents.shape[1] * factor, (x1 - x0) * factor), dtype=np.float32)
+    band: Tensor | None = None
     for (a, b), weight in columns:
         window = np.ascontiguousarray(latents[None, :, :, a - origin[1] : b - origin[1]])
-        pixels = decoder(torch.from_numpy(window))[0].float().cpu().numpy()
-        if not np.isfinite(pixels).all():
+        pixels = decoder(torch.from_numpy(window))[0].float()
+        if not bool(torch.isfinite(pixels).all()):
             raise NonFiniteError(f"decoding the window at row {origin[0]}, column {a}: not a finite pixel")
+        if band is None:
+            band = pixels.new_zeros(3, latents.shape[1] * factor, (x1 - x0) * factor)
         start, end = max(a, x0), min(b, x1)
         inside = slice((start - a) * factor, (end - a) * factor)
-        band[..., (start - x0) * factor : (end - x0) * factor] += pixels[..., inside] * weight[inside]
+        shares = torch.from_numpy(weight[inside]).to(pixels.device)
+        band[..., (start - x0) * factor : (end - x0) * factor] += pixels[..., inside] * shares
+    assert band is not None, "a region touches a window"
     return band
 
 
@@ -198,10 +206,15 @@ def decode(
     )
 
 
+def to_pixels(image: Tensor) -> Tensor:
+    """Image (3, H, W) in [−1, 1] → RGB (H, W, 3) uint8, clipped, on its device."""
+    return ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+
+
 def to_picture(image: NDArray[np.float32]) -> Picture:
     """Image (3, H, W) in [−1, 1] → RGB (H, W, 3) uint8, clipped."""
-    scaled = np.clip(np.rint((image + 1) * 127.5), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(scaled.transpose(1, 2, 0))
+    picture: Picture = to_pixels(torch.from_numpy(image)).numpy()
+    return picture
 
 
 def from_picture(picture: Picture) -> NDArray[np.float32]:

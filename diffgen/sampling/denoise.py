@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffgen.labels import UNKNOWN, LabelMap
+from diffgen.models.device import moved
 from diffgen.sampling.canvas import Canvas, Patch
 from diffgen.sampling.covers import Covering
 from diffgen.sampling.guidance import Guidance
@@ -103,24 +104,29 @@ def estimate(
     assert not guided or worse is not None, "auto guidance has a worse network"
     others = _run(worse, patches, guided, micro_batch) if worse is not None else [{} for _ in patches]
     for i, condition in guided:  # ε + ω (ε − ε_worse), a condition at a time
-        outputs[i][condition] += np.float32(here[i].by_network) * (
-            outputs[i][condition] - others[i][condition]
-        )
-    return [_combine(patch, outputs[i], here[i].by_label) for i, patch in enumerate(patches)]
+        difference = outputs[i][condition] - others[i][condition]
+        outputs[i][condition] = outputs[i][condition] + here[i].by_network * difference
+    combined = [_combine(patch, outputs[i], here[i].by_label) for i, patch in enumerate(patches)]
+    together = torch.cat(combined, dim=1).cpu().numpy()  # one copy from a GPU a lease
+    ends = np.cumsum([part.shape[1] for part in combined])[:-1]
+    return np.split(together, ends, axis=1)
 
 
 def _run(
     denoiser: Denoiser, patches: Sequence[Patch], pairs: Sequence[tuple[int, int]], micro_batch: int
-) -> list[dict[int, NDArray[np.float32]]]:
-    """For each patch, the estimate (C, h, w) under each condition that `pairs` (patch, condition) name."""
-    outputs: list[dict[int, NDArray[np.float32]]] = [{} for _ in patches]
+) -> list[dict[int, Tensor]]:
+    """For each patch, the estimate (C, h, w) under each condition that `pairs` (patch, condition) name.
+
+    They stay on the denoiser's device.
+    """
+    outputs: list[dict[int, Tensor]] = [{} for _ in patches]
     for batch in _batched(pairs, micro_batch):
         padded = [*batch, *[batch[-1]] * (micro_batch - len(batch))]
         latents = torch.from_numpy(np.stack([patches[i].latents for i, _ in padded]))
         timesteps = torch.tensor([patches[i].timestep for i, _ in padded])
         maps = torch.from_numpy(np.stack([condition_map(patches[i].labels, c) for i, c in padded]))
         whole = global_conditions([patches[i] for i, _ in padded])
-        result = denoiser(latents, timesteps, maps, *whole).float().cpu().numpy()
+        result = denoiser(latents, timesteps, maps, *whole).float()
         for row, (i, condition) in enumerate(batch):
             outputs[i][condition] = result[row]
     return outputs
@@ -141,22 +147,22 @@ def global_conditions(patches: Sequence[Patch]) -> tuple[Tensor, ...]:
     return contexts, torch.from_numpy(np.stack(rows))
 
 
-def _combine(patch: Patch, outputs: dict[int, NDArray[np.float32]], guidance: float) -> NDArray[np.float32]:
-    """(1 + ω)·ε(z, M_i) − ω·ε(z, ∅) a pixel, eq. (2) and Alg. 2, line 12; owned pixels only."""
-    labels = patch.labels[patch.owned]
-    null = outputs[UNKNOWN][:, patch.owned] if UNKNOWN in outputs else None
-    combined = np.empty((patch.latents.shape[0], labels.size), dtype=np.float32)
-    for condition, output in outputs.items():
-        if condition == JOINT:
-            where = np.ones(labels.shape, dtype=np.bool_)
-        elif condition == UNKNOWN and JOINT in outputs:
-            continue
-        else:
-            where = labels == condition
-        given = output[:, patch.owned][:, where]
-        if condition != UNKNOWN and guidance and null is not None:
-            given = (1 + guidance) * given - guidance * null[:, where]
-        combined[:, where] = given
+def _combine(patch: Patch, outputs: dict[int, Tensor], guidance: float) -> Tensor:
+    """(1 + ω)·ε(z, M_i) − ω·ε(z, ∅) a pixel, eq. (2) and Alg. 2, line 12; owned pixels only: (C, owned)."""
+    device = next(iter(outputs.values())).device
+    owned = torch.from_numpy(np.flatnonzero(patch.owned)).to(device, non_blocking=True)
+    own = {condition: output.flatten(1)[:, owned] for condition, output in outputs.items()}
+    null = own.pop(UNKNOWN, None)
+
+    def guided(given: Tensor) -> Tensor:
+        return given if null is None or not guidance else (1 + guidance) * given - guidance * null
+
+    if JOINT in own:
+        return guided(own[JOINT])
+    labels = torch.from_numpy(patch.labels[patch.owned]).to(device, non_blocking=True)
+    combined = torch.empty_like(next(iter(own.values()))) if null is None else null
+    for label, output in own.items():
+        combined = torch.where(labels == label, guided(output), combined)
     return combined
 
 
@@ -204,9 +210,9 @@ def image_denoiser(unet: Any, bf16: bool = False) -> Denoiser:
     @torch.inference_mode()
     def denoise(latents: Tensor, timesteps: Tensor, label_maps: Tensor, *whole: Tensor) -> Tensor:
         device = next(unet.parameters()).device
-        given = [tensor.to(device) for tensor in (timesteps, label_maps, *whole)]
+        given = [moved(tensor, device) for tensor in (latents, timesteps, label_maps, *whole)]
         with autocast(unet, bf16):
-            return unet(latents.to(device), *given)
+            return unet(*given)
 
     return denoise
 
@@ -219,6 +225,6 @@ def mask_denoiser(unet: Any, bf16: bool = False) -> Denoiser:
         assert not whole, "a mask canvas has its context as its label map"
         device = next(unet.parameters()).device
         with autocast(unet, bf16):
-            return unet(latents.to(device), timesteps.to(device), label_maps[:, 0, 0].to(device))
+            return unet(*(moved(tensor, device) for tensor in (latents, timesteps, label_maps[:, 0, 0])))
 
     return denoise

@@ -14,6 +14,7 @@ from diffusers import DDPMScheduler
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffgen.models.device import moved
 from diffgen.sampling.seeds import Purpose, generator
 from diffgen.training.meters import Meters
 
@@ -36,13 +37,8 @@ class Batch:
     """Standardised appearances (B, A); a row of NaN is ∅."""
 
     def to(self, device: torch.device) -> "Batch":
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            if tensor is None or tensor.device.type == device.type:
-                return tensor
-            # A copy from pinned memory does not wait for the GPU's work.
-            return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-        return Batch(**{name: moved(tensor) for name, tensor in vars(self).items()})  # type: ignore[arg-type]
+        given = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        return Batch(**{name: moved(tensor, device) for name, tensor in given.items()})
 
     @property
     def given(self) -> tuple[Tensor, ...]:
