@@ -199,7 +199,7 @@ def _drawn(made: bundle.Bundle, settings: config.Settings, n: int, seed: int) ->
             )  # fmt: skip
             canvases.append(Canvas(codec.channels, context, one, solver, purposes))
         for canvas in run(
-            canvases, denoiser, Guidance(sampling.mask_guidance), "per_label", sampling.micro_batch
+            canvases, denoiser, Guidance(sampling.mask_guidance), "per_label", sampling.on(gpu=False).batch
         ):
             yield codec.decode(canvas)
 

@@ -125,7 +125,7 @@ def paint(
     for start in range(0, len(tissue), at_once):
         chosen = range(start, min(start + at_once, len(tissue)))
         canvases = [model.canvas(latent_map(tissue.maps[k], facts.factor), k) for k in chosen]
-        for done in denoise.run(canvases, denoiser, *model.guidance, sampling.micro_batch):
+        for done in denoise.run(canvases, denoiser, *model.guidance, sampling.on(gpu=False).batch):
             tile = done.shape[1] if done.shape[1] == done.shape[2] else sampling.decode_tile
             pictures.append(decode(bundle.codec.decode, done, facts.factor, tile, sampling.decode_overlap))
             latents.append(done)

@@ -368,6 +368,9 @@ class Guidance(Section):
         return self
 
 
+CPU_BATCH, GPU_BATCH = 8, 64
+
+
 class Sampling(Section):
     """What shapes a sample, beside bundle, seed, index and size."""
 
@@ -393,8 +396,11 @@ class Sampling(Section):
     """Smaller regions of a sampled mask are given to their neighbours, in µm²."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the U-Nets: `bf16` by autocast, with channels last; `auto`: that on a GPU, fp32 on a CPU."""
-    micro_batch: Positive = 8
-    """Patches a forward; the last batch is padded, so that a result never depends on its companions."""
+    micro_batch: Positive | None = None
+    """Patches a forward; the last batch is padded, so that a result never depends on its companions.
+    None: 8 on a CPU, 64 on a GPU."""
+    compile: bool = False
+    """`torch.compile` the U-Nets; on a GPU as CUDA graphs, which the fixed size of a forward allows."""
     threads: Positive = 1
     """CPU threads a sampler (bytes depend on it)."""
     decode_tile: Positive = 96
@@ -406,6 +412,18 @@ class Sampling(Section):
         if self.eta and self.solver != "ddim":
             raise ValueError(f"sampling.eta {self.eta} needs sampling.solver=ddim, not {self.solver!r}")
         return self
+
+    def on(self, gpu: bool) -> Self:
+        """With what is left to the device settled."""
+        precision = ("bf16" if gpu else "fp32") if self.precision == "auto" else self.precision
+        micro_batch = self.micro_batch or (GPU_BATCH if gpu else CPU_BATCH)
+        return self.model_copy(update={"precision": precision, "micro_batch": micro_batch})
+
+    @property
+    def batch(self) -> int:
+        """Patches a forward of what `on` returned."""
+        assert self.micro_batch is not None, "settled by `on`"
+        return self.micro_batch
 
     def steps_for(self, sides: int) -> int:
         """Steps of an image model that was trained on so many patch sides (benchmarks/gaussian_field.py)."""

@@ -137,3 +137,15 @@ def test_a_worse_network_needs_a_checkpoint_to_be_of() -> None:
             config.load(None, [image, f"training.image.{without}"])
     with pytest.raises(UserError, match=r"training\.mask\.guide_at: only the image model"):
         config.load(None, ["training.mask.guide_at=0.5"])
+
+
+@pytest.mark.parametrize(("gpu", "settled"), [(False, ("fp32", 8)), (True, ("bf16", 64))])
+def test_what_is_left_to_the_device_is_settled_by_it(gpu: bool, settled: tuple[str, int]) -> None:
+    sampling = config.Sampling().on(gpu)
+    assert (sampling.precision, sampling.batch) == settled
+    assert sampling.on(not gpu) == sampling
+
+
+def test_what_is_said_is_not_left_to_the_device() -> None:
+    said = config.Sampling(precision="bf16", micro_batch=3)
+    assert said.on(gpu=False) == said

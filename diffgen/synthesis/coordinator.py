@@ -162,7 +162,7 @@ class Coordinator:
     ) -> tuple[list[tuple[Painting, int]], bool]:
         """A fair share of open patches, as many as fill micro-batches best, and whether that is well."""
         base = alike[0][0].model.base
-        batch = batch_size(self.plan.sampling.micro_batch, base, shape)
+        batch = batch_size(self.plan.sampling.batch, base, shape)
         batch *= max(painting.networks for painting, _ in alike)  # each has micro-batches of its own
         there = sum(sum(pieces.values()) for _, pieces in alike)
         most = max(1, budget * base**2 // (shape[0] * shape[1]))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
@@ -40,7 +41,8 @@ def dry_run(
     from diffgen.synthesis.forecast import forecast  # late: it loads the models
 
     packed = bundle.pack(folder)
-    plan, n = make_plan(packed, folder, settings, masks, references), settings.synthesis.n
+    plan = make_plan(packed, folder, settings, masks, references, torch.cuda.is_available())
+    n = settings.synthesis.n
     with console.status("reading the bundle") as shown:
         told = forecast(plan, packed, n, settings.synthesis.in_flight, shown.update)
     table = Table("of this run", "", box=None, show_header=False, padding=(0, 2))
@@ -87,7 +89,7 @@ def synthesize(
     the end if an image came out not finite; `KeyboardInterrupt` passes, with all shards whole.
     """
     packed = bundle.pack(folder)
-    plan = make_plan(packed, folder, settings, masks, references)
+    plan = make_plan(packed, folder, settings, masks, references, _on_gpus(inline))
     if time_maps and plan.sampling.cover == "outpaint":
         raise UserError("--save-time-map: sampling.cover=outpaint has no step that the whole canvas takes")
     task = claim(plan, packed, out, settings.synthesis)
@@ -140,6 +142,15 @@ def summarise(done: Summary, console: Console) -> None:
     for sampler, busy in sorted(status.busy.items()):
         table.add_row(f"{sampler} busy", f"{min(1.0, busy / seconds):.0%}")
     console.print(table)
+
+
+def _on_gpus(inline: bool) -> bool:
+    """Whether samplers work on GPUs: those of this machine, or of the cluster."""
+    if inline:
+        return torch.cuda.is_available()
+    from diffgen.synthesis.pool import on_gpus  # late: a machine without Ray has --inline
+
+    return on_gpus()
 
 
 def _painter(inline: bool) -> Callable[[Task, Report], Status]:

@@ -102,13 +102,13 @@ def _layout(plan: Plan, sampler: Sampler, index: int) -> LabelMap:
     """The label map of an image at the latent grid, as the run will draw it."""
     model = plan.model("mask")
     canvas = model.canvas(plan.context_map(index), index)
-    (drawn,) = denoise.run([canvas], sampler.models["mask"][0], *model.guidance, plan.sampling.micro_batch)
+    (drawn,) = denoise.run([canvas], sampler.models["mask"][0], *model.guidance, plan.sampling.batch)
     return sampler.layout(Layout(drawn, *plan.size_of(index))).on_latents
 
 
 def _seconds(plan: Plan, sampler: Sampler, stage: str) -> float:
     """Seconds a forward of the base patch in a full micro-batch."""
-    model, batch = plan.model("mask" if stage == "mask" else "image"), plan.sampling.micro_batch
+    model, batch = plan.model("mask" if stage == "mask" else "image"), plan.sampling.batch
     side = model.base
     blank = Patch(
         np.zeros((model.channels, side, side), np.float32),

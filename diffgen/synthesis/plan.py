@@ -222,15 +222,19 @@ def make_plan(
     settings: config.Settings,
     masks: Path | None,
     references: Sequence[Path] = (),
+    gpu: bool = False,
 ) -> Plan:
-    """The plan for a bundle (its files, and the folder they are from); `UserError` says what cannot work."""
+    """The plan for a bundle (its files, and the folder they are from); `UserError` says what cannot work.
+
+    `gpu`: samplers work on GPUs.
+    """
     index = bundle.read_index(folder)
     base = bundle.load(folder, weights=False)
     if "image_unet" not in index:
         raise UserError(f"{folder} has no image model: diffgen train image")
     if masks is None and "mask_unet" not in index:
         raise UserError(f"{folder} has no mask model: diffgen train mask, or give label maps with --masks")
-    synthesis, sampling, facts = settings.synthesis, settings.sampling, base.facts
+    synthesis, sampling, facts = settings.synthesis, settings.sampling.on(gpu), base.facts
     if guidance_of(sampling).by_network and "image_unet_guide" not in index:
         raise UserError(f"sampling.guidance.kind auto: {folder} has no worse network (image_unet_guide)")
     num_steps = sampling.steps_for(len(facts.patch_by_log_snr))

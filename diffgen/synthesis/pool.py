@@ -132,6 +132,7 @@ def available(kind: str) -> int:
 
 def on_gpus() -> bool:
     """Whether samplers work on GPUs; of a cluster that has nothing to give, when its first node has come."""
+    connect()
     told = False
     while not (available("GPU") or available("CPU")):
         if not told:

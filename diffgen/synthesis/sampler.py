@@ -48,11 +48,13 @@ class Sampler:
             raise UserError("Ray gives it a GPU, but torch cannot use one: its build or the driver")
         self.device = torch.device("cuda" if there and gpu is not False else "cpu")
         self.bundle = bundle.load(folder).to(self.device)
-        self.sampling = sampling
-        bf16 = sampling.precision == "bf16" or (sampling.precision == "auto" and self.device.type == "cuda")
+        self.sampling = sampling = sampling.on(self.device.type == "cuda")
+        bf16 = sampling.precision == "bf16"
         for unet in (self.bundle.image_unet, self.bundle.mask_unet, self.bundle.image_guide):
             if bf16 and unet is not None:
                 unet.to(memory_format=torch.channels_last)
+            if sampling.compile and unet is not None:
+                unet.compile(mode="reduce-overhead" if self.device.type == "cuda" else "default")
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True  # where fp32 is asked for, as convolutions have it
         facts = self.bundle.facts
@@ -109,7 +111,7 @@ class Sampler:
         """Estimates one after the other, forwards, and the same with the padding."""
         denoiser, base, guidance, conditioning = self.models[kind]
         height, width = patches[0].labels.shape
-        size, cost = batch_size(self.sampling.micro_batch, base, (height, width)), height * width / base**2
+        size, cost = batch_size(self.sampling.batch, base, (height, width)), height * width / base**2
         worse = self.worse if kind == "image" else None
         estimates = estimate(denoiser, patches, guidance, conditioning, size, worse)
         own = others = 0
