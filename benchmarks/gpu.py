@@ -30,10 +30,10 @@ from diffgen.appearance import NAMES, Appearance
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
-from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.mask_codec import num_bits
 from diffgen.sampling.solvers import noise_schedule
 from diffgen.synthesis import driver
+from diffgen.training.autoencoder import new_autoencoder
 from diffgen.training.cost import flops_a_step
 
 CLASSES = ("unknown", "stroma", "lumen", "gland")
@@ -66,13 +66,14 @@ def settings_of(name: str) -> config.Settings:
     return config.validate(config.merge(tree, {"autoencoder": {"kind": "linear", "latents": "live"}}))
 
 
-def random_bundle(settings: config.Settings, labels: Labels, folder: Path) -> None:
-    """A bundle of the preset's networks with random weights."""
+def random_bundle(name: str, labels: Labels, folder: Path) -> None:
+    """A bundle of a preset's networks with random weights."""
     torch.manual_seed(0)
-    auto = settings.autoencoder
+    settings = settings_of(name)
+    auto = config.load(name).autoencoder
     model: Any = LinearAutoencoder(auto.factor, auto.channels)
-    if auto.factor == 8:
-        model = ConvAutoencoder(latent_channels=auto.channels)
+    if auto.kind == "conv":
+        model = new_autoencoder(config.load(name))
     bits = settings.model_copy(
         update={"mask_model": settings.mask_model.model_copy(update={"encoding": "bits"})}
     )
@@ -138,14 +139,15 @@ def pipeline(folder: Path, settings: config.Settings, size: int, out: Path) -> t
 
 def measure(
     name: str, device: str, peak: float, size: int, batches: tuple[int, ...], late: Callable[[], bool]
-):
+) -> list[tuple[str, float | str]]:
     """Rows (what, figure) of one preset; what comes too late is left out."""
     settings, labels = settings_of(name), Labels(CLASSES)
     rows: list[tuple[str, float | str]] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
-        random_bundle(settings, labels, folder)
-        unet = bundle.load(folder).image_unet.to(device).to(memory_format=torch.channels_last).eval()
+        random_bundle(name, labels, folder)
+        unet: Any = bundle.load(folder).image_unet
+        unet = unet.to(device).to(memory_format=torch.channels_last).eval()
         rows.append(("parameters, millions", sum(p.numel() for p in unet.parameters()) / 1e6))
         flops = flops_a_step("image", settings, labels) / settings.training.image.batch / 3  # forward alone
         best = 0.0
