@@ -270,6 +270,9 @@ class AutoencoderTraining(Optimization):
     """Of how well a critic that is trained beside it tells real from decoded, for texture; 0: no critic."""
     texture_from: Share = 0.3
     """Share of the steps after which features and critic count."""
+    decoder_only: bool = False
+    """Start from the weights of `autoencoder.source` and leave its encoder alone: latents stay what they are,
+    and image models that were trained on them can be decoded by what comes out."""
 
     @model_validator(mode="after")
     def _levels(self) -> Self:

@@ -15,6 +15,7 @@ from diffgen import config
 from diffgen.data.stream import Patches
 from diffgen.errors import UserError
 from diffgen.labels import Picture
+from diffgen.models.autoencoder import load
 from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.critic import Critic
 from diffgen.sampling.decode import from_picture, to_picture
@@ -29,7 +30,10 @@ SHOWN = 8
 
 
 def new_autoencoder(settings: config.Settings) -> ConvAutoencoder:
-    """The autoencoder of the settings, with fresh weights; `UserError` where they do not fit."""
+    """The autoencoder of the settings, with fresh weights, or those of its source under a fixed encoder.
+
+    Raises `UserError` where the settings do not fit.
+    """
     asked, part = settings.autoencoder, settings.training.autoencoder
     if asked.kind != "conv":
         raise UserError(f"autoencoder.kind {asked.kind!r} is not trained: only 'conv' is")
@@ -37,6 +41,11 @@ def new_autoencoder(settings: config.Settings) -> ConvAutoencoder:
         raise UserError(
             f"training.autoencoder.crop {part.crop} is no multiple of autoencoder.factor {asked.factor}"
         )
+    if part.decoder_only:
+        given: Any = load(asked).model
+        given.encoder.requires_grad_(False)
+        given.decoder.requires_grad_(True)
+        return given  # type: ignore[no-any-return]  # a ConvAutoencoder, by its kind
     try:
         return ConvAutoencoder(
             asked.channels, asked.factor, part.widths, part.encoder_blocks, part.decoder_blocks

@@ -14,6 +14,7 @@ from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.critic import Critic
+from diffgen.training.autoencoder import new_autoencoder
 from diffgen.training.launch import launch, launch_autoencoder
 from diffgen.training.loop import Hooks, Place, Wish, train
 from diffgen.training.restoration import CropSource, Restoration
@@ -111,3 +112,24 @@ def test_it_resumes_with_its_critic(data: Path, settings: config.Settings, tmp_p
     theirs = trained(resumed, 4).unet.state_dict()
     assert all(torch.equal(theirs[name], tensor) for name, tensor in whole.unet.state_dict().items())
     assert any(name.startswith("critic") for name in theirs)
+
+
+def test_a_decoder_is_trained_on_for_latents_that_stay(
+    data: Path, settings: config.Settings, tmp_path: Path
+) -> None:
+    screen = Console(file=io.StringIO())
+    first = launch_autoencoder(data, str(tmp_path / "first"), settings, screen, inline=True)
+    changes = {"autoencoder": {"source": first}, "training": {"autoencoder": {"decoder_only": True}}}
+    onward = config.validate(config.merge(settings.model_dump(mode="json"), changes))
+    second = launch_autoencoder(data, str(tmp_path / "second"), onward, screen, inline=True)
+    before, after = (ConvAutoencoder.from_pretrained(made).state_dict() for made in (first, second))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder"}
+
+
+def test_a_decoder_alone_needs_a_source(settings: config.Settings) -> None:
+    alone = config.merge(
+        settings.model_dump(mode="json"), {"training": {"autoencoder": {"decoder_only": True}}}
+    )
+    with pytest.raises(UserError, match=r"needs autoencoder\.source"):
+        new_autoencoder(config.validate(alone))
