@@ -78,6 +78,7 @@ def serve(task: Task, pipes: list[Connection]) -> None:
 def trivial_sampler(plan: Plan) -> Sampler:
     """The command's sampler; its U-Nets give zeros, its decoder enlarges and adds a texture."""
     sampler, facts = Sampler.__new__(Sampler), plan.facts
+    sampler.tiling = plan.tiling
     codec = LatentCodec(LinearAutoencoder(facts.factor, facts.image_channels))
     side = plan.sampling.decode_tile * facts.factor
     texture = 0.03 * torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
