@@ -25,7 +25,7 @@ class Residual(nn.Module):
             nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
         )  # fmt: skip
         nn.init.zeros_(self.block[3].weight)  # type: ignore[arg-type]  # the second convolution
-        nn.init.zeros_(self.block[3].bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.block[3].bias)  # type: ignore[arg-type]  # the same
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.block(x)

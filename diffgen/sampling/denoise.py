@@ -126,7 +126,8 @@ def _run(
         timesteps = torch.tensor([patches[i].timestep for i, _ in padded])
         maps = torch.from_numpy(np.stack([condition_map(patches[i].labels, c) for i, c in padded]))
         whole = global_conditions([patches[i] for i, _ in padded])
-        result = denoiser(latents, timesteps, maps, *whole).float()
+        # A copy: what a CUDA graph returns is written over by its next run.
+        result = denoiser(latents, timesteps, maps, *whole).to(torch.float32, copy=True)
         for row, (i, condition) in enumerate(batch):
             outputs[i][condition] = result[row]
     return outputs
