@@ -140,16 +140,28 @@ def leaf(key: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def merge(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`tree` with the branches and leaves of `over` laid over it."""
+def merge(
+    tree: Mapping[str, Any], over: Mapping[str, Any], section: type[BaseModel] = Settings
+) -> dict[str, Any]:
+    """`tree` with the sections and values of `over` laid over it; a value that is a mapping is replaced."""
     merged = dict(tree)
     for key, value in over.items():
         old = merged.get(key)
         if key == "guidance" and isinstance(value, Mapping) and isinstance(old, int | float):
             old = {"scale": old}  # as bundles of before say it
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]  # both are mappings
+        inner = _subsection(section, key)
+        if inner and isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = merge(old, value, inner)
+        merged[key] = value
     return merged
+
+
+def _subsection(section: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The section under a key; None where the key is a value or unknown."""
+    field = section.model_fields.get(key)
+    annotation = field.annotation if field else None
+    inner = (a for a in (annotation, *get_args(annotation)) if isinstance(a, type))
+    return next((a for a in inner if issubclass(a, BaseModel)), None)
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -181,9 +193,7 @@ def explain(error: ValidationError) -> str:
 def _section(location: Iterable[Any]) -> type[BaseModel]:
     section: type[BaseModel] = Settings
     for part in location:
-        annotation = section.model_fields[str(part)].annotation
-        inner = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
-        section = next(a for a in inner if issubclass(a, BaseModel))
+        section = _subsection(section, str(part)) or section
     return section
 
 

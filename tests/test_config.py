@@ -79,6 +79,16 @@ def test_each_layer_goes_over_the_one_before(tmp_path: Path) -> None:
     assert (made.synthesis.n, made.synthesis.size) == (7, "512")
 
 
+def test_a_value_that_is_a_mapping_replaces_the_one_below() -> None:
+    under = config.load("nuclei").model_dump(mode="json")
+    assert len(under["prepare"]["classes"]) > 1
+    said = ["prepare.classes={1: gland}", "prepare.mask_values={}"]
+    for made in (config.load("nuclei", said), config.load(None, said, under)):
+        assert made.prepare.classes == {1: "gland"}
+        assert made.prepare.mask_values == {}
+        assert made.prepare.mpp == under["prepare"]["mpp"]
+
+
 def test_saved_settings_load_again() -> None:
     settings = config.load("paper", ["synthesis.size=1024x512", "prepare.classes={1: nuclei}"])
     assert config.validate(yaml.safe_load(settings.dump())) == settings
