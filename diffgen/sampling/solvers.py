@@ -68,7 +68,8 @@ class Solver:
             raise UserError(f"{steps} sampling steps are more than the {trained} trained")
         self.scheduler = _scheduler(name, schedule)
         alphas = self.scheduler.alphas_cumprod.numpy()
-        chosen = even_log_snr(alphas, steps) if spacing == "log-snr" else even_time(trained, steps)
+        terminal = bool(schedule.get("rescale_betas_zero_snr"))
+        chosen = even_log_snr(alphas, steps, terminal) if spacing == "log-snr" else even_time(trained, steps)
         if name == "ddim":  # computes each previous step itself, so a list of ours would make it wrong
             if trained % steps:  # it steps by the quotient rounded down, silently
                 raise UserError(f"sampling.solver=ddim: {steps} steps do not divide the schedule's {trained}")
@@ -161,16 +162,20 @@ def noise_schedule(
 
 
 def log_snr(alphas_cumprod: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """log(γ_t² / σ_t²) a time step."""
+    """log(γ_t² / σ_t²) per time step; −∞ at pure noise."""
     alphas = np.asarray(alphas_cumprod, dtype=np.float64)
-    return np.log(alphas) - np.log1p(-alphas)
+    with np.errstate(divide="ignore"):
+        return np.log(alphas) - np.log1p(-alphas)
 
 
-def even_log_snr(alphas_cumprod: NDArray[np.floating[Any]], steps: int) -> list[int]:
+def even_log_snr(
+    alphas_cumprod: NDArray[np.floating[Any]], steps: int, zero_terminal_snr: bool = False
+) -> list[int]:
     """The time steps nearest to an even grid of log-SNR on [−9, 9], from noisy to clean.
 
     The spacing matters more than the number of steps. Where the schedule does not reach so far,
     the grid ends where it ends; where it is coarser than the grid, neighbouring steps are taken.
+    With `zero_terminal_snr` the first is the schedule's last: pure noise, which is what sampling starts from.
     """
     values = log_snr(alphas_cumprod)
     low, high = max(LOG_SNR_RANGE[0], values.min()), min(LOG_SNR_RANGE[1], values.max())
@@ -179,6 +184,8 @@ def even_log_snr(alphas_cumprod: NDArray[np.floating[Any]], steps: int) -> list[
     rank = np.arange(steps)
     distinct = np.maximum.accumulate(nearest - rank) + rank
     distinct = np.minimum(distinct, len(values) - steps + rank)
+    if zero_terminal_snr:
+        distinct[-1] = len(values) - 1
     return [int(t) for t in distinct[::-1]]
 
 

@@ -40,11 +40,33 @@ def test_time_steps_are_even_in_log_snr(schedule: str, steps: int) -> None:
         assert np.median(gaps) == pytest.approx((values[-1] - values[0]) / (steps - 1), rel=0.1)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [2, 20, 1000])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "ddim"])
+def test_a_schedule_that_ends_in_pure_noise_is_sampled_from_its_end(
+    name: str, schedule: str, steps: int
+) -> None:
+    rescaled = noise_schedule(1000, schedule, "v_prediction", zero_terminal_snr=True)
+    chosen = Solver(name, dict(rescaled.config), steps).timesteps
+    assert chosen[0] == 999
+    assert chosen == sorted(set(chosen), reverse=True)
+    assert len(chosen) == steps
+
+
+@pytest.mark.parametrize(
+    ("prediction", "terminal"),
+    [
+        ("epsilon", False),
+        ("v_prediction", False),
+        ("v_prediction", True),
+        ("sample", False),
+        ("sample", True),
+    ],
+)
 @pytest.mark.parametrize("name", NAMES)
-def test_exact_on_a_known_distribution(name: str, prediction: str) -> None:
+def test_exact_on_a_known_distribution(name: str, prediction: str, terminal: bool) -> None:
     """Data of mean 2 and deviation 0.5 has a closed-form denoiser; the solver must bring it back."""
-    schedule = noise_schedule(1000, "squaredcos_cap_v2", prediction)
+    schedule = noise_schedule(1000, "squaredcos_cap_v2", prediction, terminal)
     solver = Solver(name, dict(schedule.config), 50)
     torch.manual_seed(0)
     y, history = torch.randn(1, 64, 64) * solver.start_scale, dict[str, Any]()
