@@ -58,8 +58,7 @@ def base_of(
     patches, maps = Patches(data, "image"), Patches(data, "mask")
     trained = _with_trained(settings, run, place)
     codec = _started(start, settings, console) or _measured(parts, patches, trained, console)
-    chosen = np.unique(np.linspace(0, max(0, len(maps) - 1), MEASURED_PATCHES).astype(int)[: len(maps)])
-    label_maps = [maps.label_map(int(n)) for n in chosen]
+    label_maps = [maps.label_map(number) for number in _spread(len(maps))]
     diffusion = settings.diffusion
     schedule = noise_schedule(
         diffusion.steps, diffusion.schedule, diffusion.prediction, diffusion.zero_terminal_snr
@@ -155,9 +154,9 @@ def _measured(
             raise UserError(f"{patches.folder} holds no image patches to train on")
         return autoencoder.load(settings.autoencoder)  # nothing to measure it on, and nothing to draw with it
     _check_sides(patches, settings)
-    numbers = np.unique(np.linspace(0, len(patches) - 1, MEASURED_PATCHES).astype(int))
     side = settings.image_patch_px
-    images = [torch.from_numpy(from_picture(patches.picture(int(n))[:side, :side]))[None] for n in numbers]
+    pictures = (patches.picture(number)[:side, :side] for number in _spread(len(patches)))
+    images = [torch.from_numpy(from_picture(picture))[None] for picture in pictures]
     together = min(16, max(1, autoencoder.BATCH_PIXELS["cpu"] // side**2))
     batches = [torch.cat(images[i : i + together]) for i in range(0, len(images), together)]
     device = torch.device("cuda" if settings.training.gpu and torch.cuda.is_available() else "cpu")
@@ -168,6 +167,12 @@ def _measured(
     made = f"{settings.autoencoder.kind}, {codec.factor}× with {codec.channels} channels"
     console.print(f"autoencoder: {made}, {quality:.1f} dB PSNR")
     return codec
+
+
+def _spread(count: int) -> list[int]:
+    """Numbers below `count`, evenly spread: all, or `MEASURED_PATCHES` of them."""
+    numbers: list[int] = np.unique(np.linspace(0, count - 1, MEASURED_PATCHES).astype(int)).tolist()
+    return numbers if count else []
 
 
 def _check_sides(patches: Patches, settings: config.Settings) -> None:

@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from diffgen import config
+from diffgen.data.stream import Patches
 from diffgen.labels import Labels
 from diffgen.models import bundle
-from diffgen.training.base import RUN, Start, base_of
+from diffgen.training.base import MEASURED_PATCHES, RUN, Start, base_of
 from diffgen.training.folder import RunFolder
 from tests.conftest import TINY
 from tests.data import prepared
@@ -46,3 +48,15 @@ def test_what_an_encode_or_a_failed_start_left_is_kept_only_for_the_same_setting
     run.write_text(RUN, "")
     again = base(data, run, place / "5", diffusion={"prediction": "v_prediction"})
     assert again.schedule["prediction_type"] == "epsilon", "a run that was begun keeps its base"
+
+
+@pytest.mark.parametrize("maps", [1, 50, 300])
+def test_label_maps_are_measured_all_over_the_data(
+    tiny: config.Settings, labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maps: int
+) -> None:
+    """Those of the first sources alone may lack a class."""
+    data, seen, read = prepared.make(tmp_path, tiny, labels, maps=maps), list[int](), Patches.label_map
+    monkeypatch.setattr(Patches, "label_map", lambda self, number: seen.append(number) or read(self, number))
+    base(data, RunFolder(str(tmp_path / "run")), tmp_path / "scratch")
+    assert len(set(seen)) == len(seen) == min(maps, MEASURED_PATCHES)
+    assert max(np.diff([-1, *seen, maps])) <= 2
