@@ -41,7 +41,7 @@ def dry_run(
     from diffgen.synthesis.forecast import forecast  # late: it loads the models
 
     packed = bundle.pack(folder)
-    plan = make_plan(packed, folder, settings, masks, references, torch.cuda.is_available())
+    plan = make_plan(packed, folder, settings, masks, references, torch.cuda.is_available(), console)
     n = settings.synthesis.n
     with console.status("reading the bundle") as shown:
         told = forecast(plan, packed, n, settings.synthesis.in_flight, shown.update)
@@ -89,7 +89,7 @@ def synthesize(
     the end if an image came out not finite; `KeyboardInterrupt` passes, with all shards whole.
     """
     packed = bundle.pack(folder)
-    plan = make_plan(packed, folder, settings, masks, references, _on_gpus(inline))
+    plan = make_plan(packed, folder, settings, masks, references, _on_gpus(inline), console)
     if time_maps and plan.sampling.cover == "outpaint":
         raise UserError("--save-time-map: sampling.cover=outpaint has no step that the whole canvas takes")
     task = claim(plan, packed, out, settings.synthesis)

@@ -4,11 +4,15 @@ Every fault is a `UserError` that names the file, before any work starts.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 
+from diffgen import progress
 from diffgen.appearance import Appearance, Vector, measure
 from diffgen.errors import UserError, one_line
 from diffgen.labels import LabelMap, Labels
@@ -53,19 +57,39 @@ def read_references(
     return tuple(found)
 
 
-def read_masks(folder: Path, facts: bundle.Facts, labels: Labels) -> tuple[tuple[str, bytes], ...]:
-    """The label maps of a folder (*.png, sorted), each checked; `UserError` names the first bad one."""
+def read_masks(
+    folder: Path, facts: bundle.Facts, labels: Labels, console: Console | None = None
+) -> tuple[tuple[tuple[str, bytes], ...], tuple[Size, ...]]:
+    """Name and PNG of each label map of a folder (*.png, sorted), and their sizes; each is decoded once.
+
+    Raises `UserError`, which names the first bad one. `console` shows a bar.
+    """
     paths = sorted(folder.glob("*.png")) if folder.is_dir() else []
     if not paths:
         raise UserError(f"--masks {folder}: no label maps (*.png) there")
-    for path in paths:
-        label_map = read_mask(path.read_bytes(), str(path))
-        check_size(label_map.shape, facts, str(path))
-        if label_map.max() >= len(labels):
-            raise UserError(
-                f"{path}: class id {label_map.max()} is unknown; the bundle has 0 to {len(labels) - 1}"
-            )
-    return tuple((path.name, path.read_bytes()) for path in paths)
+    found: list[tuple[tuple[str, bytes], Size]] = []
+    with (
+        progress.bar(console or Console(quiet=True), transient=True) as bar,
+        ThreadPoolExecutor() as threads,
+    ):
+        row = bar.add_task("label maps", total=len(paths), figures="read")
+        for one in threads.map(partial(_read_one, facts=facts, labels=labels), paths):
+            found.append(one)
+            bar.advance(row)
+    masks, sizes = zip(*found, strict=True)
+    return masks, sizes
+
+
+def _read_one(path: Path, facts: bundle.Facts, labels: Labels) -> tuple[tuple[str, bytes], Size]:
+    data = path.read_bytes()
+    label_map = read_mask(data, str(path))
+    size = label_map.shape
+    check_size(size, facts, str(path))
+    if label_map.max() >= len(labels):
+        raise UserError(
+            f"{path}: class id {label_map.max()} is unknown; the bundle has 0 to {len(labels) - 1}"
+        )
+    return (path.name, data), size
 
 
 def read_mask(data: bytes, name: str) -> LabelMap:

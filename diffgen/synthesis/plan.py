@@ -6,12 +6,16 @@ Image k is a function of the plan and k alone (promises 2 and 3).
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from rich.console import Console
 
 from diffgen import __version__, config
 from diffgen.appearance import Appearance, Vector
@@ -115,21 +119,21 @@ class Plan:
         height, width = self.size_of(index)
         return 1 if self.tile is None else (height // self.tile) * (width // self.tile)
 
+    @cached_property
+    def _firsts(self) -> list[int]:
+        """First sample of each size, and at the end the number of samples of all: one turn."""
+        return [0, *accumulate(self.num_tiles(k) for k in range(len(self.sizes)))]
+
     def first_sample(self, index: int) -> int:
         """Index of an image's first sample; of image n: how many samples n images are."""
         turns, rest = divmod(index, len(self.sizes))
-        counts = [self.num_tiles(k) for k in range(len(self.sizes))]
-        return turns * sum(counts) + sum(counts[:rest])
+        return turns * self._firsts[-1] + self._firsts[rest]
 
     def where(self, sample: int) -> tuple[int, int]:
         """Image of a sample, and the sample's number in it."""
-        counts = [self.num_tiles(k) for k in range(len(self.sizes))]
-        turns, rest = divmod(sample, sum(counts))
-        for k, count in enumerate(counts):
-            if rest < count:
-                return turns * len(counts) + k, rest
-            rest -= count
-        raise AssertionError("the rest is below the sum")
+        turns, rest = divmod(sample, self._firsts[-1])
+        k = bisect_right(self._firsts, rest) - 1
+        return turns * len(self.sizes) + k, rest - self._firsts[k]
 
     def context_of(self, index: int) -> int | None:
         """Context of an image; of one whose label map is given the one asked for, or none."""
@@ -223,10 +227,11 @@ def make_plan(
     masks: Path | None,
     references: Sequence[Path] = (),
     gpu: bool = False,
+    console: Console | None = None,
 ) -> Plan:
     """The plan for a bundle (its files, and the folder they are from); `UserError` says what cannot work.
 
-    `gpu`: samplers work on GPUs.
+    `gpu`: samplers work on GPUs. `console` shows a bar while label maps are read.
     """
     index = bundle.read_index(folder)
     base = bundle.load(folder, weights=False)
@@ -243,14 +248,14 @@ def make_plan(
     if masks and synthesis.context is not None and not facts.image_contexts:
         raise UserError("--masks gives the label maps; a context would change nothing")
     looks = read_references(references, base.appearance, folder)
-    given = read_masks(masks, facts, base.labels) if masks else ()
+    given, shapes = read_masks(masks, facts, base.labels, console) if masks else ((), ())
     size = config.parse_size(synthesis.size)
     if not given:
         check_size(size, facts, f"--size {synthesis.size}")
-    sizes = tuple(read_mask(data, name).shape for name, data in given) or (size,)
+    sizes = shapes or (size,)
     tile = synthesis.tile if synthesis.emit == "tiles" else None
     if tile is not None:
-        for one in sizes:
+        for one in dict.fromkeys(sizes):
             if tile % facts.factor or one[0] % tile or one[1] % tile:
                 raise UserError(
                     f"--tile {tile}: must divide the sides of all images ({one[1]}x{one[0]}) "
@@ -282,7 +287,7 @@ def make_plan(
 
 def _check_halves(plan: Plan) -> None:
     """`UserError` where half patches do not fit a canvas: DiffCollage's chains overlap by half."""
-    for index, (height, width) in enumerate(plan.sizes):
+    for (height, width), index in {size: index for index, size in enumerate(plan.sizes)}.items():
         shapes = {"image": (height // plan.facts.factor, width // plan.facts.factor)}
         if not plan.masks:
             shapes["mask"] = plan.mask_shape(index)

@@ -154,9 +154,10 @@ class Pool:
         # Beside the driver: a local folder is its own, and the node of any other may go.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         pinned: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
+        plan = ray.put(task.plan)  # given label maps are in it
         self.coordinators = [
             ray.remote(**pinned)(Coordinator).remote(
-                task.plan,
+                plan,
                 samples,
                 settings.in_flight,
                 settings.lease_timeout_s,

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 from diffgen.errors import UserError
 from diffgen.models import bundle
 from diffgen.synthesis.plan import Plan, make_plan
+from diffgen.synthesis.store import open_png
 from tests.synthesis.helpers import settings
 
 
@@ -81,6 +83,32 @@ def test_given_masks_are_taken_by_turns(tiny_bundle: Path, given_masks: Path) ->
     taken = [made.given(k) for k in range(4)]
     assert [(t[0], t[1].shape) for t in taken if t] == [("0.png", (32, 40)), ("1.png", (64, 36))] * 2
     assert made.context_of(0) is None
+
+
+def test_each_given_mask_is_decoded_once(
+    tiny_bundle: Path, given_masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    monkeypatch.setattr(
+        "diffgen.synthesis.given.open_png",
+        lambda data, decode: decoded.append(decode) or open_png(data, decode),
+    )
+    assert plan(tiny_bundle, given_masks).sizes == ((32, 40), (64, 36))
+    assert decoded == [True, True]
+
+
+def test_samples_of_many_sizes_are_found_at_once(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 label maps are 10,000 sizes: a search through them for each sample took minutes."""
+    sizes = tuple((32 * (1 + k % 3), 32 * (1 + k % 2)) for k in range(100))
+    made = replace(plan(tiny_bundle), sizes=sizes, tile=32)
+    num_tiles, asked = Plan.num_tiles, []
+    monkeypatch.setattr(Plan, "num_tiles", lambda self, k: asked.append(k) or num_tiles(self, k))
+    places = [made.where(sample) for sample in range(made.first_sample(250))]
+    assert len(asked) == len(sizes)
+    assert places == [(image, tile) for image in range(250) for tile in range(num_tiles(made, image))]
+    assert [made.first_sample(image) for image in range(250)] == [
+        places.index((image, 0)) for image in range(250)
+    ]
 
 
 @pytest.mark.parametrize(
