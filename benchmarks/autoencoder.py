@@ -27,9 +27,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
+from diffgen.evaluation.downstream import count, dice
 from diffgen.evaluation.small_nets import build, draws, fit, predict
-from diffgen.evaluation.use import count, dice
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder, psnr
 from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.sampling.decode import from_picture, to_picture
@@ -43,7 +43,7 @@ class Tissue:
     """Pictures (N, S, S, 3) of a split and their label maps (N, S, S), from their top left corners."""
 
     def __init__(self, folder: Path, split: str, most: int) -> None:
-        patches = Patches(folder, "image", split)
+        patches = PatchTable(folder, "image", split)
         there = patches.labelled
         numbers = there[np.unique(np.linspace(0, len(there) - 1, min(most, len(there))).astype(int))].tolist()
         pictures = [patches.picture(number) for number in numbers]

@@ -21,8 +21,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from diffgen import config
-from diffgen.cluster import KEEP_FREED
-from diffgen.data.stream import Patches
+from diffgen.cluster import MALLOC_ENV
+from diffgen.data.stream import PatchTable
 from diffgen.labels import Labels
 from diffgen.models import autoencoder, bundle
 from diffgen.models.autoencoder import BATCH_PIXELS, LatentCodec
@@ -44,7 +44,7 @@ class Stock:
 
 def stored(data: Path, settings: config.Settings) -> Stock:
     """The training patches of the commonest size."""
-    patches = Patches(data, "image")
+    patches = PatchTable(data, "image")
     sizes = [(row["height"], row["width"]) for row in patches.rows]
     size = max(set(sizes), key=sizes.count)
     chosen = [number for number in range(len(patches)) if sizes[number] == size]
@@ -65,7 +65,7 @@ def elsewhere(target: Callable[..., None], told: Sequence[tuple[Any, ...]]) -> I
     """
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=target, args=some, daemon=True) for some in told]
-    with mock.patch.dict(os.environ, KEEP_FREED):
+    with mock.patch.dict(os.environ, MALLOC_ENV):
         for process in processes:
             process.start()
     try:

@@ -37,8 +37,8 @@ from benchmarks.canvases import owners_borders
 from diffgen.evaluation.structure import jumps, lines
 from diffgen.sampling import covers
 from diffgen.sampling.canvas import Canvas
-from diffgen.sampling.covers import Covering, Sides
-from diffgen.sampling.outpaint import Outpainting, Windows
+from diffgen.sampling.covers import CoverSchedule, Sides
+from diffgen.sampling.outpaint import Outpainting, WindowSchedule
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver, noise_schedule
 from diffgen.schema import Sampling
@@ -130,11 +130,11 @@ def exact(height: int, width: int, count: int, seed: int) -> NDArray[np.float32]
     return field[:, :height, :width].astype(np.float32)
 
 
-def sample(row: Row, height: int, width: int, number: int) -> tuple[NDArray[np.float32], Covering, int]:
+def sample(row: Row, height: int, width: int, number: int) -> tuple[NDArray[np.float32], CoverSchedule, int]:
     """Fields (C, H, W) under cover `number`, its covers, and forwards of the base patch."""
     solver = Solver(row.solver, dict(SCHEDULE.config), row.steps, spacing=row.spacing)
-    rule = covers.Rule(row.rule, row.overlap, row.noisy)
-    kind, begin = (Windows, Outpainting) if row.rule == "outpaint" else (Covering, Canvas)
+    rule = covers.CoverRule(row.rule, row.overlap, row.noisy)
+    kind, begin = (WindowSchedule, Outpainting) if row.rule == "outpaint" else (CoverSchedule, Canvas)
     covering = kind(height, width, row.sides, tuple(solver.log_snr), rule, (0, number), Purpose.IMAGE_COVER)
     blank = np.zeros((height, width), np.uint8)
     canvas = begin(row.channels, blank, covering, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))
@@ -150,7 +150,7 @@ def sample(row: Row, height: int, width: int, number: int) -> tuple[NDArray[np.f
     return canvas.latents, covering, forwards
 
 
-def moments(fields: NDArray[np.float32], covering: Covering | None) -> NDArray[np.float64]:
+def moments(fields: NDArray[np.float32], covering: CoverSchedule | None) -> NDArray[np.float64]:
     """Variance, jumps at borders and elsewhere, products at each lag and axis: what figures are made of."""
     y = fields.astype(np.float64)
     _, height, width = y.shape

@@ -34,7 +34,7 @@ from diffgen.models.mask_codec import num_bits
 from diffgen.sampling.solvers import noise_schedule
 from diffgen.synthesis import driver
 from diffgen.training.autoencoder import new_autoencoder
-from diffgen.training.cost import flops_a_step
+from diffgen.training.cost import flops_per_step
 
 CLASSES = ("unknown", "stroma", "lumen", "gland")
 BATCHES = (8, 32, 64, 128, 256)
@@ -84,7 +84,7 @@ def random_bundle(name: str, labels: Labels, folder: Path) -> None:
     diffusion = settings.diffusion
     schedule = dict(noise_schedule(diffusion.steps, diffusion.schedule, diffusion.prediction).config)
     codec = LatentCodec(model)
-    made = bundle.Bundle(bundle.facts_of(bits, codec), labels, schedule, codec, image, mask)
+    made = bundle.Bundle(bundle.generator_config(bits, codec), labels, schedule, codec, image, mask)
     if "appearance" in settings.image_model.conditions:
         made.appearance = Appearance.fit(
             torch.randn(64, len(NAMES)).numpy(), torch.ones(64, dtype=torch.int64).numpy()
@@ -149,7 +149,7 @@ def measure(
         unet: Any = bundle.load(folder).image_unet
         unet = unet.to(device).to(memory_format=torch.channels_last).eval()
         rows.append(("parameters, millions", sum(p.numel() for p in unet.parameters()) / 1e6))
-        flops = flops_a_step("image", settings, labels) / settings.training.image.batch / 3  # forward alone
+        flops = flops_per_step("image", settings, labels) / settings.training.image.batch / 3  # forward alone
         best = 0.0
         for batch in batches:
             for bf16 in (False, True):

@@ -37,9 +37,9 @@ from scipy.stats import spearmanr
 from benchmarks import tissue
 from benchmarks.tissue import Tissue
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.evaluation import divergences
-from diffgen.evaluation.bootstrap import RESAMPLES, Figure, Weights, figure, mean_of, resampled
+from diffgen.evaluation.bootstrap import RESAMPLES, Estimate, Weights, estimate, mean_of, resampled
 from diffgen.evaluation.divergences import COMPONENTS
 from diffgen.files import atomic
 from diffgen.models import bundle
@@ -55,11 +55,11 @@ class Row:
 
     name: str
     step: int | None
-    kid: Figure
-    frechet: Figure
-    contrast: Figure
+    kid: Estimate
+    frechet: Estimate
+    contrast: Estimate
     """Difference of haematoxylin."""
-    share: Figure | None
+    share: Estimate | None
     """Of the real difference."""
 
 
@@ -92,8 +92,8 @@ class Judge:
         means = mean_of(contrast, weights)
         share = None
         if patches is not self.training:
-            share = figure(means / mean_of(self.real_contrast, weights))
-        row = Row(name, step, figure(kid, 1000), figure(frechet), figure(means), share)
+            share = estimate(means / mean_of(self.real_contrast, weights))
+        row = Row(name, step, estimate(kid, 1000), estimate(frechet), estimate(means), share)
         return Judged(row, kid, frechet)
 
 
@@ -101,9 +101,9 @@ def trend(steps: list[int], distances: NDArray[np.float64], times: float = 1.0) 
     """Of distances (checkpoints, 1 + B): rank correlation with the step, and last less first."""
     ranks = np.array([spearmanr(steps, column).statistic for column in distances.T])
     return {
-        "rank_correlation": figure(ranks, centred=False),
+        "rank_correlation": estimate(ranks, centred=False),
         "p": float(spearmanr(steps, distances[:, 0]).pvalue),
-        "last_less_first": figure(distances[-1] - distances[0], times),
+        "last_less_first": estimate(distances[-1] - distances[0], times),
         "last_of_first": float(distances[-1, 0] / distances[0, 0]),
     }
 
@@ -183,11 +183,13 @@ def main() -> None:
     console.width = max(console.width, 140)  # a table is not cut where it is written to a file
     steps = checkpoints(given.run, given.checkpoints)
     settings = config.validate(config.read_yaml(given.run / "settings.yaml"))
-    alone = settings.sampling.model_copy(update={"guidance": config.Guidance()})
+    alone = settings.sampling.model_copy(update={"guidance": config.GuidanceSettings()})
     base = bundle.load(given.run / "base")
     side = settings.image_patch_px
-    real = tissue.crops(Patches(given.data, "image", "test"), side, given.n)
-    training = tissue.crops(Patches(given.data, "image", "train"), side, given.n, int(real.source.max()) + 1)
+    real = tissue.crops(PatchTable(given.data, "image", "test"), side, given.n)
+    training = tissue.crops(
+        PatchTable(given.data, "image", "train"), side, given.n, int(real.source.max()) + 1
+    )
     judge = Judge(real, training, base.labels.classes.index(given.label), tissue.Features())
     along, patches = [], []
     with console.status("") as status:
@@ -199,12 +201,12 @@ def main() -> None:
         for guidance in given.guidance:
             name = f"step {step}, guidance {guidance:g}"
             status.update(name)
-            sampling = alone.model_copy(update={"guidance": config.Guidance(scale=guidance)})
+            sampling = alone.model_copy(update={"guidance": config.GuidanceSettings(scale=guidance)})
             patches.append(drawn(given.run, base, sampling, step, weights, real))
             rows.append(judge(name, None, patches[-1]).row)
         rows.append(judge("real, through the autoencoder", None, through_autoencoder(base, real)).row)
         rows.append(judge("real, of the training split", None, training).row)
-    contrast = figure(mean_of(judge.real_contrast, judge.weights[0]))
+    contrast = estimate(mean_of(judge.real_contrast, judge.weights[0]))
     numbers = [step for step, _ in steps]
     trends = {
         "kid": trend(numbers, np.stack([judged.kid for judged in along]), 1000),

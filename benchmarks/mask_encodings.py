@@ -44,14 +44,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.evaluation.label_maps import Comparison, ceiling, compare
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.mask_codec import num_bits
 from diffgen.sampling import masks
 from diffgen.sampling.canvas import Canvas
-from diffgen.sampling.covers import Covering, Rule
+from diffgen.sampling.covers import CoverRule, CoverSchedule
 from diffgen.sampling.denoise import mask_denoiser, run
 from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.seeds import Purpose
@@ -193,8 +193,8 @@ def _drawn(made: bundle.Bundle, settings: config.Settings, n: int, seed: int) ->
             solver = Solver(
                 sampling.solver, made.schedule, sampling.mask_steps, sampling.eta, sampling.spacing
             )
-            one = Covering(
-                side, side, ((None, side),), tuple(solver.log_snr), Rule("aligned", 0.0, 0.0), (seed, k),
+            one = CoverSchedule(
+                side, side, ((None, side),), tuple(solver.log_snr), CoverRule("aligned", 0.0, 0.0), (seed, k),
                 Purpose.MASK_COVER,
             )  # fmt: skip
             canvases.append(Canvas(codec.channels, context, one, solver, purposes))
@@ -237,7 +237,7 @@ def judge(
 ) -> tuple[list[dict[str, Any]], dict[str, list[LabelMap]]]:
     """Rows of one scale, and some maps of each kind."""
     um = region / side
-    patches = Patches(data, "mask")
+    patches = PatchTable(data, "mask")
     real = [patches.label_map(k) for k in range(len(patches))]
     classes, rng = len(LABELS), np.random.default_rng(0)
     number = min(n, len(real) // 2)

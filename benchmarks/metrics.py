@@ -45,13 +45,13 @@ from rich.table import Table
 
 from benchmarks.synthesis.memory import most_mb
 from benchmarks.turns import ratios
-from diffgen.cluster import KEEP_FREED, connect
+from diffgen.cluster import MALLOC_ENV, connect
 from diffgen.evaluation import backbones, features
 from diffgen.evaluation.bootstrap import RESAMPLES
 from diffgen.evaluation.distances import TIE, nearest
 from diffgen.evaluation.features import BATCH, CHUNK, View
 from diffgen.evaluation.fidelity import K, precision_recall
-from diffgen.evaluation.images import Crops, open_images
+from diffgen.evaluation.images import RegionSet, open_images
 from diffgen.evaluation.memorization import CELLS, COMPONENTS, authentic, data_copying
 
 SAMPLES, NAIVE, DIMENSIONS = 10_240, 2_048, 1_280
@@ -210,18 +210,18 @@ def noise(folder: Path, count: int, side: int) -> Path:
     return folder
 
 
-def some(where: str, side: int, count: int) -> Crops:
+def some(where: str, side: int, count: int) -> RegionSet:
     """`count` crops, again from the first where there are fewer."""
     images = open_images(where)
     regions = images.regions(side)
     if not regions:
         raise SystemExit(f"{where}: no image is as large as {side} px")
-    return Crops(images, tuple(regions[k % len(regions)] for k in range(count)))
+    return RegionSet(images, tuple(regions[k % len(regions)] for k in range(count)))
 
 
-def rate(crops: Crops, digest: str, cache: Path, inline: bool) -> float:
+def rate(crops: RegionSet, digest: str, cache: Path, inline: bool) -> float:
     """Regions a second of the command, from its first chunk's file to its last."""
-    task = features.Task(crops, View(), BACKBONE, digest, cache)
+    task = features.FeatureJob(crops, View(), BACKBONE, digest, cache)
     features.extract([task], threads=1, gpu=False, inline=inline, console=Console(quiet=True))
     ends = sorted(task.path(chunk).stat().st_mtime for chunk in task.chunks)
     return (len(crops) - CHUNK) / (ends[-1] - ends[0])
@@ -261,7 +261,7 @@ def extraction(where: str, side: int, count: int, turns: int) -> dict[str, Any]:
         pipe.send(True)
         return float(pipe.recv())
 
-    with child({**KEEP_FREED, "OMP_NUM_THREADS": "1"}, bare, where, side, count) as network:
+    with child({**MALLOC_ENV, "OMP_NUM_THREADS": "1"}, bare, where, side, count) as network:
         digest = network.recv()
         with child({"OMP_NUM_THREADS": "1"}, inline, where, side, count, digest) as command:
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skimage.color import rgb2hed
 
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.evaluation import backbones
 from diffgen.evaluation.bootstrap import as_json
 from diffgen.labels import LabelMap, Picture
@@ -23,7 +23,7 @@ from diffgen.models.bundle import Bundle
 from diffgen.sampling import denoise
 from diffgen.sampling.decode import decode
 from diffgen.sampling.masks import on_grid
-from diffgen.synthesis.plan import IMAGE, Model, guidance_of
+from diffgen.synthesis.plan import IMAGE, ModelSetup, guidance_of
 
 PICTURES_AT_ONCE = 16
 
@@ -47,7 +47,7 @@ class Tissue:
         return Tissue(pictures, self.maps, self.source)
 
 
-def crops(patches: Patches, side: int, count: int, first_source: int = 0) -> Tissue:
+def crops(patches: PatchTable, side: int, count: int, first_source: int = 0) -> Tissue:
     """`count` crops of `side` pixels, on a grid in the stored patches, as many of each source as can be.
 
     Sources are numbered in their order from `first_source` on.
@@ -72,7 +72,7 @@ def crops(patches: Patches, side: int, count: int, first_source: int = 0) -> Tis
     )
 
 
-def whole(patches: Patches, side: int) -> Tissue:
+def whole(patches: PatchTable, side: int) -> Tissue:
     """The top left `side`² pixels of every source, put together from its stored patches."""
     pieces: dict[str, tuple[Picture, LabelMap, NDArray[np.bool_]]] = {}
     for number, row in enumerate(patches.rows):
@@ -101,12 +101,12 @@ def latent_map(label_map: LabelMap, factor: int) -> LabelMap:
     return on_grid(label_map, factor)
 
 
-def sampler(bundle: Bundle, sampling: config.Sampling, seed: int = 0) -> Model:
+def sampler(bundle: Bundle, sampling: config.Sampling, seed: int = 0) -> ModelSetup:
     """How the bundle's image model is sampled from."""
     facts = bundle.facts
     steps = sampling.steps_for(len(facts.patch_by_log_snr))
     joint: denoise.Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
-    return Model(
+    return ModelSetup(
         seed, sampling, bundle.schedule, facts.image_channels, facts.patch_by_log_snr, steps,
         facts.image_patch, (guidance_of(sampling), joint), IMAGE,
     )  # fmt: skip

@@ -46,7 +46,7 @@ from rich.table import Table
 from benchmarks.bare_loop import encoder_rate, looping, stored
 from benchmarks.turns import paused, rate, ratios, take_turns, tell
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.models import autoencoder
 from diffgen.sampling.decode import from_picture
 
@@ -167,7 +167,7 @@ def encode(bench: Bench, kind: str, effort: Effort) -> dict[str, Any]:
             f"image_model.attention=[{side // 2}]",
         ]
     settings, told = bench.settings(1, 1, *more)
-    patches = Patches(bench.data, "image")
+    patches = PatchTable(bench.data, "image")
     images = torch.from_numpy(
         np.stack([from_picture(patches.picture(n)) for n in range(min(64, len(patches)))])
     )

@@ -39,8 +39,8 @@ from benchmarks import tissue
 from benchmarks.canvases import LAGS, jumps, luminance_moments, patches_of, seam
 from benchmarks.tissue import Tissue
 from diffgen import config
-from diffgen.data.stream import Patches
-from diffgen.evaluation.bootstrap import RESAMPLES, Figure, Weights, figure, mean_of, resampled
+from diffgen.data.stream import PatchTable
+from diffgen.evaluation.bootstrap import RESAMPLES, Estimate, Weights, estimate, mean_of, resampled
 from diffgen.evaluation.divergences import kid
 from diffgen.evaluation.structure import correlation
 from diffgen.files import atomic
@@ -122,7 +122,7 @@ def filled(folder: Path, real: Tissue) -> tuple[NDArray[np.uint8], NDArray[np.fl
     """Pictures and latents of canvases under the label maps of `real`, and forwards a canvas; kept."""
     loaded = bundle.load(folder)
     settings = config.validate(config.read_yaml(folder / "settings.yaml"))
-    sampling = settings.sampling.model_copy(update={"guidance": config.Guidance(), "micro_batch": 32})
+    sampling = settings.sampling.model_copy(update={"guidance": config.GuidanceSettings(), "micro_batch": 32})
     kept = folder.parent / f"canvases-{len(real)}.npz"
     if not kept.exists():
         pictures, latents = tissue.paint(loaded, loaded.image_unet, sampling, real)
@@ -161,7 +161,7 @@ class Judge:
         self.moments = luminance_moments(real.pictures)
         self.contrast = tissue.contrast(real.pictures, real.maps, label)
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> dict[str, Figure]:
+    def __call__(self, pictures: NDArray[np.uint8]) -> dict[str, Estimate]:
         drawn = self.real.drawn(pictures)
         weights = self.weights[0]
         errors = np.abs(
@@ -176,11 +176,11 @@ class Judge:
         contrast = tissue.contrast(pictures, self.real.maps, self.label)
         share = mean_of(contrast, weights) / mean_of(self.contrast, weights)
         return {
-            "correlation_mean": figure(errors.mean(axis=1)),
-            "correlation_largest": figure(errors.max(axis=1)),
-            "kid_canvas": figure(kids[0], 1000),
-            "kid_patch": figure(kids[1], 1000),
-            "nuclei": figure(share),
+            "correlation_mean": estimate(errors.mean(axis=1)),
+            "correlation_largest": estimate(errors.max(axis=1)),
+            "kid_canvas": estimate(kids[0], 1000),
+            "kid_patch": estimate(kids[1], 1000),
+            "nuclei": estimate(share),
         }
 
 
@@ -195,7 +195,7 @@ def judged(row: Row, data: Path, work: Path, steps: int, real: Tissue, judge: Ju
     of_real = jumps(loaded.codec.encode(images).numpy(), own)
     return {
         "row": row.name, "steps": own_steps, "minutes": minutes, "forwards": cost, **judge(pictures),
-        "seam": figure(seam(jumps(latents, own), of_real, judge.weights[0])),
+        "seam": estimate(seam(jumps(latents, own), of_real, judge.weights[0])),
         "correlation": correlation(luminance_moments(pictures), judge.weights[0])[0].tolist(),
     }  # fmt: skip
 
@@ -238,7 +238,7 @@ def main() -> None:
     with console.status("preparing") as status:
         data = prepared(given.pairs.absolute(), work)
         settings = config.validate(config.read_yaml(data / "settings.yaml"))
-        patches, side = Patches(data, "image", "test"), settings.image_patch_px
+        patches, side = PatchTable(data, "image", "test"), settings.image_patch_px
         every = tissue.whole(patches, ACROSS * side)
         real = Tissue(*(part[: given.canvases] for part in (every.pictures, every.maps, every.source)))
         judge = Judge(real, side, patches.labels.classes.index("nuclei"), tissue.Features())

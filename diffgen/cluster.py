@@ -8,7 +8,7 @@ from typing import Any
 
 from diffgen.errors import UserError, one_line
 
-KEEP_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62), "MALLOC_ARENA_MAX": "1"}
+MALLOC_ENV = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62), "MALLOC_ARENA_MAX": "1"}
 """glibc's settings under which memory that was freed stays with its process.
 
 By its defaults activations go back to the system after each layer, and a network on a CPU waits half of its
@@ -20,12 +20,12 @@ MALLOPT = ((-4, 0), (-1, -1), (-8, 1))
 """The same by `mallopt(3)`: M_MMAP_MAX, M_TRIM_THRESHOLD (−1: never), M_ARENA_MAX."""
 
 
-def computing(gpu: bool) -> dict[str, Any] | None:
+def actor_runtime_env(gpu: bool) -> dict[str, Any] | None:
     """The runtime environment of an actor in which networks compute; on a GPU nothing is to be set."""
-    return None if gpu else {"env_vars": KEEP_FREED}
+    return None if gpu else {"env_vars": MALLOC_ENV}
 
 
-def keep_freed() -> None:
+def apply_malloc_env() -> None:
     """`KEEP_FREED` in this very process, where its C library is glibc."""
     with contextlib.suppress(OSError, AttributeError):
         tune = ctypes.CDLL("libc.so.6").mallopt

@@ -12,13 +12,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     """A branch of the tree: unknown keys are errors, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Prepare(Section):
+class Prepare(SettingsSection):
     """Slides and images → training shards."""
 
     mpp: Annotated[float, Field(gt=0)] = 0.5
@@ -46,7 +46,7 @@ class Prepare(Section):
     patches_per_shard: Positive = 512
 
 
-class Autoencoder(Section):
+class Autoencoder(SettingsSection):
     """Image ↔ latents. `factor` and `channels` are checked against the weights."""
 
     kind: Literal["linear", "conv", "kl", "tiny"] = "linear"
@@ -78,7 +78,7 @@ class Autoencoder(Section):
         return self
 
 
-class UNet(Section):
+class UNet(SettingsSection):
     """What both U-Nets have in common (paper, Table 6)."""
 
     patch: Positive = 32
@@ -166,7 +166,7 @@ class MaskModel(UNet):
         return self.patch * (self.factor if self.encoding == "latents" else 1)
 
 
-class Diffusion(Section):
+class Diffusion(SettingsSection):
     """The forward process; saved as the bundle's scheduler."""
 
     steps: Annotated[int, Field(ge=2)] = 1000
@@ -195,7 +195,7 @@ class Diffusion(Section):
         return self
 
 
-class Optimization(Section):
+class Optimization(SettingsSection):
     """Training of one model: steps, optimiser, checkpoints."""
 
     steps: Positive = 1000
@@ -226,7 +226,7 @@ class Optimization(Section):
     """Steps between grids of samples in TensorBoard."""
 
 
-class Part(Optimization):
+class ModelTraining(Optimization):
     """Training of one of the two diffusion models."""
 
     p_conditional: Share = 0.5
@@ -281,7 +281,7 @@ class AutoencoderTraining(Optimization):
         return self
 
 
-class Training(Section):
+class Training(SettingsSection):
     workers: Positive | tuple[Positive, Positive] = 1
     """DDP workers; `[least, most]`: as many as the cluster has, more or fewer as it changes."""
     threads: Positive = 2
@@ -312,8 +312,8 @@ class Training(Section):
     """Steps that one entry of the logs is the mean of."""
     spike: Annotated[float, Field(gt=1)] = 10.0
     """Training stops where the loss of 20 steps is so many times that of the 100 before them."""
-    image: Part = Part()
-    mask: Part = Part()
+    image: ModelTraining = ModelTraining()
+    mask: ModelTraining = ModelTraining()
     autoencoder: AutoencoderTraining = AutoencoderTraining()
 
     @property
@@ -344,7 +344,7 @@ class Training(Section):
         return self
 
 
-class Guidance(Section):
+class GuidanceSettings(SettingsSection):
     """How the image model is guided; a number alone is the scale of `label` guidance."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
@@ -374,7 +374,7 @@ class Guidance(Section):
 CPU_BATCH, GPU_BATCH = 8, 64
 
 
-class Sampling(Section):
+class Sampling(SettingsSection):
     """What shapes a sample, beside bundle, seed, index and size."""
 
     solver: Literal["dpmsolver++", "sde-dpmsolver++", "unipc", "euler", "ddim"] = "dpmsolver++"
@@ -384,7 +384,7 @@ class Sampling(Section):
     """None: 13 where the bundle's U-Net knows wide patches (`patch_by_log_snr`), else 16."""
     eta: Share = 0.0
     """Share of the noise that DDIM draws anew in each step (the paper's code: 1)."""
-    guidance: Guidance = Guidance()
+    guidance: GuidanceSettings = GuidanceSettings()
     """Of the image model."""
     cover: Literal["jittered", "random", "aligned", "multidiffusion", "diffcollage", "outpaint"] = "jittered"
     """How a step's patches are laid and weighed: `diffgen.sampling.covers` has one function for each."""
@@ -433,7 +433,7 @@ class Sampling(Section):
         return self.steps or (13 if sides > 1 else 16)
 
 
-class Synthesis(Section):
+class Synthesis(SettingsSection):
     n: Positive = 4
     size: Annotated[str, BeforeValidator(str)] = "512"
     """Side of the images in pixels, `S` or `WxH`."""
@@ -462,7 +462,7 @@ Topic = Literal["fidelity", "privacy", "labels", "large", "use", "methods"]
 Method = Literal["jittered", "random", "diffcollage", "multidiffusion", "outpaint"]
 
 
-class Use(Section):
+class Downstream(SettingsSection):
     """Small networks trained on real images, synthetic ones or both, tested on real ones (Section 5.3)."""
 
     tasks: tuple[Literal["classification", "segmentation"], ...] = ("classification", "segmentation")
@@ -486,7 +486,7 @@ class Use(Section):
     """Channels of the networks' first layer."""
 
 
-class Evaluation(Section):
+class Evaluation(SettingsSection):
     """What is measured of synthetic images, and how."""
 
     parts: tuple[Topic, ...] = get_args(Topic)[:-1]
@@ -509,7 +509,7 @@ class Evaluation(Section):
     """Neighbours that make a ball of precision, recall, density and coverage."""
     bootstrap: Annotated[int, Field(ge=100)] = 400
     """Draws that an interval comes from."""
-    use: Use = Use()
+    use: Downstream = Downstream()
     methods: tuple[Method, ...] = get_args(Method)
     """Ways to draw large images that `--paper` compares, by their `sampling.cover`."""
     methods_images: Positive = 24
@@ -528,7 +528,7 @@ class Evaluation(Section):
     """One GPU for each of them."""
 
 
-class Places(Section):
+class Places(SettingsSection):
     """Where commands look when they are not told (see also `.diffgen.json`, the last ones used)."""
 
     data: str = "data"
@@ -540,7 +540,7 @@ class Places(Section):
     """Folder of an evaluation: report, figures, and what is kept of the work."""
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """The whole tree."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

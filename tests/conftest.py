@@ -64,7 +64,7 @@ def tiny_bundle(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.
     for parameter in (*image.parameters(), *mask.parameters()):
         parameter.data += 0.1 * torch.randn_like(parameter)
     schedule = dict(noise_schedule(1000, "squaredcos_cap_v2", "epsilon").config)
-    made = bundle.Bundle(bundle.facts_of(tiny, codec), labels, schedule, codec, image, mask)
+    made = bundle.Bundle(bundle.generator_config(tiny, codec), labels, schedule, codec, image, mask)
     folder = tmp_path_factory.mktemp("bundle")
     bundle.save(made, folder, tiny, "A test.\n")
     return folder

@@ -40,7 +40,7 @@ def make(folder: Path, labels: Labels) -> Path:
     for parameter in (*image.parameters(), *mask.parameters()):
         parameter.data += 0.1 * torch.randn_like(parameter)
     schedule = dict(noise_schedule(1000, "squaredcos_cap_v2", "epsilon").config)
-    facts = bundle.facts_of(chosen, codec, masks)
+    facts = bundle.generator_config(chosen, codec, masks)
     bundle.save(
         bundle.Bundle(facts, labels, schedule, codec, image, mask, masks), folder, chosen, "A test.\n"
     )

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from diffgen.cluster import KEEP_FREED, computing, need_gpu_here
+from diffgen.cluster import MALLOC_ENV, actor_runtime_env, need_gpu_here
 from diffgen.errors import UserError
 
 
@@ -14,10 +14,10 @@ def test_an_actor_that_computes_on_a_cpu_keeps_the_memory_it_frees() -> None:
     """glibc reads its settings when a process starts: they must be there before."""
     import ray
 
-    look = ray.remote(num_cpus=0, runtime_env=computing(gpu=False))(lambda: dict(os.environ))
+    look = ray.remote(num_cpus=0, runtime_env=actor_runtime_env(gpu=False))(lambda: dict(os.environ))
     environment = ray.get(look.remote())
-    assert KEEP_FREED.items() <= environment.items()
-    assert computing(gpu=True) is None
+    assert MALLOC_ENV.items() <= environment.items()
+    assert actor_runtime_env(gpu=True) is None
 
 
 def test_a_gpu_that_is_not_here_is_asked_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:

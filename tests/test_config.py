@@ -123,7 +123,9 @@ def test_differences_names_leaves() -> None:
 
 
 def test_guidance_is_a_number_or_a_section() -> None:
-    assert config.load(None, ["sampling.guidance=1.5"]).sampling.guidance == config.Guidance(scale=1.5)
+    assert config.load(None, ["sampling.guidance=1.5"]).sampling.guidance == config.GuidanceSettings(
+        scale=1.5
+    )
     said = "sampling.guidance={kind: auto, scale: 1, from: -3, to: 3}"
     interval = config.load(None, [said]).sampling.guidance
     assert (interval.kind, interval.low, interval.high) == ("auto", -3, 3)

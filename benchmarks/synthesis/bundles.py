@@ -37,7 +37,7 @@ def demo_bundle(folder: Path) -> Path:
         parameter.data += 0.02 * torch.randn_like(parameter)
     diffusion = settings.diffusion
     schedule = dict(noise_schedule(diffusion.steps, diffusion.schedule, diffusion.prediction).config)
-    made = bundle.Bundle(bundle.facts_of(settings, codec), labels, schedule, codec, image, mask)
+    made = bundle.Bundle(bundle.generator_config(settings, codec), labels, schedule, codec, image, mask)
     bundle.save(made, folder, settings, "Random weights, to measure with.\n")
     return folder
 
@@ -80,5 +80,5 @@ def forwards_of(plan: Plan, index: int) -> int:
     return denoise.forwards(on_grid, model.covering(*on_grid.shape, index), *model.guidance)
 
 
-def side_of(facts: bundle.Facts, patches: int) -> int:
+def side_of(facts: bundle.GeneratorConfig, patches: int) -> int:
     return patches * facts.image_patch * facts.factor

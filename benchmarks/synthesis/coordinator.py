@@ -17,18 +17,18 @@ from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.solvers import noise_schedule
+from diffgen.synthesis.backlog import Backlog
 from diffgen.synthesis.coordinator import Coordinator
-from diffgen.synthesis.leases import Lease, Work
+from diffgen.synthesis.leases import Lease, Result
 from diffgen.synthesis.plan import Plan
-from diffgen.synthesis.render import Render, Rendered, png
-from diffgen.synthesis.task import Task
+from diffgen.synthesis.render import RenderedTile, RenderJob, png
 
 H100 = 1000  # paper-size patches a second
 
 
-def paper_plan(side: int, n: int, emit: str = "images", tile: int = 512, given: bool = True) -> Task:
+def paper_plan(side: int, n: int, emit: str = "images", tile: int = 512, given: bool = True) -> Backlog:
     """A task for paper-size patches, 4×64×64 at factor 8, without weights: one forward a patch."""
-    facts = bundle.Facts(
+    facts = bundle.GeneratorConfig(
         mpp=0.5, mask_pixel_um=8.0, factor=8, image_channels=4, image_patch=64, mask_patch=64,
         patch_by_log_snr=((None, 64),), conditioning="joint",
         latents_mean=(0.0,) * 4, latents_deviation=(1.0,) * 4,
@@ -51,7 +51,7 @@ def paper_plan(side: int, n: int, emit: str = "images", tile: int = 512, given: 
         maps,
         {"of": side},
     )
-    task = Task(plan, {}, "", n, settings.synthesis, {})
+    task = Backlog(plan, {}, "", n, settings.synthesis, {})
     return replace(task, lacking={0: tuple(range(task.total))})
 
 
@@ -63,24 +63,24 @@ class Zeros:
     num_bytes: int = 0
     calls: int = 0
 
-    def finish(self, _lease: Lease, computed: Work) -> Work:
+    def finish(self, _lease: Lease, computed: Result) -> Result:
         return computed
 
-    def compute(self, lease: Lease) -> Work:
+    def compute(self, lease: Lease) -> Result:
         if lease.patches is None:
-            assert isinstance(lease.item, Render)
+            assert isinstance(lease.item, RenderJob)
             height, width = (8 * side for side in lease.item.canvas)
-            return Work([Rendered(0, 0, 0, height, width, b"", b"", [1.0])])
+            return Result([RenderedTile(0, 0, 0, height, width, b"", b"", [1.0])])
         patches, owned = lease.patches, int(lease.patches.owned.sum())
         result = np.zeros((patches.latents.shape[1], owned), dtype=np.float32)
         arrays = (patches.latents, patches.timesteps, patches.labels, patches.owned, result)
         self.patches += len(patches.latents)
         self.num_bytes += sum(array.nbytes for array in arrays)
         self.calls += 1
-        return Work(result, len(patches.latents), len(patches.latents))
+        return Result(result, len(patches.latents), len(patches.latents))
 
 
-def coordinator_task(patches: int) -> Task:
+def coordinator_task(patches: int) -> Backlog:
     """Images of 2048², 256² latents, until there are so many patches."""
     task = paper_plan(2048, 1)
     an_image = forwards_of(task.plan, 0)
@@ -88,7 +88,7 @@ def coordinator_task(patches: int) -> Task:
     return replace(task, n=n, lacking={0: tuple(range(n))})
 
 
-def in_process(task: Task, budget: int) -> dict[str, float]:
+def in_process(task: Backlog, budget: int) -> dict[str, float]:
     """The plain class: seconds of leases and of commits, those that step a canvas apart."""
     torch.set_num_threads(1)  # as an actor has it: blocks are too small to share
     coordinator = Coordinator(task.plan, task.indices, task.settings.in_flight, 600.0)
@@ -133,7 +133,7 @@ class CountingCoordinator(Coordinator):
         """An empty call."""
 
 
-def over_ray(task: Task, budget: int) -> dict[str, float]:
+def over_ray(task: Backlog, budget: int) -> dict[str, float]:
     """An actor each, and the pool's own loop between them."""
     import ray
 

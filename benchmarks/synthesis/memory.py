@@ -16,9 +16,9 @@ from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.guidance import Guidance
+from diffgen.synthesis.backlog import Backlog, claim
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.sampler import Sampler
-from diffgen.synthesis.task import Task, claim
 
 
 def most_mb() -> float:
@@ -47,7 +47,7 @@ def canvas_bytes(canvas: Canvas) -> int:
     return sum(a.nbytes for a in arrays if a is not None) + sum(t.numel() * t.element_size() for t in kept)
 
 
-def serve(task: Task, pipes: list[Connection]) -> None:
+def serve(task: Backlog, pipes: list[Connection]) -> None:
     """The coordinator's process: calls (method, arguments) from writer and sampler until both say `stop`."""
     torch.set_num_threads(1)
     base = most_mb()
@@ -101,7 +101,7 @@ def trivial_sampler(plan: Plan) -> Sampler:
     return sampler
 
 
-def pull(task: Task, calls: Connection, end: Connection) -> None:
+def pull(task: Backlog, calls: Connection, end: Connection) -> None:
     """The sampler's process."""
     base, sampler = most_mb(), trivial_sampler(task.plan)
     while True:
@@ -119,7 +119,7 @@ def pull(task: Task, calls: Connection, end: Connection) -> None:
     end.send({"base": base, "peak": most_mb()})
 
 
-def paint(task: Task, end: Connection, calls: Connection) -> None:
+def paint(task: Backlog, end: Connection, calls: Connection) -> None:
     """The writer's process: takes what a shard lacks when it is there, as the driver does."""
     base, writer = most_mb(), task.writer()
     writer.begin(task.total)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.synthesis.paper_sampler import paper_sampler
 from diffgen import config
-from diffgen.cluster import computing
+from diffgen.cluster import actor_runtime_env
 from diffgen.labels import LabelMap
 from diffgen.models import bundle
 from diffgen.sampling import decode, denoise
@@ -120,7 +120,9 @@ def bare_actors(folder: Path, sampling: config.Sampling, number: int) -> Iterato
     import ray
 
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    make = ray.remote(num_cpus=sampling.threads, num_gpus=gpus, runtime_env=computing(bool(gpus)))(Bare)
+    make = ray.remote(num_cpus=sampling.threads, num_gpus=gpus, runtime_env=actor_runtime_env(bool(gpus)))(
+        Bare
+    )
     actors = [make.remote(bundle.pack(folder), sampling) for _ in range(number)]
     try:
         ray.get([actor.__ray_ready__.remote() for actor in actors])

@@ -16,7 +16,7 @@ from PIL import Image
 
 from diffgen.appearance import measure
 from diffgen.data.maps import open_source, read_labels
-from diffgen.data.patches import Layout, Patch, Rectangle
+from diffgen.data.patches import PatchBox, PatchLayout, Rectangle
 from diffgen.data.scan import Scan
 from diffgen.data.slides import Slide
 from diffgen.data.sources import Source
@@ -29,14 +29,14 @@ CELL = 4
 
 
 @dataclass(frozen=True)
-class Work:
+class CutJob:
     """Some neighbouring patches of one source."""
 
     source: Source
     assumed_mpp: float | None
     context: int
     labelled: bool
-    patches: tuple[Patch, ...]
+    patches: tuple[PatchBox, ...]
 
     def to_json(self) -> str:
         return json.dumps(
@@ -50,9 +50,9 @@ class Work:
         )
 
     @classmethod
-    def from_json(cls, text: str) -> "Work":
+    def from_json(cls, text: str) -> "CutJob":
         tree = json.loads(text)
-        patches = tuple(Patch(*values) for values in tree["patches"])
+        patches = tuple(PatchBox(*values) for values in tree["patches"])
         source = Source(**tree["source"])
         return cls(source, tree["assumed_mpp"], tree["context"], tree["labelled"], patches)
 
@@ -74,7 +74,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Sample:
+class EncodedPatch:
     """A patch, encoded."""
 
     kind: str
@@ -87,17 +87,19 @@ class Sample:
     """8-bit class ids; None where the source is not labelled."""
 
 
-def works(scan: Scan, patches: Sequence[Patch], layout: Layout, context: int, labelled: bool) -> list[Work]:
+def cut_jobs(
+    scan: Scan, patches: Sequence[PatchBox], layout: PatchLayout, context: int, labelled: bool
+) -> list[CutJob]:
     """The patches of a source as works, in order of place."""
     side = CELL * layout.stored
-    cells: dict[tuple[int, int], list[Patch]] = {}
+    cells: dict[tuple[int, int], list[PatchBox]] = {}
     for patch in patches:
         cells.setdefault((patch.y // side, patch.x // side), []).append(patch)
     assumed = scan.mpp[0] if scan.assumed else None
-    return [Work(scan.source, assumed, context, labelled, tuple(cells[cell])) for cell in sorted(cells)]
+    return [CutJob(scan.source, assumed, context, labelled, tuple(cells[cell])) for cell in sorted(cells)]
 
 
-def cut(work: Work, recipe: Recipe) -> list[Sample]:
+def cut(work: CutJob, recipe: Recipe) -> list[EncodedPatch]:
     """All samples of a work, in its order; a mask patch without any label, or too few, is none.
 
     Raises `LeftOut` if the source cannot be read there.
@@ -120,7 +122,7 @@ def cut(work: Work, recipe: Recipe) -> list[Sample]:
     return samples
 
 
-def _label_map(slide: Slide, work: Work, recipe: Recipe, box: Rectangle) -> LabelMap:
+def _label_map(slide: Slide, work: CutJob, recipe: Recipe, box: Rectangle) -> LabelMap:
     if work.source.mask:
         return read_labels(work.source, slide, recipe.table, box, recipe.mpp)
     assert recipe.stain is not None, "a labelled source has a mask or a stain model"
@@ -129,8 +131,8 @@ def _label_map(slide: Slide, work: Work, recipe: Recipe, box: Rectangle) -> Labe
 
 
 def _sample(
-    work: Work, recipe: Recipe, patch: Patch, labels: LabelMap | None, picture: NDArray[np.uint8] | None
-) -> Sample:
+    work: CutJob, recipe: Recipe, patch: PatchBox, labels: LabelMap | None, picture: NDArray[np.uint8] | None
+) -> EncodedPatch:
     unknown = [1.0] + [0.0] * (len(recipe.labels) - 1)
     stored = labels if picture is None else picture
     assert stored is not None, "a patch has a picture or labels"
@@ -149,16 +151,16 @@ def _sample(
     if picture is not None:
         meta["appearance"] = [round(float(value), 5) for value in measure(picture)]
     png = None if picture is None else encode(picture)
-    return Sample(patch.kind, patch.split, meta, png, None if labels is None else encode(labels))
+    return EncodedPatch(patch.kind, patch.split, meta, png, None if labels is None else encode(labels))
 
 
-def _union(patches: Sequence[Patch]) -> Rectangle:
+def _union(patches: Sequence[PatchBox]) -> Rectangle:
     left, top = min(p.x for p in patches), min(p.y for p in patches)
     right, bottom = max(p.x + p.width for p in patches), max(p.y + p.height for p in patches)
     return left, top, right - left, bottom - top
 
 
-def _crop(array: NDArray[np.uint8], patch: Patch, left: int, top: int) -> NDArray[np.uint8]:
+def _crop(array: NDArray[np.uint8], patch: PatchBox, left: int, top: int) -> NDArray[np.uint8]:
     return array[patch.y - top : patch.y - top + patch.height, patch.x - left : patch.x - left + patch.width]
 
 

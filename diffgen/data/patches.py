@@ -25,7 +25,7 @@ WHOLE_SOURCES = 10
 
 
 @dataclass(frozen=True)
-class Patch:
+class PatchBox:
     """A patch to be cut: place and size in pixels of the training images."""
 
     kind: Kind
@@ -56,7 +56,7 @@ class Extent:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PatchLayout:
     """Sides and steps of the patches, in pixels of the training images."""
 
     stored: int
@@ -108,7 +108,7 @@ def _cut(extent: Extent, test_share: float, least: int) -> dict[Split, Rectangle
     return {"train": (0, 0, extent.width, at), "test": (0, at, extent.width, extent.height - at)}
 
 
-def lay(extent: Extent, parts: dict[Split, Rectangle], layout: Layout, kind: Kind) -> list[Patch]:
+def lay(extent: Extent, parts: dict[Split, Rectangle], layout: PatchLayout, kind: Kind) -> list[PatchBox]:
     """Patches of a kind within the parts of a source that hold enough tissue, row by row."""
     total = integral(extent.tissue)
     patches = []
@@ -123,7 +123,7 @@ def lay(extent: Extent, parts: dict[Split, Rectangle], layout: Layout, kind: Kin
             step = layout.mask_step
         for y in grid(height, h, step):
             for x in grid(width, w, step):
-                patch = Patch(kind, side, left + x, top + y, w, h)
+                patch = PatchBox(kind, side, left + x, top + y, w, h)
                 if tissue_share(total, extent, patch) >= max(layout.min_tissue, 1e-9):
                     patches.append(patch)
     return patches
@@ -136,7 +136,7 @@ def integral(tissue: Mask) -> NDArray[np.int64]:
     return sums
 
 
-def tissue_share(total: NDArray[np.int64], extent: Extent, patch: Patch) -> float:
+def tissue_share(total: NDArray[np.int64], extent: Extent, patch: PatchBox) -> float:
     """Share of tissue in a patch, by the pixels of the tissue mask that it touches."""
     rows, columns = extent.tissue.shape
     sx, sy = columns / extent.width, rows / extent.height

@@ -4,19 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from diffgen.config import Settings
-from diffgen.data.patches import Extent, Kind, Layout, Patch, Rectangle, Split, lay, split
+from diffgen.data.patches import Extent, Kind, PatchBox, PatchLayout, Rectangle, Split, lay, split
 from diffgen.data.report import LeftOuts, counted, listed
 from diffgen.data.scan import Scan
 from diffgen.errors import UserError
 
 
 @dataclass(frozen=True)
-class Plan:
+class SourcePlan:
     """What is cut from one source."""
 
     scan: Scan
     parts: Mapping[Split, Rectangle]
-    patches: Sequence[Patch]
+    patches: Sequence[PatchBox]
 
 
 def plan_patches(
@@ -26,7 +26,7 @@ def plan_patches(
     left: LeftOuts,
     notes: list[str],
     groups: Mapping[str, str] | None = None,
-) -> list[Plan]:
+) -> list[SourcePlan]:
     """Plans of all sources that have an image patch (label maps: a mask patch); the others go to `left`.
 
     `UserError` if none has.
@@ -49,14 +49,14 @@ def plan_patches(
             if min(item.width, item.height) < layout.mask_side:
                 small.append(item.source.name)
             laid += lay(extent, sides, layout, "mask")
-        plans.append(Plan(item, sides, laid))
+        plans.append(SourcePlan(item, sides, laid))
     if not plans:
         raise UserError(f"nothing could be prepared ({left.first()})")
     notes += _plan_notes(plans, small, settings)
     return plans
 
 
-def _plan_notes(plans: Sequence[Plan], small: Sequence[str], settings: Settings) -> list[str]:
+def _plan_notes(plans: Sequence[SourcePlan], small: Sequence[str], settings: Settings) -> list[str]:
     notes = []
     assumed = [plan.scan.source.name for plan in plans if plan.scan.assumed]
     if assumed:
@@ -79,11 +79,11 @@ def _plan_notes(plans: Sequence[Plan], small: Sequence[str], settings: Settings)
     return notes
 
 
-def layout_of(settings: Settings) -> Layout:
+def layout_of(settings: Settings) -> PatchLayout:
     """Sides and steps of the patches, in pixels of the training images."""
     stored, factor = 2 * settings.image_patch_px, settings.mask_pixel_px
     pixels = settings.mask_model.patch_pixels
-    return Layout(
+    return PatchLayout(
         stored=stored,
         least=settings.image_patch_px,
         multiple=settings.autoencoder.factor,

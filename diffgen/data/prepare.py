@@ -21,9 +21,9 @@ from diffgen import progress
 from diffgen.config import Settings
 from diffgen.data import contact_sheet, showcase, stain
 from diffgen.data.contexts import contexts_of, groups_of
-from diffgen.data.cut import Recipe, Sample, Work, cut, works
+from diffgen.data.cut import CutJob, EncodedPatch, Recipe, cut, cut_jobs
 from diffgen.data.pipeline import Pipeline, in_process, on_ray
-from diffgen.data.plan import Plan, layout_of, plan_patches
+from diffgen.data.plan import SourcePlan, layout_of, plan_patches
 from diffgen.data.report import LeftOuts, Report, class_shares, leading
 from diffgen.data.scan import Classes, Scan, decide_classes, scan
 from diffgen.data.shards import COMPLETE, PatchWriter, check_folder
@@ -161,7 +161,7 @@ def _recipe(settings: Settings, classes: Classes, model: stain.StainModel | None
     )
 
 
-def _with_contexts(labels: Labels, plans: Sequence[Plan], contexts: Mapping[str, str]) -> Labels:
+def _with_contexts(labels: Labels, plans: Sequence[SourcePlan], contexts: Mapping[str, str]) -> Labels:
     """The labels with the contexts of the sources that are used, by name."""
     names = tuple(sorted({contexts[plan.scan.source.name] for plan in plans}))
     return replace(labels, contexts=names, context_shares=(1 / len(names),) * len(names))
@@ -184,7 +184,7 @@ def _with_shares(labels: Labels, rows: Sequence[Mapping[str, Any]]) -> Labels:
 
 
 def _cut_all(
-    plans: Sequence[Plan],
+    plans: Sequence[SourcePlan],
     recipe: Recipe,
     contexts: Mapping[str, str],
     settings: Settings,
@@ -192,12 +192,12 @@ def _cut_all(
     left: LeftOuts,
     console: Console,
     run: Pipeline,
-) -> dict[str, list[Sample]]:
+) -> dict[str, list[EncodedPatch]]:
     """Cut and write everything; gives back some samples of each kind for the contact sheet."""
     todo = _works(plans, recipe, contexts, settings)
     every = [patch for work in todo for patch in work.patches]
     wanted = showcase.choose(every)
-    pictures: dict[str, list[Sample]] = {"image": [], "mask": []}
+    pictures: dict[str, list[EncodedPatch]] = {"image": [], "mask": []}
     seen = 0
     rows = [{"work": work.to_json()} for work in todo]
     with progress.bar(console, transient=True) as bar:
@@ -211,7 +211,7 @@ def _cut_all(
                     left.add(reason, name)
                 continue
             meta = json.loads(row["meta"])
-            sample = Sample(row["kind"], meta["split"], meta, row["png"] or None, row["mask"] or None)
+            sample = EncodedPatch(row["kind"], meta["split"], meta, row["png"] or None, row["mask"] or None)
             writer.write(sample)
             if seen + row["place"] in wanted:
                 pictures[sample.kind].append(sample)
@@ -219,21 +219,21 @@ def _cut_all(
 
 
 def _works(
-    plans: Sequence[Plan], recipe: Recipe, contexts: Mapping[str, str], settings: Settings
-) -> list[Work]:
+    plans: Sequence[SourcePlan], recipe: Recipe, contexts: Mapping[str, str], settings: Settings
+) -> list[CutJob]:
     layout = layout_of(settings)
     todo = []
     for plan in plans:
         source = plan.scan.source
         context = recipe.labels.contexts.index(contexts[source.name])
         labelled = bool(source.mask or recipe.stain)
-        todo += works(plan.scan, plan.patches, layout, context, labelled)
+        todo += cut_jobs(plan.scan, plan.patches, layout, context, labelled)
     return todo
 
 
 def _cut_row(row: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]:
     """The samples of a work, and an end row: how many patches it had and, if it failed, why."""
-    work = Work.from_json(row["work"])
+    work = CutJob.from_json(row["work"])
     end = {"kind": "end", "place": len(work.patches), "meta": "", "png": b"", "mask": b""}
     try:
         samples = cut(work, recipe)
@@ -259,7 +259,7 @@ def _cut_row(row: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]:
 def _report(
     out: Path,
     labels: Labels,
-    plans: Sequence[Plan],
+    plans: Sequence[SourcePlan],
     rows: Sequence[Mapping[str, Any]],
     left: LeftOuts,
     notes: Sequence[str],

@@ -14,7 +14,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffgen.data.cut import Sample
+from diffgen.data.cut import EncodedPatch
 from diffgen.errors import UserError
 from diffgen.files import PARTIAL, atomic, tar_writer, write_text
 
@@ -94,7 +94,7 @@ class PatchWriter:
             shard.exit.__exit__(kind, error, trace)
         self._open.clear()
 
-    def write(self, sample: Sample) -> None:
+    def write(self, sample: EncodedPatch) -> None:
         """Append a sample; its key is its running number among those of its kind and split."""
         stream = (sample.kind, sample.split)
         number = self._counts.get(stream, 0)

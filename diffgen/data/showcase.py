@@ -6,10 +6,10 @@ import numpy as np
 
 from diffgen.config import Settings
 from diffgen.data.contact_sheet import Overview, Pair
-from diffgen.data.cut import Recipe, Sample, decode
+from diffgen.data.cut import EncodedPatch, Recipe, decode
 from diffgen.data.maps import open_source, read_labels
-from diffgen.data.patches import Patch, Rectangle
-from diffgen.data.plan import Plan, layout_of
+from diffgen.data.patches import PatchBox, Rectangle
+from diffgen.data.plan import SourcePlan, layout_of
 from diffgen.data.slides import LeftOut, Slide
 from diffgen.labels import LabelMap, Picture
 
@@ -19,7 +19,7 @@ OVERVIEWS, OVERVIEW_PX = 4, 700
 PIXELS_PER_MASK_PIXEL = 4  # enough to see what a mask pixel stands for
 
 
-def choose(every: Sequence[Patch]) -> set[int]:
+def choose(every: Sequence[PatchBox]) -> set[int]:
     """Places, among all patches of a run, of those to show."""
     chosen: set[int] = set()
     for kind, count in COUNTS.items():
@@ -31,7 +31,7 @@ def choose(every: Sequence[Patch]) -> set[int]:
     return chosen
 
 
-def overviews(plans: Sequence[Plan], recipe: Recipe, settings: Settings) -> list[Overview]:
+def overviews(plans: Sequence[SourcePlan], recipe: Recipe, settings: Settings) -> list[Overview]:
     """The first sources, with their tissue and their parts of the split."""
     shown = []
     for plan in plans[:OVERVIEWS]:
@@ -46,7 +46,9 @@ def overviews(plans: Sequence[Plan], recipe: Recipe, settings: Settings) -> list
     return shown
 
 
-def pairs(plans: Sequence[Plan], samples: Sequence[Sample], recipe: Recipe, settings: Settings) -> list[Pair]:
+def pairs(
+    plans: Sequence[SourcePlan], samples: Sequence[EncodedPatch], recipe: Recipe, settings: Settings
+) -> list[Pair]:
     """Pictures with their label maps; a mask patch gets its picture from its source."""
     by_name = {plan.scan.source.name: plan for plan in plans}
     shown = []
@@ -73,19 +75,19 @@ def enlarged(label_map: LabelMap, picture: Picture) -> LabelMap:
     return label_map[rows[:, None], columns[None, :]]
 
 
-def _picture(plan: Plan, meta: Mapping[str, int], recipe: Recipe, settings: Settings) -> Picture:
+def _picture(plan: SourcePlan, meta: Mapping[str, int], recipe: Recipe, settings: Settings) -> Picture:
     factor = max(1, settings.mask_pixel_px // PIXELS_PER_MASK_PIXEL)
     side = layout_of(settings).mask_side // factor
     x, y = meta["x"] // factor, meta["y"] // factor
     return _read(plan, _open(plan), (x, y, side, side), settings.prepare.mpp * factor, recipe)
 
 
-def _read(plan: Plan, slide: Slide, box: Rectangle, um: float, recipe: Recipe) -> Picture:
+def _read(plan: SourcePlan, slide: Slide, box: Rectangle, um: float, recipe: Recipe) -> Picture:
     """A region of a source; of a label map, its classes in their colours."""
     if plan.scan.source.is_map:
         return recipe.labels.paint(read_labels(plan.scan.source, slide, recipe.table, box, um))
     return slide.read(*box, um)
 
 
-def _open(plan: Plan) -> Slide:
+def _open(plan: SourcePlan) -> Slide:
     return open_source(plan.scan.source, plan.scan.mpp[0] if plan.scan.assumed else None)[0]

@@ -34,7 +34,7 @@ class Member:
     size: int
 
 
-class Patches:
+class PatchTable:
     """The patches of one kind and split of a prepared folder, by number in the order of the shards."""
 
     def __init__(self, folder: Path, kind: Kind, split: str = "train", cache_mb: int = 512) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffgen.evaluation.bootstrap import Figure, as_json, figure, of_sources, resampled
-from diffgen.evaluation.use import Counts, dice
+from diffgen.evaluation.bootstrap import Estimate, as_json, estimate, of_sources, resampled
+from diffgen.evaluation.downstream import Counts, dice
 from diffgen.labels import Labels
 
 
@@ -21,8 +21,8 @@ from diffgen.labels import Labels
 class Agreement:
     """Dice of a segmenter's map with the image's own mask, by class name, and their `mean`."""
 
-    synthetic: dict[str, Figure]
-    real: dict[str, Figure]
+    synthetic: dict[str, Estimate]
+    real: dict[str, Estimate]
     """Of held-out real images: the ceiling."""
 
     def to_json(self) -> dict[str, Any]:
@@ -32,7 +32,7 @@ class Agreement:
 
 def agreement(
     by_seed: Sequence[Counts], groups: NDArray[np.intp], labels: Labels, where: str
-) -> dict[str, Figure]:
+) -> dict[str, Estimate]:
     """Dice by class, pooled over regions, mean over segmenters, with an interval over sources.
 
     `by_seed` are the counts (N, classes, 3) of each segmenter on the same regions, `groups` (N,) the
@@ -44,5 +44,5 @@ def agreement(
     flat = weights @ counts.transpose(1, 0, 2, 3).reshape(regions, -1).astype(float)
     found = dice(flat.reshape(-1, seeds, classes, 3)).mean(axis=1)  # (1 + B, classes)
     there = np.flatnonzero(np.isfinite(found[0]))
-    by_class = {labels.classes[k]: figure(found[:, k]) for k in there}
-    return {"mean": figure(np.nanmean(found[:, there], axis=1)), **by_class}
+    by_class = {labels.classes[k]: estimate(found[:, k]) for k in there}
+    return {"mean": estimate(np.nanmean(found[:, there], axis=1)), **by_class}

@@ -22,7 +22,7 @@ Weights = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A figure and its 95 % interval."""
 
     value: float
@@ -34,7 +34,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Spread:
+class MeanStd:
     """Mean and standard deviation of a figure over parts of the data, as the literature gives it."""
 
     mean: float
@@ -69,7 +69,7 @@ def resampled(sources: Sequence[NDArray[np.intp]], count: int = RESAMPLES, seed:
     return [np.stack([drawn[s] for s in those.tolist()], axis=1) for those in sources]
 
 
-def figure(values: NDArray[np.float64], times: float = 1.0, centred: bool = True) -> Figure:
+def estimate(values: NDArray[np.float64], times: float = 1.0, centred: bool = True) -> Estimate:
     """Of a value and its bootstraps, (1 + B,).
 
     `centred` takes the bootstraps' own bias off (sources taken twice make a set look narrower).
@@ -78,7 +78,7 @@ def figure(values: NDArray[np.float64], times: float = 1.0, centred: bool = True
     rest = values[1:][np.isfinite(values[1:])]
     bias = rest.mean() - values[0] if centred else 0.0
     low, high = np.quantile(rest, (0.025, 0.975)) - bias
-    return Figure(float(values[0]), float(low), float(high))
+    return Estimate(float(values[0]), float(low), float(high))
 
 
 def mean_of(values: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
@@ -93,9 +93,9 @@ def as_json(value: Any) -> Any:
     Arrays become lists; what is no number or infinite, None.
     """
     match value:
-        case Figure():
+        case Estimate():
             return as_json([value.value, value.low, value.high])
-        case Spread():
+        case MeanStd():
             return as_json([value.mean, value.deviation])
         case dict():
             return {key: as_json(item) for key, item in value.items()}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from diffgen.errors import UserError
-from diffgen.evaluation.bootstrap import RESAMPLES, Figure, figure, mean_of, of_sources, resampled
+from diffgen.evaluation.bootstrap import RESAMPLES, Estimate, estimate, mean_of, of_sources, resampled
 from diffgen.labels import Picture
 
 SIDE = 32
@@ -62,10 +62,10 @@ class Copies:
     held_out: Matches
     threshold: float
     """The 99 % quantile of the held-out pictures' NCC."""
-    above: Figure
+    above: Estimate
     """Share of synthetic pictures above it; `expected` if they are like held-out ones."""
     expected: float
-    same: Figure
+    same: Estimate
     """Share of synthetic pictures that are the same as a training picture to the eye, NCC > 0.95."""
     same_held_out: float
     """The same of held-out pictures: where it is not 0, the test is weak here (glass, or alike slides)."""
@@ -141,8 +141,8 @@ def evaluate_copies(
     (weights,) = resampled([sources], count, seed)
     threshold = float(np.quantile(real.ncc, QUANTILE))
 
-    def share(of: NDArray[np.bool_]) -> Figure:
-        return figure(mean_of(of.astype(float), weights), centred=False)
+    def share(of: NDArray[np.bool_]) -> Estimate:
+        return estimate(mean_of(of.astype(float), weights), centred=False)
 
     return Copies(
         synthetic=drawn,

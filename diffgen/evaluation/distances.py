@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from diffgen.errors import UserError
 
-Features = NDArray[np.float64]
+FeatureMatrix = NDArray[np.float64]
 """(N, d): a row a sample."""
 
 BLOCK_BYTES = 2**26
@@ -37,7 +37,7 @@ class Nearest(NamedTuple):
     """(Q, k): rows of the keys; of equally near ones the first."""
 
 
-class Held(NamedTuple):
+class BallCounts(NamedTuple):
     """Which queries lie in balls around keys."""
 
     balls: NDArray[np.intp]
@@ -46,7 +46,7 @@ class Held(NamedTuple):
     """(K,): how many of the queries each ball holds."""
 
 
-def checked(features: NDArray[Any], name: str, least: int = 1) -> Features:
+def checked(features: NDArray[Any], name: str, least: int = 1) -> FeatureMatrix:
     """Features (N, d) in float64. `UserError` where they are not finite, or fewer than `least`."""
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2:
@@ -95,7 +95,7 @@ def kth_radii(x: NDArray[Any], k: int) -> NDArray[np.float64]:
     return nearest(x, x, k, exclude_self=True).distances[:, -1]
 
 
-def within(queries: NDArray[Any], keys: NDArray[Any], radii: NDArray[np.float64]) -> Held:
+def within(queries: NDArray[Any], keys: NDArray[Any], radii: NDArray[np.float64]) -> BallCounts:
     """Which balls with `radii` (K,) around keys (K, d) hold which queries (Q, d), where distance ≤ radius."""
     queries, keys = _pair(queries, keys)
     x, y = torch.from_numpy(queries), torch.from_numpy(keys)
@@ -109,10 +109,10 @@ def within(queries: NDArray[Any], keys: NDArray[Any], radii: NDArray[np.float64]
         inside[query, key] = _by_differences(x[rows], y, query, key) <= r[key]
         balls[rows] = inside.sum(dim=1).numpy()
         held += inside.sum(dim=0).numpy()
-    return Held(balls, held)
+    return BallCounts(balls, held)
 
 
-def _pair(queries: NDArray[Any], keys: NDArray[Any]) -> tuple[Features, Features]:
+def _pair(queries: NDArray[Any], keys: NDArray[Any]) -> tuple[FeatureMatrix, FeatureMatrix]:
     queries, keys = checked(queries, "first set"), checked(keys, "second set")
     if queries.shape[1] != keys.shape[1]:
         raise UserError(f"features of {queries.shape[1]} and {keys.shape[1]} dimensions have no distance")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 from threadpoolctl import threadpool_limits
 
-from diffgen.evaluation.bootstrap import Spread, Weights
-from diffgen.evaluation.distances import BLOCK_BYTES, Features, checked
+from diffgen.evaluation.bootstrap import MeanStd, Weights
+from diffgen.evaluation.distances import BLOCK_BYTES, FeatureMatrix, checked
 
 COMPONENTS = 64
 """Dimensions of the Fréchet distance that has an interval: few enough for some hundred samples."""
@@ -39,7 +39,7 @@ def fid(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 @ONE_THREAD
-def principal(features: Features, number: int) -> Features:
+def principal(features: FeatureMatrix, number: int) -> FeatureMatrix:
     """(d, number): the first principal components of features (N, d); fewer where N or d is less."""
     from sklearn.decomposition import PCA
 
@@ -50,12 +50,12 @@ def principal(features: Features, number: int) -> Features:
 
 
 @ONE_THREAD
-def frechet(a: Features, b: Features, weights: tuple[Weights, Weights]) -> NDArray[np.float64]:
+def frechet(a: FeatureMatrix, b: FeatureMatrix, weights: tuple[Weights, Weights]) -> NDArray[np.float64]:
     """(B,): squared Fréchet distance of the normal distributions of two sets (N, d), d much less than N."""
     return np.array([_frechet(*_moments(a, u), *_moments(b, v)) for u, v in zip(*weights, strict=True)])
 
 
-def _moments(x: Features, weights: NDArray[np.float64]) -> tuple[Any, Any]:
+def _moments(x: FeatureMatrix, weights: NDArray[np.float64]) -> tuple[Any, Any]:
     return np.average(x, axis=0, weights=weights), np.cov(x.T, aweights=weights)
 
 
@@ -66,14 +66,17 @@ def _frechet(mean_a: Any, cov_a: Any, mean_b: Any, cov_b: Any) -> float:
     return float(np.square(mean_a - mean_b).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
-def kernel(a: Features, b: Features) -> NDArray[np.float64]:
+def kernel(a: FeatureMatrix, b: FeatureMatrix) -> NDArray[np.float64]:
     """(N_a, N_b): (a·b / d + 1)³ (Bińkowski et al., 2018)."""
     found = a @ b.T / a.shape[1] + 1
     return found * found * found
 
 
 def kid(
-    a: Features, b: Features, of: tuple[NDArray[np.intp], NDArray[np.intp]], weights: tuple[Weights, Weights]
+    a: FeatureMatrix,
+    b: FeatureMatrix,
+    of: tuple[NDArray[np.intp], NDArray[np.intp]],
+    weights: tuple[Weights, Weights],
 ) -> NDArray[np.float64]:
     """(B,): unbiased squared MMD of two sets (N, d), cubic kernel; pairs of one source are left out.
 
@@ -95,7 +98,7 @@ def kid(
 
 def kid_subsets(
     a: NDArray[Any], b: NDArray[Any], subsets: int = KID_SUBSETS, size: int = KID_SIZE, seed: int = 0
-) -> Spread:
+) -> MeanStd:
     """KID as it is usually given: unbiased squared MMD of random subsets, mean and deviation over them.
 
     Subsets have `size` samples, or all of the smaller set. Pairs of one source are not left out, so crops
@@ -109,10 +112,10 @@ def kid_subsets(
         x, y = (one[rng.permutation(len(one))[:size]] for one in (a, b))
         within = [(k.sum() - np.trace(k)) / (size * (size - 1)) for k in (kernel(x, x), kernel(y, y))]
         found.append(sum(within) - 2 * kernel(x, y).mean())
-    return Spread(float(np.mean(found)), float(np.std(found)))
+    return MeanStd(float(np.mean(found)), float(np.std(found)))
 
 
-def inception_score(class_logits: NDArray[Any], splits: int = SPLITS, seed: int = 0) -> Spread:
+def inception_score(class_logits: NDArray[Any], splits: int = SPLITS, seed: int = 0) -> MeanStd:
     """exp(E KL(p(y|x) ‖ p(y))) of class logits (N, classes), over random splits (Salimans et al., 2016).
 
     Says how sure and how varied a classifier of photographs is: little about tissue, as the paper notes.
@@ -124,4 +127,4 @@ def inception_score(class_logits: NDArray[Any], splits: int = SPLITS, seed: int 
     for part in np.array_split(logs, splits):
         marginal = logsumexp(part, axis=0) - np.log(len(part))
         scores.append(np.exp((np.exp(part) * (part - marginal)).sum(axis=1).mean()))
-    return Spread(float(np.mean(scores)), float(np.std(scores)))
+    return MeanStd(float(np.mean(scores)), float(np.std(scores)))

@@ -15,26 +15,26 @@ from diffgen import __version__, config
 from diffgen.errors import UserError, one_line
 from diffgen.evaluation import card, page
 from diffgen.evaluation.from_bundle import is_bundle, sampled
-from diffgen.evaluation.page import Page, Question, Verdict
-from diffgen.evaluation.questions import fidelity, labels, large, methods, privacy, use
+from diffgen.evaluation.page import Page, Section, Verdict
+from diffgen.evaluation.run import EvaluationRun, SectionResult
+from diffgen.evaluation.sections import baselines, downstream, fidelity, labels, large, privacy
 from diffgen.evaluation.sets import Sets, make_sets, real_sets
-from diffgen.evaluation.study import Answer, Study
 from diffgen.files import write_text
 
-ASKED: Mapping[str, Callable[[Study], Answer]] = {
+ASKED: Mapping[str, Callable[[EvaluationRun], SectionResult]] = {
     "fidelity": fidelity.answer,
     "privacy": privacy.answer,
     "labels": labels.answer,
     "large": large.answer,
-    "use": use.answer,
+    "use": downstream.answer,
 }
 TITLES = {
     "fidelity": fidelity.TITLE,
     "privacy": privacy.TITLE,
     "labels": labels.TITLE,
     "large": large.TITLE,
-    "use": use.TITLE,
-    "methods": methods.TITLE,
+    "use": downstream.TITLE,
+    "methods": baselines.TITLE,
 }
 
 
@@ -66,8 +66,8 @@ def evaluate(
     tell(sets, console)
     for old in ("report.html", "metrics.json"):  # not before: a refused command loses nothing
         (folder / old).unlink(missing_ok=True)
-    study = Study(sets, settings.evaluation, folder, command, inline, console)
-    answers: dict[str, Answer] = {}
+    study = EvaluationRun(sets, settings.evaluation, folder, command, inline, console)
+    answers: dict[str, SectionResult] = {}
     for topic in settings.evaluation.parts:
         console.print(f"[bold]{TITLES[topic]}[/]")
         answers[topic] = _answer(topic, study, bundle, settings)
@@ -90,7 +90,7 @@ def evaluate(
     return verdicts
 
 
-def _answer(topic: str, study: Study, bundle: str | None, settings: config.Settings) -> Answer:
+def _answer(topic: str, study: EvaluationRun, bundle: str | None, settings: config.Settings) -> SectionResult:
     """A question's answer. What the data does not serve for is not known; the other questions stand.
 
     Fidelity and privacy come first and read every region: what they refuse (a picture that cannot be read, a
@@ -98,13 +98,13 @@ def _answer(topic: str, study: Study, bundle: str | None, settings: config.Setti
     """
     try:
         if topic == "methods":
-            return methods.answer(study, Path(str(bundle)), settings)
+            return baselines.answer(study, Path(str(bundle)), settings)
         return ASKED[topic](study)
     except UserError as error:
         if topic in {"fidelity", "privacy"}:
             raise
         verdict = Verdict("unknown", "–", f"{error}.")
-        return Answer(Question(topic, TITLES[topic], verdict), {"not_measured": str(error)})
+        return SectionResult(Section(topic, TITLES[topic], verdict), {"not_measured": str(error)})
 
 
 def tell(sets: Sets, console: Console) -> None:
@@ -124,25 +124,25 @@ def shown(where: str) -> str:
     return str(path.relative_to(here)) if "://" not in where and path.is_relative_to(here) else where
 
 
-def show(question: Question, console: Console) -> None:
+def show(question: Section, console: Console) -> None:
     verdict = question.verdict
     if verdict is not None:
         colour = {"good": "green", "fair": "yellow", "poor": "red", "unknown": "dim"}[verdict.level]
         console.print(f"  [{colour}]{page.WORDS[verdict.level]}[/]: {verdict.number}. {verdict.text}")
 
 
-def _left_out(answers: Mapping[str, Answer]) -> list[str]:
+def _left_out(answers: Mapping[str, SectionResult]) -> list[str]:
     """Questions that are usually asked and were not."""
     return [topic for topic in config.Evaluation().parts if topic not in answers]
 
 
-def _with_verdict(answer: Answer) -> dict[str, Any]:
+def _with_verdict(answer: SectionResult) -> dict[str, Any]:
     verdict = answer.question.verdict
     said = None if verdict is None else vars(verdict)
     return {"verdict": said, "does_not_detect": list(answer.question.blind), **answer.figures}
 
 
-def _put_section(synthetic: str, study: Study, verdicts: Mapping[str, Verdict]) -> None:
+def _put_section(synthetic: str, study: EvaluationRun, verdicts: Mapping[str, Verdict]) -> None:
     held_out = study.sets.held_out
     text = card.section(
         {TITLES[topic]: verdict for topic, verdict in verdicts.items()},
@@ -174,7 +174,7 @@ def _facts(sets: Sets) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _page(study: Study, answers: Mapping[str, Answer]) -> Page:
+def _page(study: EvaluationRun, answers: Mapping[str, SectionResult]) -> Page:
     sets, settings = study.sets, study.settings
     scale = f" of {sets.mpp:g} µm" if sets.mpp else ""
     facts = [

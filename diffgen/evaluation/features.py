@@ -25,11 +25,11 @@ from PIL import Image
 from rich.console import Console
 
 from diffgen import progress
-from diffgen.cluster import computing, connect, need
+from diffgen.cluster import actor_runtime_env, connect, need
 from diffgen.errors import UserError
 from diffgen.evaluation import backbones
 from diffgen.evaluation.backbones import Backbone
-from diffgen.evaluation.images import Crops
+from diffgen.evaluation.images import RegionSet
 from diffgen.files import atomic
 from diffgen.labels import Picture
 
@@ -73,10 +73,10 @@ class Features(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Task:
+class FeatureJob:
     """Crops to compute features of, and where to keep them."""
 
-    crops: Crops
+    crops: RegionSet
     view: View
     backbone: str
     digest: str
@@ -96,15 +96,17 @@ class Task:
     def path(self, chunk: int) -> Path:
         return self.folder / f"part-{chunk:05d}.parquet"
 
-    def part(self, chunk: int) -> Crops:
-        return Crops(self.crops.images, self.crops.regions[chunk * CHUNK : (chunk + 1) * CHUNK])
+    def part(self, chunk: int) -> RegionSet:
+        return RegionSet(self.crops.images, self.crops.regions[chunk * CHUNK : (chunk + 1) * CHUNK])
 
     @property
     def missing(self) -> list[int]:
         return [chunk for chunk in self.chunks if not self.path(chunk).exists()]
 
 
-def compute(task: Task, chunk: int, backbone: Backbone, tell: Callable[[int], Any] = lambda _: None) -> None:
+def compute(
+    task: FeatureJob, chunk: int, backbone: Backbone, tell: Callable[[int], Any] = lambda _: None
+) -> None:
     """Features of one chunk, to its file; `tell` hears of every batch how many regions it had."""
     crops = task.part(chunk)
     values, logits = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
@@ -129,7 +131,7 @@ def compute(task: Task, chunk: int, backbone: Backbone, tell: Callable[[int], An
         pq.write_table(pa.table(columns), file)
 
 
-def _ahead(crops: Crops, view: View) -> Iterator[NDArray[np.uint8]]:
+def _ahead(crops: RegionSet, view: View) -> Iterator[NDArray[np.uint8]]:
     """Batches of pictures, the next one read while the network is at work on one."""
 
     def read(start: int) -> NDArray[np.uint8]:
@@ -149,7 +151,7 @@ def _column(values: NDArray[np.float32]) -> Any:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
-def load(task: Task) -> Features:
+def load(task: FeatureJob) -> Features:
     """What was computed, in the order of the regions."""
     table = pa.concat_tables([pq.read_table(task.path(chunk)) for chunk in task.chunks])
 
@@ -160,10 +162,12 @@ def load(task: Task) -> Features:
     return Features(array("features"), array("logits") if "logits" in table.column_names else None)
 
 
-class Pooled:
+class FeatureActor:
     """An actor of the pool: a task's number and a chunk in, what failed out."""
 
-    def __init__(self, tasks: Sequence[Task], backbone: str, threads: int, gpu: bool, tally: Any) -> None:
+    def __init__(
+        self, tasks: Sequence[FeatureJob], backbone: str, threads: int, gpu: bool, tally: Any
+    ) -> None:
         torch.set_num_threads(threads)
         self.tasks, self.tally = tasks, tally
         self.backbone = backbones.load(backbone, "cuda" if gpu else "cpu")
@@ -176,7 +180,7 @@ class Pooled:
         return {"failure": ""}
 
 
-class Tally:
+class RegionCounter:
     """An actor that counts regions, so that the driver can draw a bar."""
 
     def __init__(self) -> None:
@@ -189,7 +193,9 @@ class Tally:
         return self.count
 
 
-def extract(tasks: Sequence[Task], threads: int, gpu: bool, inline: bool, console: Console) -> list[Features]:
+def extract(
+    tasks: Sequence[FeatureJob], threads: int, gpu: bool, inline: bool, console: Console
+) -> list[Features]:
     """Features of all tasks of one backbone, those that are missing computed on Ray, or `inline`.
 
     Raises `UserError` for a picture that cannot be read and for a feature that is not finite; what is
@@ -212,7 +218,7 @@ def extract(tasks: Sequence[Task], threads: int, gpu: bool, inline: bool, consol
 
 
 def _on_ray(
-    tasks: Sequence[Task],
+    tasks: Sequence[FeatureJob],
     rows: Sequence[tuple[int, int]],
     threads: int,
     gpu: bool,
@@ -226,17 +232,17 @@ def _on_ray(
     need(threads, 1 if gpu else 0, f"evaluation.threads={threads}, evaluation.gpu={gpu}")
     have = ray.cluster_resources()
     fitting = min(have.get("CPU", 0) // threads, have.get("GPU", 0) if gpu else len(rows))
-    tally = ray.remote(num_cpus=0)(Tally).remote()
+    tally = ray.remote(num_cpus=0)(RegionCounter).remote()
     items = [{"task": number, "chunk": chunk} for number, chunk in rows]
     made = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        Pooled,
+        FeatureActor,
         compute=ray.data.ActorPoolStrategy(
             size=max(1, min(int(fitting), len(rows))), max_tasks_in_flight_per_actor=1
         ),
         fn_constructor_args=(list(tasks), tasks[0].backbone, threads, gpu, tally),
         num_cpus=threads,
         num_gpus=1 if gpu else None,
-        runtime_env=computing(gpu),
+        runtime_env=actor_runtime_env(gpu),
     )
     for row in made.iter_rows():
         tell(ray.get(tally.read.remote()))

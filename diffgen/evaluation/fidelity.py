@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffgen.evaluation.bootstrap import RESAMPLES, Figure, Spread, figure, mean_of, of_sources, resampled
+from diffgen.evaluation.bootstrap import (
+    RESAMPLES,
+    Estimate,
+    MeanStd,
+    estimate,
+    mean_of,
+    of_sources,
+    resampled,
+)
 from diffgen.evaluation.distances import checked, kth_radii, within
 from diffgen.evaluation.divergences import (
     COMPONENTS,
@@ -50,24 +58,24 @@ class Fidelity:
 
     samples: tuple[int, int]
     """Real, synthetic."""
-    precision: Figure
+    precision: Estimate
     """IP, eq. (11)."""
-    recall: Figure
+    recall: Estimate
     """IR, eq. (12)."""
-    density: Figure
+    density: Estimate
     """Mean number of real balls that hold a synthetic sample, ÷ k; 1 is right, may exceed it."""
-    coverage: Figure
+    coverage: Estimate
     """Share of real balls that hold a synthetic sample."""
     fid: float
     """Squared Fréchet distance in all dimensions (FID where the network is Inception-v3). No interval:
     the distance of bootstraps is mostly their bias."""
-    frechet: Figure
+    frechet: Estimate
     """Squared Fréchet distance on the first principal components of the real features."""
-    kid: Figure
+    kid: Estimate
     """Unbiased squared MMD, pairs of one source left out."""
-    kid_subsets: Spread
+    kid_subsets: MeanStd
     """The same over random subsets, as libraries give it."""
-    inception_score: Spread | None
+    inception_score: MeanStd | None
     """Of the synthetic samples' class logits, where they are given."""
     warning: str | None
     """Why the Fréchet distances are not to be trusted, if so."""
@@ -95,8 +103,8 @@ def evaluate_fidelity(
     weights = resampled(sources, count, seed)
     balls = precision_recall(real, synthetic, k)
 
-    def mean(values: NDArray[Any], of: int) -> Figure:
-        return figure(mean_of(values.astype(float), weights[of]), centred=False)
+    def mean(values: NDArray[Any], of: int) -> Estimate:
+        return estimate(mean_of(values.astype(float), weights[of]), centred=False)
 
     basis = principal(real, components)
     return Fidelity(
@@ -106,8 +114,8 @@ def evaluate_fidelity(
         density=mean(balls.density, 1),
         coverage=mean(balls.covered, 0),
         fid=fid(real, synthetic),
-        frechet=figure(frechet(real @ basis, synthetic @ basis, (weights[0], weights[1]))),
-        kid=figure(kid(real, synthetic, sources, (weights[0], weights[1]))),
+        frechet=estimate(frechet(real @ basis, synthetic @ basis, (weights[0], weights[1]))),
+        kid=estimate(kid(real, synthetic, sources, (weights[0], weights[1]))),
         kid_subsets=kid_subsets(real, synthetic, seed=seed),
         inception_score=None if class_logits is None else inception_score(class_logits, seed=seed),
         warning=too_few(len(real), len(synthetic), real.shape[1]),

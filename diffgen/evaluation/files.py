@@ -36,7 +36,7 @@ END = bytes(1024)
 
 
 @dataclass(frozen=True)
-class Piece:
+class ByteRange:
     """Bytes of a file."""
 
     path: str
@@ -45,13 +45,13 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ImageEntry:
     """An image of a set."""
 
     key: str
     source: str
-    picture: Piece
-    mask: Piece | None
+    picture: ByteRange
+    mask: ByteRange | None
     height: int
     width: int
 
@@ -59,7 +59,9 @@ class Entry:
 class Files(Images):
     """Images that are members of tars, or files of their own."""
 
-    def __init__(self, where: str, entries: list[Entry], labels: Labels | None, mpp: float | None) -> None:
+    def __init__(
+        self, where: str, entries: list[ImageEntry], labels: Labels | None, mpp: float | None
+    ) -> None:
         self.where, self.labels, self.mpp = where, labels, mpp
         self.entries = {entry.key: entry for entry in entries}
         self._decoded: OrderedDict[str, tuple[Picture, LabelMap | None]] = OrderedDict()
@@ -99,7 +101,7 @@ class Files(Images):
         self._decoded.move_to_end(key)
         return self._decoded[key]
 
-    def _open(self, filesystem: Any, piece: Piece, key: str) -> Image.Image:
+    def _open(self, filesystem: Any, piece: ByteRange, key: str) -> Image.Image:
         try:
             with filesystem.open_input_file(piece.path) as stream:
                 image = Image.open(io.BytesIO(stream.read_at(piece.size, piece.offset)))
@@ -152,7 +154,7 @@ def open_files(where: str, mpp: float | None = None) -> Files:
     entries = []
     for key, source, picture, mask, told in found:
         height, width = _size(filesystem, picture, f"{where}: {key}")
-        entries.append(Entry(key, source, picture, mask, height, width))
+        entries.append(ImageEntry(key, source, picture, mask, height, width))
         mpp = told or mpp
     labels = None
     if "labels.json" in top:
@@ -166,14 +168,14 @@ def open_files(where: str, mpp: float | None = None) -> Files:
     return made
 
 
-Found = tuple[str, str, Piece, Piece | None, float | None]
+Found = tuple[str, str, ByteRange, ByteRange | None, float | None]
 """Key, source, picture, mask, µm per pixel."""
 
 
 def _shards(where: str, filesystem: Any, tars: list[Any]) -> Iterator[Found]:
     for info in tars:
         name = PurePosixPath(info.path).name
-        samples: dict[str, dict[str, Piece]] = {}
+        samples: dict[str, dict[str, ByteRange]] = {}
         try:
             with filesystem.open_input_file(info.path) as stream:
                 if stream.read_at(len(END), max(0, info.size - len(END))) != END:
@@ -182,7 +184,7 @@ def _shards(where: str, filesystem: Any, tars: list[Any]) -> Iterator[Found]:
                 with tarfile.open(fileobj=stream, mode="r:") as tar:
                     for member in tar:
                         stem, _, extension = member.name.partition(".")
-                        piece = Piece(info.path, member.offset_data, member.size)
+                        piece = ByteRange(info.path, member.offset_data, member.size)
                         samples.setdefault(stem, {})[extension] = piece
                 records = {
                     key: _record(stream.read_at(parts["json"].size, parts["json"].offset), f"{name}: {key}")
@@ -210,11 +212,11 @@ def _images(infos: list[Any], root: str) -> Iterator[Found]:
             continue
         mask = by_path.get(str(pure.with_name(f"{pure.stem}_{MASK}")))
         key = pure.relative_to(root).as_posix()
-        piece = None if mask is None else Piece(mask.path, 0, mask.size)
-        yield key, key, Piece(path, 0, info.size), piece, None
+        piece = None if mask is None else ByteRange(mask.path, 0, mask.size)
+        yield key, key, ByteRange(path, 0, info.size), piece, None
 
 
-def _size(filesystem: Any, piece: Piece, name: str) -> tuple[int, int]:
+def _size(filesystem: Any, piece: ByteRange, name: str) -> tuple[int, int]:
     with filesystem.open_input_file(piece.path) as stream:
         for size in (min(HEAD, piece.size), piece.size):
             try:

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from diffgen import config
 from diffgen.errors import UserError
-from diffgen.evaluation.images import Crops, open_images
-from diffgen.evaluation.methods import save_label_maps
+from diffgen.evaluation.baselines import save_label_maps
+from diffgen.evaluation.images import RegionSet, open_images
 from diffgen.evaluation.sets import USUAL
 from diffgen.models.bundle import INDEX, load, read_index
 
@@ -43,7 +43,7 @@ def real_masks(real: str, number: int, factor: int, folder: Path, settings: conf
     """A folder of `number` label maps of real training regions, as large as these are, 512 px at most."""
     images = open_images(real, "train", settings.evaluation.assume_mpp)
     side = min(images.largest, USUAL) // factor * factor
-    crops = Crops(images, tuple(images.regions(side))).labelled
+    crops = RegionSet(images, tuple(images.regions(side))).labelled
     if not len(crops):
         raise UserError(f"the bundle has no mask model, and {real} has no label maps to fill instead")
     return save_label_maps(crops.drawn(number), folder)

@@ -88,7 +88,7 @@ class Images(ABC):
 
 
 @dataclass(frozen=True)
-class Crops:
+class RegionSet:
     """Some regions of a set, in a fixed order."""
 
     images: Images
@@ -102,8 +102,8 @@ class Crops:
         return self.regions[0].side
 
     @property
-    def labelled(self) -> "Crops":
-        return Crops(self.images, tuple(region for region in self.regions if region.labelled))
+    def labelled(self) -> "RegionSet":
+        return RegionSet(self.images, tuple(region for region in self.regions if region.labelled))
 
     def pictures(self) -> Iterator[Picture]:
         return (self.images.read(region)[0] for region in self.regions)
@@ -125,7 +125,7 @@ class Crops:
         numbers = {name: k for k, name in enumerate(dict.fromkeys(names))}
         return np.array([numbers[name] for name in names], dtype=np.intp)
 
-    def drawn(self, count: int, seed: int = 0) -> "Crops":
+    def drawn(self, count: int, seed: int = 0) -> "RegionSet":
         """At most `count` regions, as evenly from all sources as can be, in the order of the set."""
         if count >= len(self.regions):
             return self
@@ -136,7 +136,7 @@ class Crops:
         turns = [(turn, rng.random(), number) for numbers in by_source.values()
                  for turn, number in enumerate(rng.permutation(numbers).tolist())]  # fmt: skip
         chosen = sorted(number for _, _, number in sorted(turns)[:count])
-        return Crops(self.images, tuple(self.regions[number] for number in chosen))
+        return RegionSet(self.images, tuple(self.regions[number] for number in chosen))
 
 
 def open_images(where: str, split: str | None = None, mpp: float | None = None) -> Images:

@@ -20,7 +20,7 @@ PerClass = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Figures:
+class MapStatistics:
     """What is measured of a set of maps."""
 
     unknown: float
@@ -39,8 +39,8 @@ class Figures:
 class Comparison:
     """Generated maps against real ones; of classes that the real maps have, but for the shares' errors."""
 
-    real: Figures
-    generated: Figures
+    real: MapStatistics
+    generated: MapStatistics
     largest_share_error: float
     """max_c |s_c − r_c| over all classes but unknown."""
     mean_share_error: float
@@ -59,7 +59,7 @@ class Comparison:
         return {key: _plain(value) for key, value in asdict(self).items()}
 
 
-def measure(maps: Sequence[LabelMap], num_classes: int, pixel_um: float) -> Figures:
+def measure(maps: Sequence[LabelMap], num_classes: int, pixel_um: float) -> MapStatistics:
     """Figures of a set of label maps with pixels of `pixel_um` µm. `ValueError` for an empty set."""
     if not len(maps):
         raise ValueError("no label maps to measure")
@@ -70,7 +70,7 @@ def measure(maps: Sequence[LabelMap], num_classes: int, pixel_um: float) -> Figu
     shares = counts / max(1, known)
     shares[UNKNOWN] = 0.0
     area_mm2 = total * (pixel_um / 1000) ** 2
-    return Figures(
+    return MapStatistics(
         unknown=float(counts[UNKNOWN] / total),
         shares=shares,
         regions=regions / area_mm2,

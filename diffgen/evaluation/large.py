@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from diffgen.errors import UserError
 from diffgen.evaluation.bootstrap import (
     RESAMPLES,
-    Figure,
-    Spread,
+    Estimate,
+    MeanStd,
     Weights,
     as_json,
-    figure,
+    estimate,
     of_sources,
     resampled,
 )
 from diffgen.evaluation.features import View
-from diffgen.evaluation.images import Crops
+from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.structure import (
     block_densities,
     correlation,
@@ -50,13 +50,13 @@ class Structure:
     """Figures of one set of large images."""
 
     images: int
-    seam: Figure | None
+    seam: Estimate | None
     """Mean squared jump across patch lines over that at lines between them; 1 is right. None: one patch."""
-    correlation: list[Figure]
+    correlation: list[Estimate]
     """Of luminance with itself, at each lag: a curve and the band around it."""
-    drift: Figure
+    drift: Estimate
     """Colour within an image over that between images (`structure.drift`)."""
-    systematic: Figure
+    systematic: Estimate
     """How alike images are in where they are darker, over chance; 1 is right (`structure.systematic`)."""
     drift_map: list[list[list[float]]]
     """Block (row, column), channel: mean optical density less that of its image."""
@@ -73,9 +73,9 @@ class Large:
     lags_um: list[float] | None
     synthetic: Structure
     real: Structure | None
-    correlation_error: Figure | None
+    correlation_error: Estimate | None
     """Mean over lags of |synthetic − real|."""
-    correlation_error_real: Spread | None
+    correlation_error_real: MeanStd | None
     """The same between random halves of the real images: what such small sets differ by."""
 
     def to_json(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class _Measured(NamedTuple):
 
 
 def evaluate_large(
-    synthetic: Crops, real: Crops | None, patch_px: int | None, mpp: float | None, *,
+    synthetic: RegionSet, real: RegionSet | None, patch_px: int | None, mpp: float | None, *,
     view: View = VIEW, tell: Callable[[int], Any] = lambda _: None, count: int = RESAMPLES, seed: int = 0,
 ) -> Large:  # fmt: skip
     """Figures of large images, whole regions all of one side in pixels, beside those of real ones.
@@ -117,7 +117,7 @@ def evaluate_large(
     error = halves = None
     if len(sets) > 1:
         curves = [correlation(one.moments, drawn) for one, drawn in zip(sets, weights, strict=True)]
-        error = figure(np.abs(curves[0] - curves[1]).mean(axis=1))
+        error = estimate(np.abs(curves[0] - curves[1]).mean(axis=1))
         error = replace(error, low=max(0.0, error.low))  # that of bootstraps is larger, and was taken off
         halves = _between_halves(sets[1], seed)
     return Large(
@@ -137,13 +137,13 @@ def lags_for(side: int) -> tuple[int, ...]:
     return tuple(np.unique(np.geomspace(1, max(1, side // 2), LAGS).round().astype(int)).tolist())
 
 
-def tiled(crops: Crops, side: int) -> Crops:
+def tiled(crops: RegionSet, side: int) -> RegionSet:
     """The tiles of `side` pixels of each region, none over another: Table 5's "tiled".
 
     Of a region of 2048 px, 16 tiles of 512. Its "resized" is `features.View(resize=side)` of the region.
     """
     starts = range(0, crops.side - side + 1, side)
-    return Crops(
+    return RegionSet(
         crops.images,
         tuple(
             replace(region, y=region.y + y, x=region.x + x, side=side)
@@ -155,7 +155,7 @@ def tiled(crops: Crops, side: int) -> Crops:
 
 
 def _measure(
-    crops: Crops, lags: Sequence[int], patch_px: int | None, view: View, tell: Callable[[int], Any]
+    crops: RegionSet, lags: Sequence[int], patch_px: int | None, view: View, tell: Callable[[int], Any]
 ) -> _Measured:
     where = crops.images.where
     sources = of_sources(crops.groups, len(crops), where)
@@ -178,29 +178,29 @@ def _measure(
 def _structure(measured: _Measured, weights: Weights) -> Structure:
     return Structure(
         images=len(measured.sources),
-        seam=figure(seam_ratio(measured.jumps, weights)) if measured.jumps[0, 1] else None,
-        correlation=[figure(at, centred=False) for at in correlation(measured.moments, weights).T],
-        drift=figure(drift(measured.densities, weights)),
+        seam=estimate(seam_ratio(measured.jumps, weights)) if measured.jumps[0, 1] else None,
+        correlation=[estimate(at, centred=False) for at in correlation(measured.moments, weights).T],
+        drift=estimate(drift(measured.densities, weights)),
         systematic=_systematic(measured, weights),
         drift_map=mean_map(measured.densities).tolist(),
     )
 
 
-def _systematic(measured: _Measured, weights: Weights) -> Figure:
+def _systematic(measured: _Measured, weights: Weights) -> Estimate:
     """Over sources: images of one are alike, and would be taken for so many that agree."""
     _, first, of, number = np.unique(
         measured.sources, return_index=True, return_inverse=True, return_counts=True
     )
     densities = np.zeros((len(first), *measured.densities.shape[1:]))
     np.add.at(densities, of, measured.densities)
-    return figure(systematic(densities / number[:, None, None, None], weights[:, first]))
+    return estimate(systematic(densities / number[:, None, None, None], weights[:, first]))
 
 
-def _between_halves(real: _Measured, seed: int) -> Spread:
+def _between_halves(real: _Measured, seed: int) -> MeanStd:
     rng, names = np.random.default_rng(seed), np.unique(real.sources)
     halves = np.stack([
         np.isin(real.sources, rng.permutation(names)[: len(names) // 2]) for _ in range(HALVES)
     ])  # fmt: skip
     one, other = (correlation(real.moments, half.astype(float)) for half in (halves, ~halves))
     errors = np.abs(one - other).mean(axis=1)
-    return Spread(float(np.nanmean(errors)), float(np.nanstd(errors)))
+    return MeanStd(float(np.nanmean(errors)), float(np.nanstd(errors)))

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, tiecorrect
 
 from diffgen.errors import UserError
-from diffgen.evaluation.bootstrap import RESAMPLES, Figure, Weights, figure, mean_of, of_sources, resampled
+from diffgen.evaluation.bootstrap import (
+    RESAMPLES,
+    Estimate,
+    Weights,
+    estimate,
+    mean_of,
+    of_sources,
+    resampled,
+)
 from diffgen.evaluation.distances import TIE, Nearest, checked, nearest
 from diffgen.evaluation.divergences import COMPONENTS, ONE_THREAD, principal
 
@@ -42,7 +50,7 @@ class Cell:
 class DataCopying:
     """C_T and the cells it is the mean of."""
 
-    c_t: Figure
+    c_t: Estimate
     cells: tuple[Cell, ...]
 
 
@@ -52,7 +60,7 @@ class Duplicates:
 
     threshold: float
     """Distance between features; no unit."""
-    share: Figure
+    share: Estimate
     """Of synthetic samples whose nearest one of another source is within the threshold."""
     expected: float
     """The same share of the real set."""
@@ -66,9 +74,9 @@ class Duplicates:
 class Memorization:
     """What is said of a synthetic set against the training set."""
 
-    authenticity: Figure
+    authenticity: Estimate
     """A, eq. (13)."""
-    authenticity_held_out: Figure | None
+    authenticity_held_out: Estimate | None
     """The same of held-out real samples: what a generator gets that copies nothing and misses nothing."""
     data_copying: DataCopying | None
     """C_T, eq. (14), where there are held-out samples, and enough for a cell."""
@@ -108,7 +116,7 @@ def evaluate_memorization(
         held_out = checked(held_out, "held-out", 1)
         held_out_sources = of_sources(np.asarray(held_out_sources), len(held_out), "held-out")
         (of_held_out,) = resampled([held_out_sources], count, seed)
-        null = figure(
+        null = estimate(
             mean_of(authentic(nearest(held_out, training), own).astype(float), of_held_out), centred=False
         )
         with suppress(UserError):  # too few samples for any cell
@@ -118,7 +126,7 @@ def evaluate_memorization(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = of_synthetic.distances[:, 0] / own.distances[of_synthetic.indices[:, 0], 0]
     return Memorization(
-        authenticity=figure(mean_of(authentic(of_synthetic, own).astype(float), weights), centred=False),
+        authenticity=estimate(mean_of(authentic(of_synthetic, own).astype(float), weights), centred=False),
         authenticity_held_out=null,
         data_copying=copying,
         nearest=of_synthetic,
@@ -196,7 +204,7 @@ def data_copying(
             f"C_T: no cell holds enough of {len(sets[0])} held-out and {len(sets[1])} generated samples"
         )
     with np.errstate(invalid="ignore"):
-        return DataCopying(figure(sums / total), tuple(found))
+        return DataCopying(estimate(sums / total), tuple(found))
 
 
 def z_u(
@@ -240,7 +248,7 @@ def near_duplicates(
     (weights,) = resampled([other], count, seed)
     return Duplicates(
         threshold=threshold,
-        share=figure(mean_of(near.astype(float), weights), centred=False),
+        share=estimate(mean_of(near.astype(float), weights), centred=False),
         expected=float((between <= threshold * (1 + TIE)).mean()),
         rows=rows,
         nearest=Nearest(found.distances, rows[found.indices]),

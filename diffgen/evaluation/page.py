@@ -118,7 +118,7 @@ Block = Table | Plot | Gallery | Note
 
 
 @dataclass(frozen=True)
-class Question:
+class Section:
     """A section. `id` is its anchor; `blind` says what its numbers do not detect."""
 
     id: str
@@ -133,7 +133,7 @@ class Page:
     title: str
     subtitle: str
     facts: Sequence[tuple[str, str]]
-    questions: Sequence[Question]
+    questions: Sequence[Section]
     footnotes: Sequence[str] = ()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from diffgen.config import read_yaml
-from diffgen.data.stream import Patches, statistics
+from diffgen.data.stream import PatchTable, statistics
 from diffgen.errors import UserError
 from diffgen.evaluation.images import Images, Region
 from diffgen.labels import LabelMap, Picture
@@ -29,7 +29,7 @@ class Prepared(Images):
     def __init__(self, folder: Path, split: str) -> None:
         """Raises `UserError` where the folder holds no such data, or none of that split."""
         statistics(folder)
-        self.patches, self.split = Patches(folder, "image", split), split
+        self.patches, self.split = PatchTable(folder, "image", split), split
         if not len(self.patches):
             raise UserError(f"{folder} holds no image patches of its {split} split")
         self.where, self.labels = str(folder), self.patches.labels

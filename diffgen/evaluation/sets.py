@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from diffgen.config import Evaluation
 from diffgen.errors import UserError
-from diffgen.evaluation.images import Crops, Images, check_alike, open_images, splits
+from diffgen.evaluation.images import Images, RegionSet, check_alike, open_images, splits
 from diffgen.labels import Labels
 
 LEAST = 20
@@ -26,11 +26,11 @@ USUAL = 512
 class Sets:
     """Regions of one side in pixels."""
 
-    training: Crops
+    training: RegionSet
     """Real, what the generator learned from: all that copies are looked for in."""
-    held_out: Crops | None
+    held_out: RegionSet | None
     """Real, what it never saw, where that is known."""
-    synthetic: Crops
+    synthetic: RegionSet
     samples: int
     """Regions of each set in a comparison, at most."""
 
@@ -48,7 +48,7 @@ class Sets:
         return self.training.images.labels or self.synthetic.images.labels
 
     @cached_property
-    def halves(self) -> tuple[Crops, Crops]:
+    def halves(self) -> tuple[RegionSet, RegionSet]:
         """Real regions that synthetic ones are compared with, and others that show what is possible.
 
         The held-out set and the training set; without a held-out set, two halves of the sources.
@@ -64,7 +64,7 @@ class Sets:
         return part(self.training, inside), part(self.training, ~inside)
 
     @cached_property
-    def compared(self) -> tuple[Crops, Crops, Crops]:
+    def compared(self) -> tuple[RegionSet, RegionSet, RegionSet]:
         """Real, synthetic and other real regions, of one number."""
         real, other = self.halves
         number = min(self.samples, len(real), len(other), len(self.synthetic))
@@ -96,9 +96,9 @@ def real_sets(real: str, held_out: str | None, settings: Evaluation) -> tuple[Im
     return training, open_images(real, "test") if splits(real) else None
 
 
-def regions(images: Images, side: int) -> Crops:
+def regions(images: Images, side: int) -> RegionSet:
     """All regions of a side; `UserError` where they are too few to say anything."""
-    found = Crops(images, tuple(images.regions(side)))
+    found = RegionSet(images, tuple(images.regions(side)))
     if len(found) < LEAST:
         raise UserError(
             f"{images.where}: {len(found)} regions of {side}×{side} pixels are too few, at least {LEAST} are "
@@ -107,12 +107,12 @@ def regions(images: Images, side: int) -> Crops:
     return found
 
 
-def part(crops: Crops, inside: NDArray[np.bool_]) -> Crops:
+def part(crops: RegionSet, inside: NDArray[np.bool_]) -> RegionSet:
     """The regions at which `inside` (N,) is true."""
-    return Crops(crops.images, tuple(r for r, here in zip(crops.regions, inside, strict=True) if here))
+    return RegionSet(crops.images, tuple(r for r, here in zip(crops.regions, inside, strict=True) if here))
 
 
-def numbered(sets: Sequence[Crops]) -> list[NDArray[np.intp]]:
+def numbered(sets: Sequence[RegionSet]) -> list[NDArray[np.intp]]:
     """Numbers (N,) of the sources of each set, for a bootstrap; no two sets share one."""
     found, first = [], 0
     for crops in sets:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffgen.config import Use
-from diffgen.evaluation.use import Task
+from diffgen.config import Downstream
+from diffgen.evaluation.downstream import TaskName
 
 VERSION = 1
 """Raised when networks, losses or augmentations change: results of older ones are not taken for theirs."""
@@ -28,7 +28,7 @@ IGNORED = -1
 _dice = DiceLoss(softmax=True, to_onehot_y=True, batch=True, ignore_index=IGNORED)
 
 
-def build(task: Task, classes: int, width: int, seed: int) -> nn.Module:
+def build(task: TaskName, classes: int, width: int, seed: int) -> nn.Module:
     """A new network: pictures as of `densities` → logits (B, classes, H, W), or (B, classes).
 
     Its norms look at one picture at a time, so a batch of real and synthetic pictures is no third domain.
@@ -68,11 +68,11 @@ def draws(pools: Sequence[NDArray[np.intp]], batch: int, steps: int, seed: int) 
 
 def fit(
     network: nn.Module,
-    task: Task,
+    task: TaskName,
     pictures: NDArray[np.uint8],
     targets: NDArray[Any],
     order: NDArray[np.intp],
-    settings: Use,
+    settings: Downstream,
     seed: int,
     device: str = "cpu",
     tell: Callable[[int], Any] = lambda _: None,
@@ -112,7 +112,7 @@ def augmented(x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, T
     return turned(x) * (1 + gain) + offset, turned(y) if y.ndim > 1 else y
 
 
-def loss(task: Task, logits: Tensor, y: Tensor) -> Tensor:
+def loss(task: TaskName, logits: Tensor, y: Tensor) -> Tensor:
     """Mean cross-entropy; of segmentation, and the Dice loss pooled over the batch, of known pixels alone."""
     if task == "classification":
         return F.cross_entropy(logits, y.long())
@@ -124,7 +124,7 @@ def loss(task: Task, logits: Tensor, y: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def predict(
-    network: nn.Module, task: Task, pictures: NDArray[np.uint8], device: str = "cpu"
+    network: nn.Module, task: TaskName, pictures: NDArray[np.uint8], device: str = "cpu"
 ) -> NDArray[np.uint8]:
     """Likeliest class ids of pictures (B, H, W, 3): label maps (B, H, W), or 0 and 1 (B,)."""
     found = network.to(device).eval()(densities(pictures).to(device)).argmax(dim=1)

@@ -30,7 +30,7 @@ from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.mask_codec import GreyLatents, LabelBits, MaskCodec
 from diffgen.models.unet import ImageUNet, MaskUNet
 
-Which = Literal["image", "mask"]
+ModelName = Literal["image", "mask"]
 """Of the two models of a bundle."""
 INDEX = "model_index.json"
 CARD = "README.md"
@@ -40,7 +40,7 @@ AUTOENCODERS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Facts:
+class GeneratorConfig:
     """What sampling must know of a bundle beside its weights."""
 
     mpp: float
@@ -89,7 +89,7 @@ class Facts:
 class Bundle:
     """A bundle in memory; a model that was not trained (yet) is absent."""
 
-    facts: Facts
+    facts: GeneratorConfig
     labels: Labels
     schedule: dict[str, Any]
     codec: LatentCodec
@@ -144,7 +144,9 @@ def _shape(unet: config.UNet) -> dict[str, Any]:
     return unet.model_dump(include=set(config.UNet.model_fields))
 
 
-def facts_of(settings: config.Settings, codec: LatentCodec, masks: MaskCodec | None = None) -> Facts:
+def generator_config(
+    settings: config.Settings, codec: LatentCodec, masks: MaskCodec | None = None
+) -> GeneratorConfig:
     """The facts of a bundle trained with these settings; without `masks` label maps are bits."""
     assert isinstance(masks, GreyLatents) == (settings.mask_model.encoding == "latents")
     latents: dict[str, Any] = {}
@@ -155,7 +157,7 @@ def facts_of(settings: config.Settings, codec: LatentCodec, masks: MaskCodec | N
             "mask_latents_mean": tuple(masks.autoencoder.mean),
             "mask_latents_deviation": tuple(masks.autoencoder.deviation),
         }
-    return Facts(
+    return GeneratorConfig(
         mpp=settings.prepare.mpp,
         mask_pixel_um=settings.mask_model.pixel_um,
         factor=codec.factor,
@@ -210,7 +212,9 @@ def load(folder: Path, weights: bool = True) -> Bundle:
     Raises `UserError` where the folder is no bundle.
     """
     index = read_index(folder)
-    facts = Facts(**{part.name: _tuples(index[part.name]) for part in fields(Facts) if part.name in index})
+    facts = GeneratorConfig(
+        **{part.name: _tuples(index[part.name]) for part in fields(GeneratorConfig) if part.name in index}
+    )
     labels = Labels.load(folder / "labels.json")
     schedule = dict(DDPMScheduler.load_config(folder / "scheduler"))
     if not weights:
@@ -237,7 +241,7 @@ def load(folder: Path, weights: bool = True) -> Bundle:
     )
 
 
-def _mask_codec(facts: Facts, labels: Labels, model: Any | None) -> MaskCodec:
+def _mask_codec(facts: GeneratorConfig, labels: Labels, model: Any | None) -> MaskCodec:
     """How the label maps are encoded; without a model by a blank one, of the right shape."""
     if facts.mask_encoding == "bits":
         return LabelBits(len(labels))
@@ -252,7 +256,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(f"{folder} is not a bundle: no readable {INDEX}") from error
-    needed = [part.name for part in fields(Facts) if part.default is MISSING]
+    needed = [part.name for part in fields(GeneratorConfig) if part.default is MISSING]
     absent = [name for name in (*needed, "autoencoder") if name not in index]
     if absent:
         raise UserError(f"{folder} is not a bundle of diffgen: {INDEX} lacks {absent[0]!r}")

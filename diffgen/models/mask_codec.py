@@ -21,7 +21,7 @@ from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 
 Decoder = Callable[[Tensor], Tensor]
 """Latents (1, C, h, w) → image (1, 3, h·f, w·f) in [−1, 1]."""
-Windows = Callable[[Decoder, NDArray[np.float32], int], Picture]
+WindowDecoder = Callable[[Decoder, NDArray[np.float32], int], Picture]
 """How a large canvas is decoded: decoder, latents (C, h, w), factor f → picture (h·f, w·f, 3)."""
 
 MEASURED = 256  # label maps, each in one of its flips and turns, that an autoencoder is measured on
@@ -40,7 +40,7 @@ class MaskCodec(Protocol):
         """Label map (H, W), sides multiples of f → (C, H/f, W/f)."""
         ...
 
-    def decode(self, canvas: NDArray[np.float32], windows: Windows | None = None) -> LabelMap:
+    def decode(self, canvas: NDArray[np.float32], windows: WindowDecoder | None = None) -> LabelMap:
         """Canvas (C, h, w) of any value → label map (h·f, w·f); never an id too high.
 
         `windows` decodes what is too large to go through an autoencoder whole.
@@ -61,7 +61,7 @@ class LabelBits:
     def encode(self, label_map: LabelMap) -> NDArray[np.float32]:
         return to_bits(label_map, self.num_classes)
 
-    def decode(self, canvas: NDArray[np.float32], windows: Windows | None = None) -> LabelMap:
+    def decode(self, canvas: NDArray[np.float32], windows: WindowDecoder | None = None) -> LabelMap:
         del windows  # pixel by pixel
         return from_bits(canvas, self.num_classes)
 
@@ -82,7 +82,7 @@ class GreyLatents:
         """By itself, not in a batch: its latents are the same whatever it is drawn with."""
         return self.autoencoder.encode(grey([label_map], self.num_classes))[0].float().cpu().numpy()
 
-    def decode(self, canvas: NDArray[np.float32], windows: Windows | None = None) -> LabelMap:
+    def decode(self, canvas: NDArray[np.float32], windows: WindowDecoder | None = None) -> LabelMap:
         picture = (windows or _whole)(self.autoencoder.decode, canvas, self.factor)
         return self.nearest[picture.sum(axis=2, dtype=np.uint16)]
 

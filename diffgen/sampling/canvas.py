@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffgen.labels import LabelMap
-from diffgen.sampling.covers import Cover, Covering, rectangle
+from diffgen.sampling.covers import Cover, CoverSchedule, rectangle
 from diffgen.sampling.fixed import Fixed
 from diffgen.sampling.seeds import Purpose, blocks, noise
-from diffgen.sampling.solvers import History, Solver, as_tensor
+from diffgen.sampling.solvers import Solver, SolverState, as_tensor
 
 Latents = NDArray[np.float32]
 """(C, h, w) of a patch, (C, H, W) of a canvas."""
@@ -61,7 +61,7 @@ class Canvas:
         self,
         channels: int,
         label_map: LabelMap,
-        covering: Covering,
+        covering: CoverSchedule,
         solver: Solver,
         purposes: tuple[Purpose, Purpose],
         fixed: Fixed | None = None,
@@ -85,7 +85,7 @@ class Canvas:
             self.fixed_noise: Latents = self.latents[:, fixed.mask]
         self.latents *= np.float32(solver.start_scale)
         self.noise: Latents = np.zeros_like(self.latents)
-        self.histories: list[History] = [{} for _ in self.blocks]
+        self.histories: list[SolverState] = [{} for _ in self.blocks]
         self.step = 0
         self.time_state = np.full((height, width), self.steps, dtype=np.int16)  # L_T ≡ T
         self._fix()

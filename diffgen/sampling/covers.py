@@ -199,7 +199,7 @@ NOISY = -2.0  # log-SNR below which large structure is decided: there a patch ne
 
 
 @dataclass(frozen=True)
-class Rule:
+class CoverRule:
     """A covering rule as the settings name it."""
 
     name: RuleName
@@ -232,7 +232,7 @@ Sides = tuple[tuple[float | None, int], ...]
 
 
 @dataclass(frozen=True)
-class Covering:
+class CoverSchedule:
     """All covers of one canvas: a function of the step, known before anything is sampled."""
 
     height: int
@@ -240,7 +240,7 @@ class Covering:
     sides: Sides
     log_snr: tuple[float, ...]
     """Of each step, from noisy to clean."""
-    rule: Rule
+    rule: CoverRule
     key: tuple[int, int]
     """Seed and image index."""
     purpose: Purpose

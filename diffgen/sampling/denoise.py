@@ -19,7 +19,7 @@ from torch import Tensor
 from diffgen.labels import UNKNOWN, LabelMap
 from diffgen.models.device import moved
 from diffgen.sampling.canvas import Canvas, Patch
-from diffgen.sampling.covers import Covering
+from diffgen.sampling.covers import CoverSchedule
 from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.outpaint import Outpainting
 
@@ -67,7 +67,9 @@ def condition_map(labels: LabelMap, condition: int) -> LabelMap:
     return labels if condition == JOINT else np.where(labels == condition, labels, UNKNOWN)
 
 
-def forwards(label_map: LabelMap, covering: Covering, guidance: Guidance, conditioning: Conditioning) -> int:
+def forwards(
+    label_map: LabelMap, covering: CoverSchedule, guidance: Guidance, conditioning: Conditioning
+) -> int:
     """Forwards of the base patch that a canvas under this label map will take, exactly."""
     total = 0
     for step, cover in enumerate(covering):

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from diffgen.labels import LabelMap
 from diffgen.sampling.canvas import Canvas, GlobalCondition, Latents, NonFiniteError, Patch
-from diffgen.sampling.covers import Cover, Covering
+from diffgen.sampling.covers import Cover, CoverSchedule
 from diffgen.sampling.fixed import Fixed
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver
 
 
-class Windows(Covering):
+class WindowSchedule(CoverSchedule):
     """The covers of outpainting: in each step one window, which owns the pixels that it adds."""
 
     @cached_property
@@ -50,7 +50,7 @@ class Outpainting:
         self,
         channels: int,
         label_map: LabelMap,
-        covering: Windows,
+        covering: WindowSchedule,
         solver: Solver,
         purposes: tuple[Purpose, Purpose],
         whole: GlobalCondition | None = None,
@@ -86,7 +86,7 @@ class Outpainting:
         self.cover = covering.at(first)
         rows, columns = self.box = self.cover.box(0)
         side = covering.base
-        alone = Covering(
+        alone = CoverSchedule(
             side, side, covering.sides, covering.log_snr, covering.rule, covering.key, covering.purpose
         )
         fixed = Fixed(self.latents[:, rows, columns], ~self.cover.owned(0))

@@ -38,7 +38,7 @@ STATE: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 STATE["sde-dpmsolver++"] = STATE["dpmsolver++"]
 
-History = dict[str, Any]
+SolverState = dict[str, Any]
 """A scheduler's memory of one block: tensors (C, h, w), numbers, or lists of both; empty at the start."""
 
 
@@ -110,8 +110,8 @@ class Solver:
         return clean * np.float32(gamma / scale) + noise * np.float32(sigma / scale)
 
     def step(
-        self, k: int, estimate: Tensor, latents: Tensor, history: History, noise: Tensor | None = None
-    ) -> tuple[Tensor, History]:
+        self, k: int, estimate: Tensor, latents: Tensor, history: SolverState, noise: Tensor | None = None
+    ) -> tuple[Tensor, SolverState]:
         """Step k of a piece (C, h, w): y_t, the model's estimate of it and its history → y_(t−1), history.
 
         `noise` where `draws_noise`. The history given is not touched.

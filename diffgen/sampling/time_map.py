@@ -9,13 +9,13 @@ import io
 import numpy as np
 from PIL import Image
 
-from diffgen.sampling.covers import Covering
+from diffgen.sampling.covers import CoverSchedule
 
 FRAMES_A_STEP = 4
 SIDE = 256  # of the film, in pixels, at least
 
 
-def record(covering: Covering) -> tuple[bytes, bytes]:
+def record(covering: CoverSchedule) -> tuple[bytes, bytes]:
     """An NPZ and a GIF.
 
     NPZ: `state` (steps + 1, H, W) int16, L before each step and at the end; `last` (steps, H, W) int32,

@@ -23,8 +23,8 @@ from diffgen.errors import one_line
 from diffgen.sampling.canvas import NonFiniteError, Patch
 from diffgen.sampling.denoise import batch_size
 from diffgen.synthesis import snapshots
-from diffgen.synthesis.leases import Kind, Lease, Patches, Status, Work
-from diffgen.synthesis.painting import Painting, Stage
+from diffgen.synthesis.image_job import ImageJob, Stage
+from diffgen.synthesis.leases import Kind, Lease, PatchBatch, Result, Status
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.shards import Sample
 from diffgen.synthesis.store import Store, warn
@@ -34,7 +34,7 @@ WELL_FILLED = 0.95  # share of a micro-batch's rows; less is not handed out whil
 FIRST = 5  # a worker's first lease has so many times longer: it compiles, and its device wakes up
 
 
-class Piece(NamedTuple):
+class LeaseItem(NamedTuple):
     """A piece of work by its image, turn and number in that, and pixels owned (of a patch)."""
 
     image: int
@@ -43,17 +43,17 @@ class Piece(NamedTuple):
     owned: int
 
 
-Open = tuple[Painting, dict[int, int]]
+Open = tuple[ImageJob, dict[int, int]]
 """An image, and open patches of it with their rows."""
 
 
 @dataclass
-class Held:
+class OpenLease:
     """A lease as the coordinator remembers it."""
 
     worker: str
     since: float
-    pieces: list[Piece]
+    pieces: list[LeaseItem]
 
 
 class Coordinator:
@@ -79,11 +79,11 @@ class Coordinator:
             image, tile = plan.where(sample)
             self.tiles.setdefault(image, []).append(tile)
         self.todo = sorted(self.tiles, reverse=True)
-        self.paintings: dict[int, Painting] = {}  # in order of their index
+        self.paintings: dict[int, ImageJob] = {}  # in order of their index
         self.finished: dict[int, Sample] = {}
         self.failed: dict[int, str] = {}
-        self.held: dict[int, Held] = {}
-        self.revoked: dict[int, Held] = {}  # may still be answered
+        self.held: dict[int, OpenLease] = {}
+        self.revoked: dict[int, OpenLease] = {}  # may still be answered
         self.busy: dict[str, float] = {}
         self.workers: set[str] = set()
         self.leases = self.images = self.patches = self.forwards = self.rows = self.slots = 0
@@ -104,7 +104,7 @@ class Coordinator:
             number = next(iter(single.open))
             item = single.next(number)
             assert not isinstance(item, Patch)
-            id = self._hold(worker, [Piece(single.index, single.turn, number, 0)])
+            id = self._hold(worker, [LeaseItem(single.index, single.turn, number, 0)])
             return Lease(id, "layout" if single.stage == "layout" else "render", item=item)
         chosen = self._choose(budget)
         if not chosen:
@@ -115,8 +115,8 @@ class Coordinator:
             patch = painting.next(number)
             assert isinstance(patch, Patch)
             patches.append(patch)
-            pieces.append(Piece(painting.index, painting.turn, number, int(patch.owned.sum())))
-        return Lease(self._hold(worker, pieces), kind, Patches.of(patches))
+            pieces.append(LeaseItem(painting.index, painting.turn, number, int(patch.owned.sum())))
+        return Lease(self._hold(worker, pieces), kind, PatchBatch.of(patches))
 
     def _admit(self, wanted: int) -> None:
         """Begin images until there are so many forwards to hand out."""
@@ -124,16 +124,16 @@ class Coordinator:
         while (rows < wanted or not self.paintings) and (painting := self._begin_another()):
             rows += sum(painting.open.values())
 
-    def _begin_another(self) -> Painting | None:
+    def _begin_another(self) -> ImageJob | None:
         if not self.todo or len(self.paintings) >= self.in_flight:
             return None
         index = self.todo.pop()
-        begin = partial(Painting, self.plan, index, self.tiles[index])
+        begin = partial(ImageJob, self.plan, index, self.tiles[index])
         painting = begin() if self.store is None else snapshots.resume(self.store, begin)
         self.paintings[index] = painting
         return painting
 
-    def _choose(self, budget: int) -> list[tuple[Painting, int]]:
+    def _choose(self, budget: int) -> list[tuple[ImageJob, int]]:
         """Open patches of one model and shape, the oldest image's that fill micro-batches; none: wait.
 
         Where no image's do, even with others', another image is begun. The last few images are painted side
@@ -159,7 +159,7 @@ class Coordinator:
 
     def _fill(
         self, alike: list[Open], shape: tuple[int, int], budget: int
-    ) -> tuple[list[tuple[Painting, int]], bool]:
+    ) -> tuple[list[tuple[ImageJob, int]], bool]:
         """A fair share of open patches, as many as fill micro-batches best, and whether that is well."""
         base = alike[0][0].model.base
         batch = batch_size(self.plan.sampling.batch, base, shape)
@@ -167,7 +167,7 @@ class Coordinator:
         there = sum(sum(pieces.values()) for _, pieces in alike)
         most = max(1, budget * base**2 // (shape[0] * shape[1]))
         target = max(batch, min(most, there // len(self.workers)) // batch * batch)
-        chosen: list[tuple[Painting, int]] = []
+        chosen: list[tuple[ImageJob, int]] = []
         total, best, length = 0, 0.0, 0
         for painting, pieces in alike:
             for number, rows in pieces.items():
@@ -188,12 +188,12 @@ class Coordinator:
         others -= {painting.index for painting, _ in alike}
         return any(piece.image in others for held in self.held.values() for piece in held.pieces)
 
-    def _hold(self, worker: str, pieces: list[Piece]) -> int:
+    def _hold(self, worker: str, pieces: list[LeaseItem]) -> int:
         self.leases += 1
-        self.held[self.leases] = Held(worker, time.monotonic(), pieces)
+        self.held[self.leases] = OpenLease(worker, time.monotonic(), pieces)
         return self.leases
 
-    def commit(self, lease: int, work: Work) -> bool:
+    def commit(self, lease: int, work: Result) -> bool:
         """The answer to a lease; false if nothing of it was wanted any more."""
         held = self.held.pop(lease, None) or self.revoked.pop(lease, None)
         if held is None:
@@ -211,7 +211,7 @@ class Coordinator:
         taken = [self._give(piece, result) for piece, result in zip(held.pieces, results, strict=True)]
         return any(taken)
 
-    def _give(self, piece: Piece, result: Any) -> bool:
+    def _give(self, piece: LeaseItem, result: Any) -> bool:
         painting = self.paintings.get(piece.image)
         if painting is None:
             return False
@@ -234,7 +234,7 @@ class Coordinator:
             self._save(painting)
         return True
 
-    def _save(self, painting: Painting) -> None:
+    def _save(self, painting: ImageJob) -> None:
         """Snapshot an image that has been long in the works since the last one."""
         late = time.monotonic() - painting.saved > self.snapshot_s
         if self.store is None or not late or painting.stage != "image":
@@ -245,7 +245,7 @@ class Coordinator:
             warn(f"image {painting.index} could not be snapshot ({one_line(error)})")
         painting.saved = time.monotonic()
 
-    def _close(self, painting: Painting) -> None:
+    def _close(self, painting: ImageJob) -> None:
         del self.paintings[painting.index]
         self.images += 1
 

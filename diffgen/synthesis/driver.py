@@ -21,11 +21,11 @@ from diffgen.errors import UserError
 from diffgen.models import bundle
 from diffgen.sampling import time_map
 from diffgen.synthesis import snapshots
+from diffgen.synthesis.backlog import Backlog, Report, claim
 from diffgen.synthesis.leases import Status
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.shards import num_shards
 from diffgen.synthesis.store import Store
-from diffgen.synthesis.task import Report, Task, claim
 
 EACH = 8  # samplers, up to so many, are shown one by one
 
@@ -153,14 +153,14 @@ def _on_gpus(inline: bool) -> bool:
     return on_gpus()
 
 
-def _painter(inline: bool) -> Callable[[Task, Report], Status]:
+def _painter(inline: bool) -> Callable[[Backlog, Report], Status]:
     if inline:
-        from diffgen.synthesis.inline import paint_inline
+        from diffgen.synthesis.inline import run_inline
 
-        return paint_inline
-    from diffgen.synthesis.pool import paint_on_ray  # late: a machine without Ray has --inline
+        return run_inline
+    from diffgen.synthesis.pool import run_on_ray  # late: a machine without Ray has --inline
 
-    return paint_on_ray
+    return run_on_ray
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from diffgen.models.bundle import unpack
 from diffgen.sampling import denoise, masks
 from diffgen.sampling.canvas import Patch
 from diffgen.sampling.guidance import NONE
-from diffgen.synthesis.painting import Layout
+from diffgen.synthesis.image_job import LabelMapJob
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.sampler import Sampler
 
@@ -103,7 +103,7 @@ def _layout(plan: Plan, sampler: Sampler, index: int) -> LabelMap:
     model = plan.model("mask")
     canvas = model.canvas(plan.context_map(index), index)
     (drawn,) = denoise.run([canvas], sampler.models["mask"][0], *model.guidance, plan.sampling.batch)
-    return sampler.layout(Layout(drawn, *plan.size_of(index))).on_latents
+    return sampler.layout(LabelMapJob(drawn, *plan.size_of(index))).on_latents
 
 
 def _seconds(plan: Plan, sampler: Sampler, stage: str) -> float:

@@ -23,7 +23,7 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 
-def check_size(size: Size, facts: bundle.Facts, what: str) -> None:
+def check_size(size: Size, facts: bundle.GeneratorConfig, what: str) -> None:
     """A multiple of the autoencoder's factor, from one patch up; else `UserError`."""
     least = facts.image_patch * facts.factor
     for side in size:
@@ -58,7 +58,7 @@ def read_references(
 
 
 def read_masks(
-    folder: Path, facts: bundle.Facts, labels: Labels, console: Console | None = None
+    folder: Path, facts: bundle.GeneratorConfig, labels: Labels, console: Console | None = None
 ) -> tuple[tuple[tuple[str, bytes], ...], tuple[Size, ...]]:
     """Name and PNG of each label map of a folder (*.png, sorted), and their sizes; each is decoded once.
 
@@ -80,7 +80,7 @@ def read_masks(
     return masks, sizes
 
 
-def _read_one(path: Path, facts: bundle.Facts, labels: Labels) -> tuple[tuple[str, bytes], Size]:
+def _read_one(path: Path, facts: bundle.GeneratorConfig, labels: Labels) -> tuple[tuple[str, bytes], Size]:
     data = path.read_bytes()
     label_map = read_mask(data, str(path))
     size = label_map.shape

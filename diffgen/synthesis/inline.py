@@ -4,12 +4,12 @@ import tempfile
 from pathlib import Path
 
 from diffgen.models.bundle import unpack
+from diffgen.synthesis.backlog import Backlog, Report
 from diffgen.synthesis.leases import Status
 from diffgen.synthesis.sampler import Sampler
-from diffgen.synthesis.task import Report, Task
 
 
-def paint_inline(task: Task, report: Report) -> Status:
+def run_inline(task: Backlog, report: Report) -> Status:
     """Paint and write what the task lacks; the final figures."""
     coordinator, writer = task.coordinator(), task.writer()
     with tempfile.TemporaryDirectory() as folder:

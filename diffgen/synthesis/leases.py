@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffgen.sampling.canvas import GlobalCondition, Patch
-from diffgen.synthesis.painting import Layout
-from diffgen.synthesis.render import Render
+from diffgen.synthesis.image_job import LabelMapJob
+from diffgen.synthesis.render import RenderJob
 
 Kind = Literal["mask", "layout", "image", "render", "wait", "over"]
 
 
 @dataclass(frozen=True)
-class Patches:
+class PatchBatch:
     """Patches of one shape, stacked: a few large arrays travel faster than many small ones."""
 
     latents: NDArray[np.float32]
@@ -26,7 +26,7 @@ class Patches:
     log_snr: tuple[float, ...]
 
     @classmethod
-    def of(cls, patches: Sequence[Patch]) -> "Patches":
+    def of(cls, patches: Sequence[Patch]) -> "PatchBatch":
         return cls(
             np.stack([patch.latents for patch in patches]),
             np.array([patch.timestep for patch in patches]),
@@ -47,12 +47,12 @@ class Lease:
 
     id: int
     kind: Kind
-    patches: Patches | None = None
-    item: Layout | Render | None = None
+    patches: PatchBatch | None = None
+    item: LabelMapJob | RenderJob | None = None
 
 
 @dataclass(frozen=True)
-class Work:
+class Result:
     """What a worker made of a lease: the estimates of all its patches (C, owned pixels) one after the
     other, or the result of its item; and what it took."""
 

@@ -24,11 +24,11 @@ from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.mask_codec import num_bits
 from diffgen.sampling.canvas import Canvas, GlobalCondition
-from diffgen.sampling.covers import Covering, Rule, Sides
+from diffgen.sampling.covers import CoverRule, CoverSchedule, Sides
 from diffgen.sampling.decode import Tiling, tiling
 from diffgen.sampling.denoise import Conditioning
 from diffgen.sampling.guidance import Guidance
-from diffgen.sampling.outpaint import Outpainting, Windows
+from diffgen.sampling.outpaint import Outpainting, WindowSchedule
 from diffgen.sampling.seeds import Purpose, generator
 from diffgen.sampling.solvers import Solver
 from diffgen.synthesis.given import Size, check_size, read_mask, read_masks, read_references
@@ -38,7 +38,7 @@ IMAGE = (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE, Purpose.IMAGE_COVER)
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelSetup:
     """How one of the two models is sampled from."""
 
     seed: int
@@ -59,11 +59,11 @@ class Model:
         sampling = self.sampling
         return Solver(sampling.solver, self.schedule, self.steps, sampling.eta, sampling.spacing)
 
-    def covering(self, height: int, width: int, index: int) -> Covering:
+    def covering(self, height: int, width: int, index: int) -> CoverSchedule:
         """All covers of a canvas (H, W) of image `index`."""
         sampling, log_snr = self.sampling, tuple(self.solver.log_snr)
-        covers = Rule(sampling.cover, sampling.overlap, sampling.noisy_overlap)
-        kind = Windows if sampling.cover == "outpaint" else Covering
+        covers = CoverRule(sampling.cover, sampling.overlap, sampling.noisy_overlap)
+        kind = WindowSchedule if sampling.cover == "outpaint" else CoverSchedule
         return kind(height, width, self.sides, log_snr, covers, (self.seed, index), self.purposes[2])
 
     def canvas(
@@ -72,7 +72,7 @@ class Model:
         """The canvas of image `index` under a label map (H, W) on its own grid."""
         height, width = label_map.shape
         covering = self.covering(height, width, index)
-        if isinstance(covering, Windows):
+        if isinstance(covering, WindowSchedule):
             return Outpainting(self.channels, label_map, covering, self.solver, self.purposes[:2], whole)
         return Canvas(self.channels, label_map, covering, self.solver, self.purposes[:2], whole=whole)
 
@@ -81,7 +81,7 @@ class Model:
 class Plan:
     """What shapes the samples."""
 
-    facts: bundle.Facts
+    facts: bundle.GeneratorConfig
     labels: Labels
     schedule: dict[str, Any]
     sampling: config.Sampling
@@ -174,12 +174,12 @@ class Plan:
         rows, columns = (max(facts.mask_patch, -(-side // pixel)) for side in (height, width))
         return rows, columns
 
-    def model(self, stage: Literal["mask", "image"]) -> Model:
+    def model(self, stage: Literal["mask", "image"]) -> ModelSetup:
         """How the mask or the image model is sampled from."""
         facts, sampling = self.facts, self.sampling
         base = (self.seed, sampling, self.schedule)
         if stage == "mask":
-            return Model(
+            return ModelSetup(
                 *base,
                 facts.mask_channels or num_bits(len(self.labels)),
                 ((None, facts.mask_patch),),
@@ -190,7 +190,7 @@ class Plan:
             )
         joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
         sides = facts.patch_by_log_snr
-        return Model(
+        return ModelSetup(
             *base,
             facts.image_channels,
             sides,

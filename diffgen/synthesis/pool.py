@@ -21,15 +21,15 @@ from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from diffgen import config
-from diffgen.cluster import computing, connect
+from diffgen.cluster import actor_runtime_env, connect
 from diffgen.errors import UserError, one_line
 from diffgen.models.bundle import unpack
+from diffgen.synthesis.backlog import Backlog, Report, rescan
 from diffgen.synthesis.coordinator import Coordinator
-from diffgen.synthesis.leases import Lease, Status, Work
+from diffgen.synthesis.leases import Lease, Result, Status
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import ShardWriter
 from diffgen.synthesis.store import warn
-from diffgen.synthesis.task import Report, Task, look_again
 
 WAIT_S = 0.02, 0.2  # between two asks of an idle sampler: at first, and at most
 POLL_S = 0.2
@@ -80,7 +80,7 @@ class PooledSampler:
                 ray.get(told)
             told = coordinator.commit.remote(lease.id, work)
 
-    def _encode(self, coordinator: Any, lease: Lease, work: Work) -> None:
+    def _encode(self, coordinator: Any, lease: Lease, work: Result) -> None:
         ray.get(coordinator.commit.remote(lease.id, self.sampler.finish(lease, work)))
 
 
@@ -89,7 +89,7 @@ def pause(idle: int) -> float:
     return min(WAIT_S[0] * 1.5 ** min(idle, 10), WAIT_S[1]) if idle else 0.0
 
 
-def paint_on_ray(task: Task, report: Report) -> Status:
+def run_on_ray(task: Backlog, report: Report) -> Status:
     """Paint and write what the task lacks, on the cluster; the final figures.
 
     Raises `UserError` where actors are lost again and again with no shard committed in between.
@@ -103,7 +103,7 @@ def paint_on_ray(task: Task, report: Report) -> Status:
             return before + pool.run(partial(_report_all, report, before))
         except RayActorError as error:
             pool.close()  # one writer a folder at a time
-            task = look_again(task)
+            task = rescan(task)
             images = total - len(task.images)
             spent = before + pool.status
             before = replace(spent, images=images, progress=images, ready=(), failed={}, over=True)
@@ -145,7 +145,7 @@ def on_gpus() -> bool:
 class Pool:
     """The actors of one attempt."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Backlog) -> None:
         self.task = task
         self.packed = ray.put(task.packed)  # travels to each node once
         sampling, settings = task.plan.sampling, task.settings
@@ -171,7 +171,7 @@ class Pool:
         )
         threads = min(sampling.threads, available("CPU"))
         self.sampler = ray.remote(
-            num_cpus=threads, num_gpus=1 if self.gpus else 0, runtime_env=computing(self.gpus)
+            num_cpus=threads, num_gpus=1 if self.gpus else 0, runtime_env=actor_runtime_env(self.gpus)
         )(PooledSampler)
         self.pulling: dict[Any, tuple[str, Any]] = {}
         self.writing: dict[Any, int] = {}

@@ -25,7 +25,7 @@ Quad = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Labelled:
+class ScaledLabelMap:
     """A label map, or a piece of one, at its own scale."""
 
     label_map: LabelMap
@@ -36,7 +36,7 @@ class Labelled:
     whole: tuple[int, int] | None = None
     """Shape of the whole, where this is a piece."""
 
-    def piece(self, rows: tuple[int, int], columns: tuple[int, int]) -> "Labelled":
+    def piece(self, rows: tuple[int, int], columns: tuple[int, int]) -> "ScaledLabelMap":
         """What the label map of these image pixels (start, end) depends on."""
         height, width = self.label_map.shape
         if self.scale == 1:
@@ -45,7 +45,7 @@ class Labelled:
             y0, y1 = masks.support(np.arange(*rows), self.scale, height)
             x0, x1 = masks.support(np.arange(*columns), self.scale, width)
         cut = np.ascontiguousarray(self.label_map[y0:y1, x0:x1])
-        return Labelled(cut, self.scale, (y0, x0), (height, width))
+        return ScaledLabelMap(cut, self.scale, (y0, x0), (height, width))
 
     def pixels(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> LabelMap:
         """Label map (rows, columns) of the image at these pixels."""
@@ -56,7 +56,7 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Region:
+class RenderRegion:
     """A box of the canvas in latent pixels, and the tiles in it: number → box in image pixels."""
 
     box: Quad
@@ -64,21 +64,21 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Render:
+class RenderJob:
     """A region's latents and label map → PNGs of its tiles."""
 
-    region: Region
+    region: RenderRegion
     latents: NDArray[np.float32]
     """(C, h, w): what the region's windows read."""
     window: Quad
     """Where that lies in the canvas."""
     canvas: tuple[int, int]
     """(H, W) of the canvas."""
-    labelled: Labelled
+    labelled: ScaledLabelMap
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedTile:
     """One sample's pictures."""
 
     tile: int
@@ -91,16 +91,16 @@ class Rendered:
     class_shares: list[float]
 
 
-def regions(plan: Plan, height: int, width: int, wanted: Collection[int]) -> list[Region]:
+def regions(plan: Plan, height: int, width: int, wanted: Collection[int]) -> list[RenderRegion]:
     """The regions of an image of so many pixels with the tiles that are wanted of each, by their rows."""
     factor, how = plan.facts.factor, plan.tiling
     if plan.tile is None:
         box = (0, 0, height // factor, width // factor)
-        return [Region(box, {0: (0, 0, height, width)})]
+        return [RenderRegion(box, {0: (0, 0, height, width)})]
     unit, across = plan.tile // factor, width // plan.tile
     spans = [decode.regions(side // factor, how.tile, how.overlap, unit) for side in (height, width)]
     found = [
-        Region(
+        RenderRegion(
             (y0, x0, y1, x1),
             {
                 tile: _pixels((y, x, y + unit, x + unit), factor)
@@ -120,14 +120,16 @@ def _pixels(box: Quad, factor: int) -> Quad:
     return y0 * factor, x0 * factor, y1 * factor, x1 * factor
 
 
-def cut(plan: Plan, latents: NDArray[np.float32], labelled: Labelled, region: Region) -> Render:
+def cut(
+    plan: Plan, latents: NDArray[np.float32], labelled: ScaledLabelMap, region: RenderRegion
+) -> RenderJob:
     """What a sampler needs to render a region of a finished canvas (C, H, W)."""
     factor, how = plan.facts.factor, plan.tiling
     canvas = (latents.shape[1], latents.shape[2])
     window = decode.windows_box(canvas, region.box, how.tile, how.overlap)
     y0, x0, y1, x1 = window
     top, left, bottom, right = _pixels(region.box, factor)
-    return Render(
+    return RenderJob(
         region,
         np.ascontiguousarray(latents[:, y0:y1, x0:x1]),
         window,
@@ -136,14 +138,16 @@ def cut(plan: Plan, latents: NDArray[np.float32], labelled: Labelled, region: Re
     )
 
 
-def paint(decoder: Callable[[Tensor], Tensor], item: Render, factor: int, tiling: decode.Tiling) -> Picture:
+def paint(
+    decoder: Callable[[Tensor], Tensor], item: RenderJob, factor: int, tiling: decode.Tiling
+) -> Picture:
     """A region's pixels (H, W, 3): the device's part of rendering. Raises `NonFiniteError`."""
     return decode.decode_region(
         decoder, item.latents, item.window, item.canvas, item.region.box, factor, *tiling
     )
 
 
-def encode(picture: Picture, item: Render, labels: Labels, factor: int) -> list[Rendered]:
+def encode(picture: Picture, item: RenderJob, labels: Labels, factor: int) -> list[RenderedTile]:
     """PNGs of a region's tiles: the part that needs no device."""
     top, left = item.region.box[0] * factor, item.region.box[1] * factor
     done = []
@@ -151,7 +155,7 @@ def encode(picture: Picture, item: Render, labels: Labels, factor: int) -> list[
         label_map = item.labelled.pixels(np.arange(y0, y1), np.arange(x0, x1))
         image = png(picture[y0 - top : y1 - top, x0 - left : x1 - left])
         shares = labels.shares(label_map)
-        done.append(Rendered(tile, y0, x0, y1 - y0, x1 - x0, image, png(label_map), shares))
+        done.append(RenderedTile(tile, y0, x0, y1 - y0, x1 - x0, image, png(label_map), shares))
     return done
 
 

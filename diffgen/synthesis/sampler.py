@@ -28,10 +28,10 @@ from diffgen.sampling.denoise import (
     mask_denoiser,
 )
 from diffgen.sampling.guidance import Guidance
-from diffgen.synthesis.leases import Lease, Work
-from diffgen.synthesis.painting import LaidOut, Layout
+from diffgen.synthesis.image_job import LabelMapJob, LabelMaps
+from diffgen.synthesis.leases import Lease, Result
 from diffgen.synthesis.plan import guidance_of, tiling_of
-from diffgen.synthesis.render import Labelled, Render, encode, paint
+from diffgen.synthesis.render import RenderJob, ScaledLabelMap, encode, paint
 
 
 class Sampler:
@@ -79,30 +79,30 @@ class Sampler:
         )  # fmt: skip
         return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
-    def work(self, lease: Lease) -> Work:
+    def work(self, lease: Lease) -> Result:
         """What a lease asks for; an autoencoder's `NonFiniteError` is a result too."""
         return self.finish(lease, self.compute(lease))
 
-    def compute(self, lease: Lease) -> Work:
+    def compute(self, lease: Lease) -> Result:
         """The part that needs the device; `finish` does the rest."""
         began = time.perf_counter()
         if lease.patches is not None:
             result, rows, slots = self._estimate(lease.kind, lease.patches.each())
-            return Work(result, rows, slots, time.perf_counter() - began)
+            return Result(result, rows, slots, time.perf_counter() - began)
         assert lease.item is not None
-        made: LaidOut | Picture | NonFiniteError
+        made: LabelMaps | Picture | NonFiniteError
         try:
-            if isinstance(lease.item, Layout):
+            if isinstance(lease.item, LabelMapJob):
                 made = self.layout(lease.item)
             else:
                 made = paint(self.bundle.codec.decode, lease.item, self.bundle.facts.factor, self.tiling)
         except NonFiniteError as error:
             made = error
-        return Work(made, seconds=time.perf_counter() - began)
+        return Result(made, seconds=time.perf_counter() - began)
 
-    def finish(self, lease: Lease, computed: Work) -> Work:
+    def finish(self, lease: Lease, computed: Result) -> Result:
         """PNGs of what was rendered, which may be made beside the next lease."""
-        if not isinstance(lease.item, Render) or isinstance(computed.result, NonFiniteError):
+        if not isinstance(lease.item, RenderJob) or isinstance(computed.result, NonFiniteError):
             return computed
         labels, factor = self.bundle.labels, self.bundle.facts.factor
         return replace(computed, result=encode(computed.result, lease.item, labels, factor))
@@ -122,7 +122,7 @@ class Sampler:
         asked, slots = own + others, sum(-(-count // size) * size for count in (own, others))
         return np.concatenate(estimates, axis=1), round(asked * cost), round(slots * cost)
 
-    def layout(self, item: Layout) -> LaidOut:
+    def layout(self, item: LabelMapJob) -> LabelMaps:
         """Mask canvas → label map at the mask's scale, cleaned; and at the latent grid of the image.
 
         The label map may reach beyond the image, as the canvas does. Raises `NonFiniteError`.
@@ -133,4 +133,4 @@ class Sampler:
         drawn = self.bundle.mask_codec.decode(item.latents, windows)
         cleaned = masks.clean(drawn, round(sampling.min_region_um2 / facts.mask_pixel_um**2))
         rows, columns = (masks.grid_pixels(side, facts.factor) for side in (item.height, item.width))
-        return LaidOut(cleaned, Labelled(cleaned, facts.mask_pixel_px).pixels(rows, columns))
+        return LabelMaps(cleaned, ScaledLabelMap(cleaned, facts.mask_pixel_px).pixels(rows, columns))

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from diffgen.synthesis.painting import Painting
+from diffgen.synthesis.image_job import ImageJob
 from diffgen.synthesis.store import Store, warn
 
 FOLDER = "snapshots"
@@ -21,14 +21,14 @@ def _name(image: int) -> str:
     return f"{FOLDER}/{image:09d}.safetensors"
 
 
-def save(store: Store, painting: Painting) -> None:
+def save(store: Store, painting: ImageJob) -> None:
     """Write a snapshot over the last one; `OSError` where the store does not take it."""
     arrays, numbers = painting.state()
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     store.write(_name(painting.index), to_bytes(whole, {"numbers": json.dumps(numbers)}))
 
 
-def resume(store: Store, begin: Callable[[], Painting]) -> Painting:
+def resume(store: Store, begin: Callable[[], ImageJob]) -> ImageJob:
     """The image as it was at its snapshot, if there is a whole one; else as it begins."""
     painting = begin()
     name = _name(painting.index)

@@ -46,7 +46,7 @@ class Batch:
         return tuple(t for t in (self.condition, self.context, self.appearance) if t is not None)
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Where a model's batches come from."""
 
     def sides(self, step: int, batch: int) -> list[int]:
@@ -109,7 +109,7 @@ class Loss:
     """(B, h, w): squared error a pixel without weights, the mean over channels; without a gradient."""
 
 
-class Aim(Protocol):
+class Objective(Protocol):
     """What the loop descends on."""
 
     def __call__(self, model: Any, batch: Batch, /) -> Loss:
@@ -121,7 +121,7 @@ class Aim(Protocol):
         ...
 
 
-class Objective:
+class DiffusionLoss:
     """‖ε − ε_θ(z_t, t, c)‖² at z_t = γ_t z_0 + σ_t ε (Alg. 1, lines 4–5), or of v or z_0 in place of ε.
 
     With `min_snr` γ every sample is weighted as if z_0 were predicted and its squared error weighted by

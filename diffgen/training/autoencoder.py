@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import nn
 
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import Picture
 from diffgen.models.autoencoder import load
@@ -20,11 +20,11 @@ from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.critic import Critic
 from diffgen.sampling.decode import from_picture, to_picture
 from diffgen.training.folder import RunFolder
-from diffgen.training.loop import Hooks, Place, train
+from diffgen.training.loop import DistContext, Hooks, train
 from diffgen.training.reports import Link, Reports
-from diffgen.training.restoration import CropSource, Restoration
+from diffgen.training.restoration import CropSource, RestorationLoss
 from diffgen.training.restorer import Restorer
-from diffgen.training.trainee import Trainee
+from diffgen.training.train_state import TrainState
 
 SHOWN = 8
 
@@ -58,7 +58,7 @@ def train_autoencoder(
     settings: config.Settings,
     data: Path,
     run: RunFolder,
-    place: Place,
+    place: DistContext,
     checkpoint: Path | None,
     link: Link,
     wrap: Callable[[Any], nn.Module],
@@ -74,11 +74,11 @@ def train_autoencoder(
     network: Any = Restorer(new_autoencoder(settings), critic).to(place.device)
     if training.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    trainee = Trainee(network, training.autoencoder, training.max_seconds)
+    trainee = TrainState(network, training.autoencoder, training.max_seconds)
     if checkpoint:
         trainee.read(checkpoint)
-    patches = Patches(data, "image", "train", training.cache_mb)
-    held_out = Patches(data, "image", "test", training.cache_mb)
+    patches = PatchTable(data, "image", "train", training.cache_mb)
+    held_out = PatchTable(data, "image", "test", training.cache_mb)
     held_out = held_out if len(held_out) else patches
     source, check = CropSource(patches, settings), CropSource(held_out, settings)
     pictures = _shown(held_out, settings.autoencoder.factor)
@@ -88,7 +88,7 @@ def train_autoencoder(
     if place.rank == 0:
         link.tell(start=_greeting(trainee, place), step=trainee.step)
     model = wrap(torch.compile(network) if training.compile else network)
-    objective = Restoration(training.autoencoder, lambda: trainee.progress, place.device)
+    objective = RestorationLoss(training.autoencoder, lambda: trainee.progress, place.device)
     hooks = _with_psnr(reports, place)
     try:
         train(trainee, model, source, check, objective, place, hooks, training.log_every, training.spike)
@@ -96,7 +96,7 @@ def train_autoencoder(
         reports.close()
 
 
-def _with_psnr(reports: Reports, place: Place) -> Hooks:
+def _with_psnr(reports: Reports, place: DistContext) -> Hooks:
     """The hooks of the reports, which also log the held-out loss, a squared error, as PSNR."""
     hooks = reports.hooks()
 
@@ -111,14 +111,14 @@ def _with_psnr(reports: Reports, place: Place) -> Hooks:
     return replace(hooks, save=save)
 
 
-def _greeting(trainee: Trainee, place: Place) -> str:
+def _greeting(trainee: TrainState, place: DistContext) -> str:
     size = sum(p.numel() for p in trainee.unet.autoencoder.parameters()) / 1e6
     step, steps = trainee.step, trainee.part.steps
     how = f"resumed at step {step} of {steps}" if step else f"new, {steps} steps"
     return f"autoencoder: {size:.2f} M parameters, {how}, {place.workers} worker(s) on {place.device.type}"
 
 
-def _shown(patches: Patches, factor: int) -> list[Picture]:
+def _shown(patches: PatchTable, factor: int) -> list[Picture]:
     """Up to eight pictures, evenly spread, cut to one size that the factor divides."""
     numbers = np.unique(np.linspace(0, len(patches) - 1, SHOWN).astype(int))
     pictures = [patches.picture(int(number)) for number in numbers]

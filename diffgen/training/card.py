@@ -175,7 +175,7 @@ def _figures(metrics: Mapping[str, Any] | None) -> str:
     return "\n".join([how, "", *rows, "", *verdicts])
 
 
-def _described(unet: Any, part: config.Part, max_seconds: float | None) -> str:
+def _described(unet: Any, part: config.ModelTraining, max_seconds: float | None) -> str:
     if unet is None:
         return "not trained"
     size = sum(p.numel() for p in unet.parameters()) / 1e6

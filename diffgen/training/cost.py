@@ -34,7 +34,7 @@ from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.autoencoder import BATCH_PIXELS, ENCODER_BYTES_A_PIXEL
-from diffgen.models.bundle import Which
+from diffgen.models.bundle import ModelName
 from diffgen.models.mask_codec import num_bits
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
@@ -92,7 +92,7 @@ class Cost:
         return self.flops / (flops_per_second * self.workers)
 
 
-def measure(part: Which, settings: config.Settings, labels: Labels) -> Cost:
+def measure(part: ModelName, settings: config.Settings, labels: Labels) -> Cost:
     """Count what training a model takes; of `training.workers` [least, most], with the least."""
     training, of_part = settings.training, part_of(part, settings)
     workers = training.worker_range[0]
@@ -130,7 +130,7 @@ def _encoder_bytes(settings: config.Settings, micro_batch: int) -> int:
     return ENCODER_BYTES_A_PIXEL * min(at_once, micro_batch * settings.image_patch_px**2)
 
 
-def flops_a_step(part: Which, settings: config.Settings, labels: Labels) -> float:
+def flops_per_step(part: ModelName, settings: config.Settings, labels: Labels) -> float:
     """Forward and backward of a whole batch, over all workers."""
     with torch.device("meta"):
         flops = _flops(unet_of(part, settings, labels))
@@ -167,11 +167,11 @@ def _noisy_share(settings: config.Settings) -> float:
     return float(noisy.mean())
 
 
-def part_of(part: Which, settings: config.Settings) -> config.Part:
+def part_of(part: ModelName, settings: config.Settings) -> config.ModelTraining:
     return settings.training.image if part == "image" else settings.training.mask
 
 
-def unet_of(part: Which, settings: config.Settings, labels: Labels) -> ImageUNet | MaskUNet:
+def unet_of(part: ModelName, settings: config.Settings, labels: Labels) -> ImageUNet | MaskUNet:
     if part == "image":
         return bundle.new_image_unet(settings, labels)
     masks = settings.mask_model

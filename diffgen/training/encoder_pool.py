@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from diffgen import config
-from diffgen.cluster import computing, connect, need
+from diffgen.cluster import actor_runtime_env, connect, need
 from diffgen.errors import UserError
 from diffgen.models import bundle
-from diffgen.training.board import Tally
-from diffgen.training.latent_shards import Facts, Shard, ShardEncoder
+from diffgen.training.latent_shards import LatentCacheKey, LatentShard, ShardEncoder
+from diffgen.training.status_actor import ProgressCounter
 
 POLL_S = 0.5
 
@@ -32,24 +32,24 @@ class PooledEncoder:
         with tempfile.TemporaryDirectory() as scratch:
             codec = bundle.load(bundle.unpack(ray.get(tally.bundle.remote()), Path(scratch))).codec
         codec.to("cuda" if gpu else "cpu")
-        self.encoder = ShardEncoder(Path(data), Path(folder), codec, Facts(**facts), threads)
+        self.encoder = ShardEncoder(Path(data), Path(folder), codec, LatentCacheKey(**facts), threads)
         self.tally = tally
         ray.get(tally.begin.remote())
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
-            self.encoder.encode(Shard.from_json(row["shard"]), self.tally.add.remote)
+            self.encoder.encode(LatentShard.from_json(row["shard"]), self.tally.add.remote)
         except UserError as error:
             return {"failure": str(error)}
         return {"failure": ""}
 
 
 def encode_on_ray(
-    shards: Sequence[Shard],
+    shards: Sequence[LatentShard],
     data: Path,
     folder: Path,
     packed: dict[str, bytes],
-    facts: Facts,
+    facts: LatentCacheKey,
     training: config.Training,
     bar: Any,
 ) -> tuple[int, float]:
@@ -67,7 +67,7 @@ def encode_on_ray(
         size=max(1, min(int(fitting), len(shards))),
         max_tasks_in_flight_per_actor=1,  # a shard takes long: none waits behind another while an actor idles
     )
-    tally = ray.remote(num_cpus=0)(Tally).remote(packed)
+    tally = ray.remote(num_cpus=0)(ProgressCounter).remote(packed)
     constants = {
         "data": str(data.absolute()),
         "folder": str(folder.absolute()),
@@ -83,7 +83,7 @@ def encode_on_ray(
         fn_constructor_kwargs=constants,
         num_cpus=training.threads,
         num_gpus=gpus or None,
-        runtime_env=computing(training.gpu),
+        runtime_env=actor_runtime_env(training.gpu),
     )
     images, done = sum(len(shard.patches) for shard in shards) * facts.variants, threading.Event()
     watcher = threading.Thread(target=_watch, args=(tally, bar, images, done), daemon=True)

@@ -12,26 +12,26 @@ from typing import Any
 from rich.console import Console
 
 from diffgen import config, progress
-from diffgen.cluster import computing
+from diffgen.cluster import actor_runtime_env
 from diffgen.errors import UserError
-from diffgen.training.board import INTERVAL_S, Board
 from diffgen.training.folder import RunFolder
-from diffgen.training.news import Teller
+from diffgen.training.progress_reporter import ProgressReporter
 from diffgen.training.ray_worker import work
 from diffgen.training.signals import Signals, Stopped
-from diffgen.training.worker import Task
+from diffgen.training.status_actor import INTERVAL_S, StatusActor
+from diffgen.training.worker import TrainTask
 
 
-def fit(task: Task, run: RunFolder, training: config.Training, console: Console) -> None:
+def fit(task: TrainTask, run: RunFolder, training: config.Training, console: Console) -> None:
     """Train one model to its last checkpoint. Raises `UserError` where it fails, `Stopped` on a signal."""
     import ray
 
-    board = ray.remote(num_cpus=0, scheduling_strategy=_here())(Board).remote()
+    board = ray.remote(num_cpus=0, scheduling_strategy=_here())(StatusActor).remote()
     failed: list[BaseException] = []
 
     def run_it() -> None:
         try:
-            persevere(
+            fit_with_retries(
                 lambda: _trainer(asdict(task) | {"board": board}, task.part, run, training).fit(),
                 lambda: ray.get(board.read.remote())["saved"],
             )
@@ -43,7 +43,11 @@ def fit(task: Task, run: RunFolder, training: config.Training, console: Console)
     signals = Signals(board.stop.remote)
     with progress.bar(console) as bar, signals:
         thread.start()
-        _watch(thread, board, Teller(bar, task.part, getattr(training, task.part).steps, "starting workers"))
+        _watch(
+            thread,
+            board,
+            ProgressReporter(bar, task.part, getattr(training, task.part).steps, "starting workers"),
+        )
     news = ray.get(board.read.remote())
     if news["failure"]:
         raise UserError(news["failure"])
@@ -53,7 +57,7 @@ def fit(task: Task, run: RunFolder, training: config.Training, console: Console)
         raise Stopped(signals.first)
 
 
-def persevere(attempt: Callable[[], Any], saved: Callable[[], int]) -> Any:
+def fit_with_retries(attempt: Callable[[], Any], saved: Callable[[], int]) -> Any:
     """What `attempt` gives, begun anew when it fails as long as checkpoints were `saved` meanwhile.
 
     Ray Train counts failures over the whole training: here `max_failures` are those at one place.
@@ -107,12 +111,12 @@ def _trainer(task: dict[str, Any], part: str, run: RunFolder, training: config.T
             storage_filesystem=filesystem,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=training.keep_checkpoints),
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
-            worker_runtime_env=computing(training.gpu),
+            worker_runtime_env=actor_runtime_env(training.gpu),
         ),
     )
 
 
-def _watch(thread: threading.Thread, board: Any, teller: Teller) -> None:
+def _watch(thread: threading.Thread, board: Any, teller: ProgressReporter) -> None:
     """Draw what rank 0 tells the board, until the training ends."""
     import ray
 

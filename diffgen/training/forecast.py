@@ -18,7 +18,7 @@ from rich.table import Table
 
 from diffgen import config
 from diffgen.labels import Labels
-from diffgen.models.bundle import Which
+from diffgen.models.bundle import ModelName
 from diffgen.training.cost import Cost, measure, unet_of
 from diffgen.training.memory import example
 from diffgen.training.peak import peak
@@ -31,7 +31,7 @@ RECOMPUTED = 4 / 3  # forward, forward again, and backward of twice its FLOPs, b
 
 
 def forecast(
-    parts: Sequence[Which],
+    parts: Sequence[ModelName],
     settings: config.Settings,
     labels: Labels,
     console: Console,
@@ -43,7 +43,7 @@ def forecast(
     GPU here, else by an assumed share of an H100's peak, and marked as such.
     """
     training = settings.training
-    facts: dict[Which, dict[str, str]] = {}
+    facts: dict[ModelName, dict[str, str]] = {}
     notes = []
     for part in parts:
         cost = measure(part, settings, labels)
@@ -71,7 +71,7 @@ def forecast(
 
 
 def _rate(
-    part: Which, settings: config.Settings, labels: Labels, cost: Cost, seconds: float
+    part: ModelName, settings: config.Settings, labels: Labels, cost: Cost, seconds: float
 ) -> tuple[float, str]:
     """FLOP/s of one worker, timed for so many seconds or assumed, and how it is known."""
     training = settings.training
@@ -95,7 +95,7 @@ def _rate(
     return rate, f"{reached} as timed here on {name}" + (f", {rate / top:.0%} of its peak" if top else "")
 
 
-def _beside(part: Which, settings: config.Settings) -> str:
+def _beside(part: ModelName, settings: config.Settings) -> str:
     """The paper's count, where the settings have its widths and blocks."""
     model = settings.image_model if part == "image" else settings.mask_model
     *shape, theirs = PAPER[part]
@@ -110,7 +110,7 @@ def _duration(seconds: float) -> str:
 
 
 def time_a_step(
-    part: Which,
+    part: ModelName,
     settings: config.Settings,
     labels: Labels,
     cost: Cost,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffgen import config
 from diffgen.appearance import Appearance
-from diffgen.data.stream import Patches, crop
+from diffgen.data.stream import PatchTable, crop
 from diffgen.errors import UserError
 from diffgen.labels import UNKNOWN, LabelMap, Picture
 from diffgen.models.autoencoder import LatentCodec
@@ -29,11 +29,11 @@ ENCODING = threading.Lock()
 TRIES = 10  # crops around a pixel of a class that is too thin to show on the latent grid
 
 
-class Crops(Protocol):
+class CropReader(Protocol):
     """Random crops of patches, and their latents: encoded now (`LiveCrops`) or before (`StoredCrops`)."""
 
     @property
-    def patches(self) -> Patches: ...
+    def patches(self) -> PatchTable: ...
 
     def crop(
         self, number: int, side: int, rng: np.random.Generator, holding: int | None = None
@@ -50,7 +50,7 @@ class Crops(Protocol):
 class LiveCrops:
     """Crops of pictures, encoded when they are drawn."""
 
-    patches: Patches
+    patches: PatchTable
     codec: LatentCodec
     sample: bool = False
     """Draw from the autoencoder's distribution; else its mode."""
@@ -83,9 +83,9 @@ class ImageSource:
 
     def __init__(
         self,
-        crops: Crops,
+        crops: CropReader,
         model: config.ImageModel,
-        part: config.Part,
+        part: config.ModelTraining,
         channels: int,
         levels: NoiseLevels,
         seed: int,
@@ -166,7 +166,7 @@ class ImageSource:
         return int(rng.choice(self.patches.by_class[label])), label
 
 
-def _by_area(patches: Patches) -> tuple[list[tuple[int, int]], NDArray[np.float64]]:
+def _by_area(patches: PatchTable) -> tuple[list[tuple[int, int]], NDArray[np.float64]]:
     """(patch, class) pairs, and the running sum of the pixels they take."""
     rows = patches.rows
     sizes = {n: rows[n]["height"] * rows[n]["width"] for n in patches.labelled.tolist()}

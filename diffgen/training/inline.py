@@ -8,22 +8,22 @@ import torch
 from rich.console import Console
 
 from diffgen import config, progress
-from diffgen.cluster import keep_freed
+from diffgen.cluster import apply_malloc_env
 from diffgen.training import checkpoints
 from diffgen.training.folder import RunFolder
-from diffgen.training.loop import Place, Wish
-from diffgen.training.news import Teller
+from diffgen.training.loop import DistContext, StopRequest
+from diffgen.training.progress_reporter import ProgressReporter
 from diffgen.training.signals import Signals, Stopped
-from diffgen.training.worker import Task, train_part
+from diffgen.training.worker import TrainTask, train_part
 
 
-def fit_inline(task: Task, run: RunFolder, training: config.Training, console: Console) -> None:
+def fit_inline(task: TrainTask, run: RunFolder, training: config.Training, console: Console) -> None:
     """Train one model to its last checkpoint, as `fit.fit` does. Raises `UserError`, and `Stopped` on a
     signal."""
     if not training.gpu:
-        keep_freed()
+        apply_malloc_env()
     device = torch.device("cuda" if training.gpu else "cpu")
-    place = Place(device=device, bf16=training.precision == "bf16", readers=training.readers)
+    place = DistContext(device=device, bf16=training.precision == "bf16", readers=training.readers)
     last = checkpoints.last(run, task.part)
     with progress.bar(console) as bar, tempfile.TemporaryDirectory() as scratch:
         folder = run.pull(last, Path(scratch) / "checkpoint") if last else None
@@ -39,7 +39,7 @@ class InlineLink:
 
     def __init__(self, run: RunFolder, part: str, training: config.Training, bar: Any) -> None:
         self.run, self.part, self.keep = run, part, training.keep_checkpoints
-        self.teller = Teller(bar, part, getattr(training, part).steps, "starting")
+        self.teller = ProgressReporter(bar, part, getattr(training, part).steps, "starting")
         self.stopping = False
 
     def tell(self, **news: Any) -> None:
@@ -49,8 +49,8 @@ class InlineLink:
         assert checkpoint is not None, "there is one rank"
         checkpoints.register(self.run, self.part, checkpoint, metrics, self.keep)
 
-    def wish(self) -> Wish:
-        return Wish(stop=self.stopping)
+    def wish(self) -> StopRequest:
+        return StopRequest(stop=self.stopping)
 
     def stop(self) -> None:
         self.stopping = True

@@ -52,7 +52,7 @@ WRITING: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Facts:
+class LatentCacheKey:
     """What all files of a folder have in common: in `latents.json`, and in the schema of each."""
 
     format: int
@@ -85,10 +85,12 @@ class Facts:
         return cls(**tree | {"moments": tuple(tree["moments"])})
 
 
-def facts_of(data: Path, codec: LatentCodec, variants: int) -> Facts:
+def cache_key(data: Path, codec: LatentCodec, variants: int) -> LatentCacheKey:
     """Of the latents of prepared `data` by this autoencoder."""
     moments = ("mean", "log_deviation") if codec.varies else ("mean",)
-    return Facts(FORMAT, _digest(codec), data_digest(data), codec.factor, codec.channels, moments, variants)
+    return LatentCacheKey(
+        FORMAT, _digest(codec), data_digest(data), codec.factor, codec.channels, moments, variants
+    )
 
 
 def data_digest(data: Path) -> str:
@@ -108,7 +110,7 @@ def _digest(codec: LatentCodec) -> str:
 
 
 @dataclass(frozen=True)
-class Shard:
+class LatentShard:
     """A tar of image patches to encode."""
 
     name: str
@@ -129,7 +131,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Turned:
+class PatchVariant:
     """A patch in one variant."""
 
     key: str
@@ -143,14 +145,16 @@ class Turned:
 class ShardEncoder:
     """Shards → Parquet files, one at a time."""
 
-    def __init__(self, data: Path, folder: Path, codec: LatentCodec, facts: Facts, readers: int) -> None:
+    def __init__(
+        self, data: Path, folder: Path, codec: LatentCodec, facts: LatentCacheKey, readers: int
+    ) -> None:
         """`readers` threads decode pictures ahead of the autoencoder."""
         self.data, self.folder, self.codec, self.facts, self.readers = data, folder, codec, facts, readers
         self.batch_pixels = BATCH_PIXELS["cuda" if codec.device.type == "cuda" else "cpu"]
         fields = [pa.field(name, kind, nullable=False) for name, kind in COLUMNS.items()]
         self.schema = pa.schema(fields, {META: facts.to_json()})
 
-    def encode(self, shard: Shard, tell: Callable[[int], Any]) -> None:
+    def encode(self, shard: LatentShard, tell: Callable[[int], Any]) -> None:
         """Make the file of a shard; `tell` hears of images as they are done.
 
         Raises `UserError` where the shard cannot be read, the file not be written, or a latent is not
@@ -176,11 +180,11 @@ class ShardEncoder:
         except (OSError, tarfile.TarError) as error:
             raise UserError(f"{shard.name} → {self.folder / shard.file}: {one_line(error)}") from error
 
-    def _read(self, shard: Shard) -> Iterator[list[Turned]]:
+    def _read(self, shard: LatentShard) -> Iterator[list[PatchVariant]]:
         """All variants of all patches, in order, whole patches at a time, about a batch of pixels."""
         pixels = max((n for *_, n in shard.patches), default=1) * self.facts.variants
         together = max(1, self.batch_pixels // pixels)
-        ahead: deque[Future[list[Turned]]] = deque()
+        ahead: deque[Future[list[PatchVariant]]] = deque()
         with tarfile.open(self.data / shard.name, "r:") as tar:
             members = {member.name: (member.offset_data, member.size) for member in tar}
         with ThreadPoolExecutor(self.readers) as pool:
@@ -192,7 +196,9 @@ class ShardEncoder:
             while ahead:
                 yield [t for _ in range(min(together, len(ahead))) for t in ahead.popleft().result()]
 
-    def _decode(self, shard: Shard, key: str, source: str, places: list[tuple[int, int]]) -> list[Turned]:
+    def _decode(
+        self, shard: LatentShard, key: str, source: str, places: list[tuple[int, int]]
+    ) -> list[PatchVariant]:
         """A patch in all variants; `places` are offset and size of its picture and, if labelled, its map."""
         arrays = []
         with (self.data / shard.name).open("rb") as tar:
@@ -202,7 +208,9 @@ class ShardEncoder:
         picture = arrays[0]
         labels = arrays[1] if len(arrays) > 1 else np.zeros(picture.shape[:2], np.uint8)
         return [
-            Turned(key, source, v, dihedral(picture, v), on_grid(dihedral(labels, v), self.facts.factor))
+            PatchVariant(
+                key, source, v, dihedral(picture, v), on_grid(dihedral(labels, v), self.facts.factor)
+            )
             for v in range(self.facts.variants)
         ]
 
@@ -228,7 +236,11 @@ class ShardEncoder:
         return [found[i] for i in range(len(pictures))]
 
     def _write(
-        self, parquet: pq.ParquetWriter, shard: Shard, batch: list[Turned], moments: list[NDArray[np.float16]]
+        self,
+        parquet: pq.ParquetWriter,
+        shard: LatentShard,
+        batch: list[PatchVariant],
+        moments: list[NDArray[np.float16]],
     ) -> None:
         for turned, values in zip(batch, moments, strict=True):
             if not np.isfinite(values).all():

@@ -15,14 +15,14 @@ import torch
 from rich.console import Console
 
 from diffgen import config, progress
-from diffgen.cluster import keep_freed
-from diffgen.data.stream import Patches, statistics
+from diffgen.cluster import apply_malloc_env
+from diffgen.data.stream import PatchTable, statistics
 from diffgen.errors import UserError, one_line
 from diffgen.files import write_text
 from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec
 from diffgen.training.encoder_pool import encode_on_ray
-from diffgen.training.latent_shards import COMPLETE, Facts, Shard, ShardEncoder, facts_of
+from diffgen.training.latent_shards import COMPLETE, LatentCacheKey, LatentShard, ShardEncoder, cache_key
 
 
 def encode(data: Path, base: Path, settings: config.Settings, console: Console, inline: bool = False) -> Path:
@@ -35,7 +35,7 @@ def encode(data: Path, base: Path, settings: config.Settings, console: Console, 
     """
     statistics(data)
     codec = bundle.load(base).codec
-    facts = facts_of(data, codec, settings.autoencoder.dihedral)
+    facts = cache_key(data, codec, settings.autoencoder.dihedral)
     folder = data / "latents" / facts.identity
     if (folder / COMPLETE).exists():
         console.print(f"latents: {folder} (made before)", highlight=False, soft_wrap=True)
@@ -66,12 +66,12 @@ def encode(data: Path, base: Path, settings: config.Settings, console: Console, 
     return folder
 
 
-def shards_of(data: Path) -> list[Shard]:
+def shards_of(data: Path) -> list[LatentShard]:
     """The image shards of both splits, in order."""
-    found: dict[str, Shard] = {}
+    found: dict[str, LatentShard] = {}
     for split in ("train", "test"):
-        for row in Patches(data, "image", split, cache_mb=0).rows:
-            shard = found.setdefault(row["shard"], Shard(row["shard"], split))
+        for row in PatchTable(data, "image", split, cache_mb=0).rows:
+            shard = found.setdefault(row["shard"], LatentShard(row["shard"], split))
             shard.patches.append((row["key"], row["source"], row["labelled"], row["height"] * row["width"]))
     if not found:
         raise UserError(f"{data} holds no image patches to encode")
@@ -87,7 +87,7 @@ def _claim(folder: Path) -> None:
         raise UserError(f"latents cannot be written to {folder}: {one_line(error)}") from error
 
 
-def _size(folder: Path, shards: Sequence[Shard]) -> int:
+def _size(folder: Path, shards: Sequence[LatentShard]) -> int:
     return sum((folder / shard.file).stat().st_size for shard in shards)
 
 
@@ -100,17 +100,17 @@ def _readable(size: float) -> str:
 
 
 def encode_here(
-    shards: Sequence[Shard],
+    shards: Sequence[LatentShard],
     data: Path,
     folder: Path,
     codec: LatentCodec,
-    facts: Facts,
+    facts: LatentCacheKey,
     training: config.Training,
     bar: Any,
 ) -> tuple[int, float]:
     """Encode these shards one after another in this process: images, and seconds."""
     if not training.gpu:
-        keep_freed()
+        apply_malloc_env()
     torch.set_num_threads(training.threads)
     codec.to("cuda" if training.gpu else "cpu")
     encoder = ShardEncoder(data, folder, codec, facts, training.threads)

@@ -25,27 +25,27 @@ from diffgen.cluster import connect, need, need_gpu_here
 from diffgen.data.stream import statistics
 from diffgen.errors import UserError
 from diffgen.models import bundle
-from diffgen.models.bundle import Which
+from diffgen.models.bundle import ModelName
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.training import checkpoints
 from diffgen.training.autoencoder import new_autoencoder
-from diffgen.training.base import AUTOENCODER, RUN, Start, base_of, needs_autoencoder
 from diffgen.training.card import model_card
 from diffgen.training.fit import fit
 from diffgen.training.folder import RunFolder, fetched
+from diffgen.training.init_weights import init_from
 from diffgen.training.inline import fit_inline
 from diffgen.training.latents import encode
 from diffgen.training.lock import held
-from diffgen.training.start import init_from
-from diffgen.training.trainee import AVERAGED
-from diffgen.training.worker import START, Task
+from diffgen.training.run_base import AUTOENCODER, RUN, InitBundle, build_base, needs_autoencoder
+from diffgen.training.train_state import AVERAGED
+from diffgen.training.worker import START, TrainTask
 
 RATES = ("lr", "clip")
 AUTOENCODER_MADE_BY = "autoencoder.yaml"
 
 
 def launch(
-    parts: Sequence[Which],
+    parts: Sequence[ModelName],
     data: Path,
     run: str,
     settings: config.Settings,
@@ -69,10 +69,10 @@ def launch(
         place = Path(scratch)
         _check_same(folder, shaping)
         _say_rates(folder, settings, console)
-        begin = Start(start, fetched(start, place / START)) if start else None
+        begin = InitBundle(start, fetched(start, place / START)) if start else None
         if not begin and needs_autoencoder(settings, folder):
             _fit_autoencoder(data, folder, settings, console, place, inline)
-        base = base_of(parts, data, folder, shaping, settings, console, begin, place)
+        base = build_base(parts, data, folder, shaping, settings, console, begin, place)
         if begin and not folder.exists(RUN):
             _say_start(parts, begin, base, settings, console)
             folder.push(begin.folder, START)
@@ -82,7 +82,7 @@ def launch(
             _need_workers(settings.training)
         latents = _latents(parts, data, folder, settings, console, place, inline)
         for part in parts:
-            task = Task(part, str(data), folder.url, settings.model_dump(mode="json"), latents, start)
+            task = TrainTask(part, str(data), folder.url, settings.model_dump(mode="json"), latents, start)
             (fit_inline if inline else fit)(task, folder, settings.training, console)
             averaged = folder.pull(f"{checkpoints.last(folder, part)}/{AVERAGED}", place / part)
             folder.push(averaged, f"bundle/{part}_unet")
@@ -117,7 +117,7 @@ def _fit_autoencoder(
     shape = {key: tree[key] for key in ("seed", "autoencoder")} | {"training": tree["training"][AUTOENCODER]}
     _check_same(run, shape, AUTOENCODER_MADE_BY)
     run.write_text(AUTOENCODER_MADE_BY, yaml.safe_dump(shape, sort_keys=False))
-    task = Task("autoencoder", str(data), run.url, tree, None, None)
+    task = TrainTask("autoencoder", str(data), run.url, tree, None, None)
     (fit_inline if inline else fit)(task, run, settings.training, console)
     last = run.pull(f"{checkpoints.last(run, AUTOENCODER)}/{AVERAGED}", place / AUTOENCODER)
     run.push(last, AUTOENCODER)
@@ -167,14 +167,14 @@ def prepare_latents(
     _check_scales(data, settings)
     need_gpu_here(settings.training.gpu, inline)
     with held(folder, console), tempfile.TemporaryDirectory() as scratch:
-        base_of(
+        build_base(
             ["image"], data, folder, _shaping(data, settings, None), settings, console, None, Path(scratch)
         )
         return encode(data, folder.pull("base", Path(scratch) / "base"), settings, console, inline)
 
 
 def _latents(
-    parts: Sequence[Which],
+    parts: Sequence[ModelName],
     data: Path,
     run: RunFolder,
     settings: config.Settings,
@@ -188,7 +188,11 @@ def _latents(
 
 
 def _say_start(
-    parts: Sequence[Which], start: Start, base: bundle.Bundle, settings: config.Settings, console: Console
+    parts: Sequence[ModelName],
+    start: InitBundle,
+    base: bundle.Bundle,
+    settings: config.Settings,
+    console: Console,
 ) -> None:
     """What `--init-from` gives and does not; `UserError` where a model does not fit."""
     source = bundle.load(start.folder)

@@ -19,17 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from diffgen.errors import UserError
-from diffgen.training.algorithm import Aim, Batch, Source, share
+from diffgen.training.algorithm import Batch, BatchSource, Objective, share
 from diffgen.training.meters import Meters
 from diffgen.training.read_ahead import read_ahead
-from diffgen.training.trainee import Trainee
+from diffgen.training.train_state import TrainState
 
 HELD_OUT = 64  # samples that the held-out loss is the mean of
 SPIKE_OF, SPIKE_OVER = 20, 100  # the mean of so many steps against the median of so many before them
 
 
 @dataclass(frozen=True)
-class Place:
+class DistContext:
     """Where a worker stands among the others, and how it computes."""
 
     rank: int = 0
@@ -53,7 +53,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Wish:
+class StopRequest:
     """What the world outside asks of the loop."""
 
     save: bool = False
@@ -70,17 +70,17 @@ class Hooks:
     """(step, held-out loss) at intervals, on every rank."""
     sample: Callable[[int, nn.Module], None] = lambda _step, _unet: None
     """(step, U-Net with averaged weights) at intervals, on rank 0 only."""
-    wish: Callable[[], Wish] = Wish
+    wish: Callable[[], StopRequest] = StopRequest
     """Asked once a step on every rank; a wish of one is carried out by all, in the same step."""
 
 
 def train(
-    trainee: Trainee,
+    trainee: TrainState,
     model: nn.Module,
-    source: Source,
-    held_out: Source,
-    objective: Aim,
-    place: Place,
+    source: BatchSource,
+    held_out: BatchSource,
+    objective: Objective,
+    place: DistContext,
     hooks: Hooks,
     log_every: int = 1,
     spike: float = math.inf,
@@ -132,7 +132,9 @@ def train(
     return True
 
 
-def _read(source: Source, batch: int, micro_batch: int | None, place: Place, step: int) -> list[Batch]:
+def _read(
+    source: BatchSource, batch: int, micro_batch: int | None, place: DistContext, step: int
+) -> list[Batch]:
     """This worker's micro-batches of a step."""
     pieces = share(source.sides(step, batch), place.rank, place.workers, micro_batch)
     return [source.batch(step, piece) for piece in pieces]
@@ -164,7 +166,9 @@ def _check(step: int, loss: float, norm: float, recent: deque[float], spike: flo
 
 
 @torch.no_grad()
-def held_out_loss(trainee: Trainee, source: Source, objective: Aim, place: Place) -> float:
+def held_out_loss(
+    trainee: TrainState, source: BatchSource, objective: Objective, place: DistContext
+) -> float:
     """Mean loss of the averaged weights on a fixed set of held-out samples, times and noises."""
     losses = [torch.zeros((), device=place.device)]  # of more than 64 workers some have no sample
 

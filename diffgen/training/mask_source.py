@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffgen.data.stream import Patches, dihedral
+from diffgen.data.stream import PatchTable, dihedral
 from diffgen.errors import UserError
 from diffgen.models.mask_codec import MaskCodec
 from diffgen.training.algorithm import Batch, NoiseLevels, draw_noise
@@ -23,7 +23,7 @@ class MaskSource:
     """Label maps at the mask's scale, in random order."""
 
     def __init__(
-        self, patches: Patches, codec: MaskCodec, p_conditional: float, levels: NoiseLevels, seed: int
+        self, patches: PatchTable, codec: MaskCodec, p_conditional: float, levels: NoiseLevels, seed: int
     ) -> None:
         """Raises `UserError` where there are no label maps."""
         self.patches, self.codec, self.p_conditional = patches, codec, p_conditional

@@ -12,10 +12,10 @@ from typing import Any
 
 from diffgen import config
 from diffgen.errors import UserError
-from diffgen.training.board import INTERVAL_S
 from diffgen.training.checkpoints import name_of
-from diffgen.training.loop import Place, Wish
-from diffgen.training.worker import Task, train_part
+from diffgen.training.loop import DistContext, StopRequest
+from diffgen.training.status_actor import INTERVAL_S
+from diffgen.training.worker import TrainTask, train_part
 
 NOTICE_EVERY = 10  # steps, at most: a node that is going away gives a minute or two
 
@@ -29,19 +29,19 @@ def work(task: dict[str, Any]) -> None:
     if ray.get(board.read.remote())["failure"]:
         return  # these workers are Ray's second try, and the driver knows
     try:
-        _train(Task(**task), board)
+        _train(TrainTask(**task), board)
     except UserError as error:
         ray.get(board.tell.remote(failure=str(error)))
         if ray.train.get_context().get_world_size() > 1:
             raise  # or the others would wait for this one
 
 
-def _train(task: Task, board: Any) -> None:
+def _train(task: TrainTask, board: Any) -> None:
     import ray.train
     from ray.train.torch import get_device, prepare_model
 
     training, context = config.validate(task.settings).training, ray.train.get_context()
-    place = Place(
+    place = DistContext(
         context.get_world_rank(),
         context.get_world_size(),
         get_device(),
@@ -85,7 +85,7 @@ class RayLink:
         made = ray.train.Checkpoint.from_directory(checkpoint)
         ray.train.report(metrics, checkpoint=made, checkpoint_dir_name=name_of(int(metrics["step"])))
 
-    def wish(self) -> Wish:
+    def wish(self) -> StopRequest:
         """Has the driver been told to stop, or a node been told to go?"""
         import ray
         import ray.train
@@ -94,10 +94,10 @@ class RayLink:
         if self.answer is not None and ray.wait([self.answer], timeout=0)[0]:
             self.stopping, self.answer = ray.get(self.answer), None
         if self.asked % self.every:
-            return Wish(stop=self.stopping)
+            return StopRequest(stop=self.stopping)
         if self.rank == 0 and self.answer is None and time.monotonic() - self.told > INTERVAL_S:
             self.tell()  # also where nothing is logged: the answer is wanted
         notice = ray.train.get_preemption_info()  # a barrier: all ranks ask in the same step
         going = frozenset(notice.preempted_node_ids) if notice else frozenset()
         news, self.noticed = going - self.noticed, self.noticed | going
-        return Wish(save=bool(news), stop=self.stopping)
+        return StopRequest(save=bool(news), stop=self.stopping)

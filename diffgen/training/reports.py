@@ -15,11 +15,11 @@ from PIL import Image
 from torch import nn
 
 from diffgen.labels import Picture
-from diffgen.training.board import INTERVAL_S
 from diffgen.training.checkpoints import name_of
 from diffgen.training.folder import RunFolder
-from diffgen.training.loop import Hooks, Wish
-from diffgen.training.trainee import AVERAGED, Trainee
+from diffgen.training.loop import Hooks, StopRequest
+from diffgen.training.status_actor import INTERVAL_S
+from diffgen.training.train_state import AVERAGED, TrainState
 
 FLUSH_S = 10  # until a curve is on the disk; TensorBoard's own two minutes are long to wait
 
@@ -35,7 +35,7 @@ class Link(Protocol):
         """Keep a checkpoint of `metrics["step"]` as the last one; called on all ranks, None but on rank 0."""
         ...
 
-    def wish(self) -> Wish:
+    def wish(self) -> StopRequest:
         """Asked once a step on every rank."""
         ...
 
@@ -47,7 +47,7 @@ class Reports:
         self,
         run: RunFolder,
         part: str,
-        trainee: Trainee,
+        trainee: TrainState,
         rank: int,
         link: Link,
         grid: Callable[[nn.Module], Picture],

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap
 from diffgen.training.stored import StoredCrops, corner
@@ -59,7 +59,7 @@ class ResidentCrops:
             ) from error
 
     @property
-    def patches(self) -> Patches:
+    def patches(self) -> PatchTable:
         return self.stored.patches
 
     def crop(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffgen import config
-from diffgen.data.stream import Patches, crop
+from diffgen.data.stream import PatchTable, crop
 from diffgen.errors import UserError
 from diffgen.models.efficientnet import OFFSET, SCALE, efficientnet
 from diffgen.sampling.decode import from_picture
@@ -34,7 +34,7 @@ class CropSource:
     deviation up to 1.
     """
 
-    def __init__(self, patches: Patches, settings: config.Settings) -> None:
+    def __init__(self, patches: PatchTable, settings: config.Settings) -> None:
         """Raises `UserError` where there is no patch, or the patches are smaller than the crops."""
         self.patches, self.seed = patches, settings.seed
         self.side = settings.training.autoencoder.crop
@@ -64,7 +64,7 @@ class CropSource:
         return Batch(torch.stack(images), torch.zeros_like(steps), steps, torch.stack(noises))
 
 
-class Restoration:
+class RestorationLoss:
     """Absolute differences of pixels and of block means; after a share of the steps what a critic and a
     network of features see.
 
@@ -80,7 +80,7 @@ class Restoration:
     ) -> None:
         """`progress` says how far the training is, from 0 to 1."""
         self.part, self.progress = part, progress
-        self.features = Features(device) if part.feature_weight else None
+        self.features = FeatureDistance(device) if part.feature_weight else None
 
     def __call__(self, model: Any, batch: Batch) -> Loss:
         """`model` is a `Restorer`, or what gathers its gradients."""
@@ -115,7 +115,7 @@ def blurred_difference(images: Tensor, others: Tensor, blocks: Sequence[int]) ->
     return torch.stack(blurred).sum(dim=0)
 
 
-class Features:
+class FeatureDistance:
     """Distance of images in the first features of a fixed network, each pixel's brought to unit length
     (Zhang et al., 2018, without their weights)."""
 

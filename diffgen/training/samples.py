@@ -5,12 +5,12 @@ from einops import rearrange
 from torch import nn
 
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.bundle import Bundle
 from diffgen.sampling import covers, masks
 from diffgen.sampling.canvas import Canvas, GlobalCondition
-from diffgen.sampling.covers import Covering
+from diffgen.sampling.covers import CoverSchedule
 from diffgen.sampling.decode import decode
 from diffgen.sampling.denoise import image_denoiser, mask_denoiser, run
 from diffgen.sampling.guidance import NONE, Guidance
@@ -21,7 +21,7 @@ COUNT = 8
 PURPOSES = (Purpose.TRAINING_SAMPLES, Purpose.IMAGE_STEP_NOISE)
 
 
-def held_out(patches: Patches, side: int) -> list[LabelMap]:
+def held_out(patches: PatchTable, side: int) -> list[LabelMap]:
     """Up to eight label maps (side, side), evenly spread over the labelled patches, from their top left."""
     if not len(patches.labelled):
         return [np.zeros((side, side), np.uint8)] * COUNT
@@ -91,8 +91,8 @@ def _canvas(
 ) -> Canvas:
     sampling, side = settings.sampling, label_map.shape[0]
     solver = Solver(sampling.solver, bundle.schedule, steps, sampling.eta, sampling.spacing)
-    one = Covering(
-        side, side, ((None, side),), tuple(solver.log_snr), covers.Rule("aligned", 0.0, 0.0),
+    one = CoverSchedule(
+        side, side, ((None, side),), tuple(solver.log_snr), covers.CoverRule("aligned", 0.0, 0.0),
         (settings.seed, k), Purpose.IMAGE_COVER,
     )  # fmt: skip
     return Canvas(channels, label_map, one, solver, PURPOSES, whole=whole)

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffgen.data.stream import Patches, around
+from diffgen.data.stream import PatchTable, around
 from diffgen.errors import UserError, one_line
 from diffgen.labels import LabelMap
-from diffgen.training.latent_shards import COLUMNS, COMPLETE, META, Facts, data_digest
+from diffgen.training.latent_shards import COLUMNS, COMPLETE, META, LatentCacheKey, data_digest
 
 LENGTH = 4  # bytes before a value in a page: its length
 READ = [list(COLUMNS).index(name) for name in ("moments", "label_map")]
@@ -29,7 +29,7 @@ READ = [list(COLUMNS).index(name) for name in ("moments", "label_map")]
 class StoredCrops:
     """Random crops of a random variant of the patches whose latents lie in a folder of `diffgen encode`."""
 
-    def __init__(self, folder: Path, patches: Patches, sample: bool) -> None:
+    def __init__(self, folder: Path, patches: PatchTable, sample: bool) -> None:
         """With `sample` latents are drawn from the autoencoder's distribution, else they are its mode.
 
         Raises `UserError` where the folder is not complete, or was made from other data.
@@ -131,9 +131,9 @@ def corner(labels: LabelMap, side: int, rng: np.random.Generator, holding: int |
     return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
 
 
-def _facts(folder: Path) -> Facts:
+def _facts(folder: Path) -> LatentCacheKey:
     try:
-        return Facts.from_json((folder / COMPLETE).read_text(encoding="utf-8"))
+        return LatentCacheKey.from_json((folder / COMPLETE).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder} holds no complete latents: no readable {COMPLETE} (diffgen encode)"

@@ -10,34 +10,34 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from diffgen import config
-from diffgen.data.stream import Patches, statistics
+from diffgen.data.stream import PatchTable, statistics
 from diffgen.models import bundle
-from diffgen.models.bundle import Which
+from diffgen.models.bundle import ModelName
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
 from diffgen.training import cost
-from diffgen.training.algorithm import NoiseLevels, Objective, Source
+from diffgen.training.algorithm import BatchSource, DiffusionLoss, NoiseLevels
 from diffgen.training.autoencoder import train_autoencoder
 from diffgen.training.folder import RunFolder
-from diffgen.training.image_source import Crops, ImageSource, LiveCrops
-from diffgen.training.loop import Place, train
+from diffgen.training.image_source import CropReader, ImageSource, LiveCrops
+from diffgen.training.init_weights import init_from
+from diffgen.training.loop import DistContext, train
 from diffgen.training.mask_source import MaskSource
 from diffgen.training.peak import peak
 from diffgen.training.reports import Link, Reports
 from diffgen.training.resident import ResidentCrops
 from diffgen.training.samples import held_out, image_grid, mask_grid
-from diffgen.training.start import init_from
 from diffgen.training.stored import StoredCrops
-from diffgen.training.trainee import Trainee
+from diffgen.training.train_state import TrainState
 
 START = "start"  # the bundle that a run began with
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainTask:
     """What a worker is told; it travels to other nodes."""
 
-    part: Which | Literal["autoencoder"]
+    part: ModelName | Literal["autoencoder"]
     data: str
     run: str
     settings: dict[str, Any]
@@ -47,15 +47,15 @@ class Task:
     """The bundle to start from, as the user named it; a copy is in the run."""
 
     @property
-    def diffusion(self) -> Which:
+    def diffusion(self) -> ModelName:
         """Which diffusion model it is."""
         assert self.part != "autoencoder"
         return self.part
 
 
 def train_part(
-    task: Task,
-    place: Place,
+    task: TrainTask,
+    place: DistContext,
     checkpoint: Path | None,
     link: Link,
     wrap: Callable[[Any], nn.Module],
@@ -78,12 +78,12 @@ def train_part(
     unet = unet.to(place.device)
     if training.channels_last:
         unet = unet.to(memory_format=torch.channels_last)
-    trainee = Trainee(unet, getattr(training, part), training.max_seconds)
+    trainee = TrainState(unet, getattr(training, part), training.max_seconds)
     if checkpoint:
         trainee.read(checkpoint)
     schedule = DDPMScheduler.from_config(base.schedule)
     learned = part == "image" and settings.diffusion.learned_weight
-    objective = Objective(schedule, settings.diffusion.min_snr, place.device, learned)
+    objective = DiffusionLoss(schedule, settings.diffusion.min_snr, place.device, learned)
     source, check = (
         _source(task, base, settings, objective, split, place.device) for split in ("train", "test")
     )
@@ -105,7 +105,7 @@ def train_part(
         reports.close()
 
 
-def _greeting(part: Which, trainee: Trainee, place: Place) -> str:
+def _greeting(part: ModelName, trainee: TrainState, place: DistContext) -> str:
     size = sum(p.numel() for p in trainee.unet.parameters()) / 1e6
     step, steps = trainee.step, trainee.part.steps
     how = f"new, {steps} steps" if not step else f"resumed at step {step} of {steps}"
@@ -113,13 +113,13 @@ def _greeting(part: Which, trainee: Trainee, place: Place) -> str:
     return f"{part} model: {size:.1f} M parameters, {how}, {place.workers} worker(s) on {place.device.type}"
 
 
-def _out_of_time(part: Which, trainee: Trainee) -> str:
+def _out_of_time(part: ModelName, trainee: TrainState) -> str:
     limit, steps = trainee.max_seconds, trainee.part.steps
     return f"{part} model: training.max_seconds {limit:g} are over, stopped at step {trainee.step} of {steps}"
 
 
 def _unet(
-    task: Task, base: bundle.Bundle, settings: config.Settings, fresh: bool, scratch: Path
+    task: TrainTask, base: bundle.Bundle, settings: config.Settings, fresh: bool, scratch: Path
 ) -> ImageUNet | MaskUNet:
     """The U-Net of a run that begins or, if not `fresh`, that a checkpoint is read into."""
     unet: ImageUNet | MaskUNet
@@ -134,15 +134,15 @@ def _unet(
 
 
 def _source(
-    task: Task,
+    task: TrainTask,
     base: bundle.Bundle,
     settings: config.Settings,
-    objective: Objective,
+    objective: DiffusionLoss,
     split: str,
     device: torch.device,
-) -> Source:
+) -> BatchSource:
     """The data of a split; where a split is empty, that of the training."""
-    patches = Patches(Path(task.data), task.part, split, settings.training.cache_mb)
+    patches = PatchTable(Path(task.data), task.part, split, settings.training.cache_mb)
     if not len(patches) and split == "test":
         return _source(task, base, settings, objective, "train", device)
     part, seed, diffusion = getattr(settings.training, task.part), settings.seed, settings.diffusion
@@ -154,7 +154,7 @@ def _source(
     if task.part == "mask":
         return MaskSource(patches, base.mask_codec, part.p_conditional, levels, seed)
     sample = settings.autoencoder.sample
-    crops: Crops = LiveCrops(patches, base.codec, sample)
+    crops: CropReader = LiveCrops(patches, base.codec, sample)
     if task.latents:
         crops = StoredCrops(Path(task.latents), patches, sample)
         if settings.training.resident:
@@ -162,20 +162,22 @@ def _source(
     return ImageSource(crops, settings.image_model, part, base.codec.channels, levels, seed, base.appearance)
 
 
-def _grid(task: Task, base: bundle.Bundle, settings: config.Settings) -> Any:
+def _grid(task: TrainTask, base: bundle.Bundle, settings: config.Settings) -> Any:
     """How samples of this model are drawn."""
     if task.part == "mask":
         return lambda unet: mask_grid(unet, base, settings)
-    test = Patches(Path(task.data), "image", "test")
-    maps = held_out(test if len(test) else Patches(Path(task.data), "image"), settings.image_patch_px)
+    test = PatchTable(Path(task.data), "image", "test")
+    maps = held_out(test if len(test) else PatchTable(Path(task.data), "image"), settings.image_patch_px)
     return lambda unet: image_grid(unet, base, maps, settings)
 
 
 class _Scalars:
     """The loop's figures, with FLOP/s and the label shares of the data beside those that were seen."""
 
-    def __init__(self, task: Task, settings: config.Settings, base: bundle.Bundle, place: Place) -> None:
-        self.flops = cost.flops_a_step(task.diffusion, settings, base.labels) / place.workers
+    def __init__(
+        self, task: TrainTask, settings: config.Settings, base: bundle.Bundle, place: DistContext
+    ) -> None:
+        self.flops = cost.flops_per_step(task.diffusion, settings, base.labels) / place.workers
         name = torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else "cpu"
         self.peak = peak(name, settings.training.precision)
         shares = statistics(Path(task.data))["class_shares"]["train"] if task.part == "image" else {}

@@ -12,7 +12,7 @@ from diffgen.evaluation.page import (
     Note,
     Page,
     Plot,
-    Question,
+    Section,
     Table,
     Tile,
     Verdict,
@@ -35,11 +35,11 @@ def full_page() -> Page:
     fits = Verdict("fair", "Dice 0.71", "Less than real images do.")
     seamless = Verdict("unknown", "", "No image is larger than a patch.")
     questions = [
-        Question("fidelity", "Does it look real?", looks, _fidelity(), [LONG, EVIL]),
-        Question("privacy", "Is it private?", private, _privacy(), [LONG]),
-        Question("labels", "Do images fit their masks?", fits, _labels()),
-        Question("large", "Are large images seamless?", seamless, _large()),
-        Question("methods", "Which rule is best?", None, [Note("Measured on the same bundle.")]),
+        Section("fidelity", "Does it look real?", looks, _fidelity(), [LONG, EVIL]),
+        Section("privacy", "Is it private?", private, _privacy(), [LONG]),
+        Section("labels", "Do images fit their masks?", fits, _labels()),
+        Section("large", "Are large images seamless?", seamless, _large()),
+        Section("methods", "Which rule is best?", None, [Note("Measured on the same bundle.")]),
     ]
     facts = [
         ("Real", "512 images of 256 × 256 px, 0.25 µm/px"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffgen.evaluation.page import MASK_OPACITY, WORDS, Note, Page, Question, Verdict, write
+from diffgen.evaluation.page import MASK_OPACITY, WORDS, Note, Page, Section, Verdict, write
 from tests.browser.pages import EVIL, full_page
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ def test_each_figure_shows_its_command(opened: "Chromium") -> None:
 
 @pytest.mark.parametrize("width", [TELEPHONE, 820, 1200])
 def test_a_long_number_does_not_crush_its_question(chromium: "Chromium", tmp_path: Path, width: int) -> None:
-    question = Question(
+    question = Section(
         "long", "Do large images hold together?", Verdict("fair", "0.21 [0.17, 0.25], " * 4, "-")
     )
     write(Page("A page", "of a long number", (), (question,)), tmp_path / "report.html")

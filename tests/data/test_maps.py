@@ -17,7 +17,7 @@ from diffgen.data.prepare import prepare
 from diffgen.data.report import Report
 from diffgen.data.slides import LeftOut
 from diffgen.data.sources import find_sources
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import majority
 
@@ -90,7 +90,7 @@ def test_label_maps_become_mask_patches(tmp_path: Path, rng: np.random.Generator
     assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
     assert shares["a"] > 0.2
 
-    patches = Patches(out, "mask")
+    patches = PatchTable(out, "mask")
     assert patches.labels.contexts == ("A", "B")
     assert sum(patches.labels.context_shares) == pytest.approx(1)
     wanted = majority(label_map[::2, ::2], 16, 3)

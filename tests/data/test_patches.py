@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffgen.data.patches import Extent, Layout, Patch, grid, integral, lay, split, tissue_share
+from diffgen.data.patches import Extent, PatchBox, PatchLayout, grid, integral, lay, split, tissue_share
 
-LAYOUT = Layout(stored=64, least=32, multiple=4, step=32, mask_side=96, mask_step=24, min_tissue=0.25)
+LAYOUT = PatchLayout(stored=64, least=32, multiple=4, step=32, mask_side=96, mask_step=24, min_tissue=0.25)
 SIDES = st.integers(32, 400)
 
 
@@ -17,7 +17,7 @@ def extent(width: int, height: int, seed: int = 0, name: str = "a") -> Extent:
     return Extent(name, width, height, tissue)
 
 
-def meet(a: Patch, b: Patch) -> bool:
+def meet(a: PatchBox, b: PatchBox) -> bool:
     return a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height
 
 
@@ -84,7 +84,7 @@ def test_patches_on_glass_are_not_kept() -> None:
     tissue[:, 8:] = True
     item = Extent("a", 256, 256, tissue)
     assert {p.x for p in lay(item, {"train": (0, 0, 256, 256)}, LAYOUT, "image")} == {96, 128, 160, 192}
-    assert tissue_share(integral(tissue), item, Patch("image", "train", 96, 0, 64, 64)) == 0.5
+    assert tissue_share(integral(tissue), item, PatchBox("image", "train", 96, 0, 64, 64)) == 0.5
 
 
 def test_a_group_stays_on_one_side() -> None:

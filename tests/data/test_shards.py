@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from diffgen.data.cut import Sample
+from diffgen.data.cut import EncodedPatch
 from diffgen.data.shards import MARK, PatchWriter
 from diffgen.errors import UserError
 
 
-def sample(i: int, split: str = "train") -> Sample:
+def sample(i: int, split: str = "train") -> EncodedPatch:
     place = {"x": i, "y": 0, "height": 8, "width": 8}
     meta = {"source": "a", **place, "labelled": True, "context": 0, "shares": [0.0, 1.0]}
-    return Sample("image", split, meta, b"rgb %d" % i, b"mask")
+    return EncodedPatch("image", split, meta, b"rgb %d" % i, b"mask")
 
 
 def test_shards_hold_a_fixed_number_and_members_in_order(tmp_path: Path) -> None:

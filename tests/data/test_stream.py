@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diffgen import config
-from diffgen.data.stream import Patches, crop, dihedral, statistics
+from diffgen.data.stream import PatchTable, crop, dihedral, statistics
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from tests.data import prepared
@@ -19,7 +19,7 @@ def folder(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.TempP
 
 
 def test_reads_what_the_tar_holds(folder: Path) -> None:
-    patches = Patches(folder, "image")
+    patches = PatchTable(folder, "image")
     with tarfile.open(folder / "image-train-000000.tar") as tar:
         for number in (3, 0, 3, 1):
             for extension, read in (("png", patches.picture), ("mask.png", patches.label_map)):
@@ -29,7 +29,7 @@ def test_reads_what_the_tar_holds(folder: Path) -> None:
 
 
 def test_labelled_unlabelled_and_by_class(folder: Path) -> None:
-    patches = Patches(folder, "image")
+    patches = PatchTable(folder, "image")
     assert patches.labelled.tolist() == [0, 1, 2, 3]
     assert patches.unlabelled.tolist() == [4, 5]
     assert 0 not in patches.by_class
@@ -39,14 +39,14 @@ def test_labelled_unlabelled_and_by_class(folder: Path) -> None:
 
 
 def test_splits_and_kinds_are_apart(folder: Path) -> None:
-    assert len(Patches(folder, "image")) == 6
-    assert len(Patches(folder, "mask")) == 4
-    train, test = Patches(folder, "mask"), Patches(folder, "mask", "test")
+    assert len(PatchTable(folder, "image")) == 6
+    assert len(PatchTable(folder, "mask")) == 4
+    train, test = PatchTable(folder, "mask"), PatchTable(folder, "mask", "test")
     assert {row["shard"] for row in train.rows}.isdisjoint(row["shard"] for row in test.rows)
 
 
 def test_cache_forgets_and_stays_right(folder: Path) -> None:
-    small, large = Patches(folder, "image", cache_mb=0), Patches(folder, "image", cache_mb=64)
+    small, large = PatchTable(folder, "image", cache_mb=0), PatchTable(folder, "image", cache_mb=64)
     for number in (0, 1, 0, 2, 1):
         assert np.array_equal(small.picture(number), large.picture(number))
     assert not small._cache
@@ -56,7 +56,7 @@ def test_cache_forgets_and_stays_right(folder: Path) -> None:
 
 def test_no_prepared_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no prepared data"):
-        Patches(tmp_path, "image")
+        PatchTable(tmp_path, "image")
     with pytest.raises(UserError, match="holds no prepared data"):
         statistics(tmp_path)
 

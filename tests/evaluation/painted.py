@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from diffgen.evaluation.images import Crops, open_images
+from diffgen.evaluation.images import RegionSet, open_images
 from diffgen.labels import Labels
 
 NAMES = ("unknown", "nuclei", "stroma")
@@ -25,7 +25,7 @@ def tissue(seed: int, side: int, empty: bool = False) -> tuple[np.ndarray, np.nd
 
 def painted(
     folder: Path, count: int, seed: int, shuffled: bool = False, empty: int = 0, side: int = 32
-) -> Crops:
+) -> RegionSet:
     """A folder of images; `shuffled`: with the mask of the one before; `empty`: so many have no nuclei."""
     folder.mkdir(parents=True)
     pairs = [tissue(1000 * seed + k, side, empty=k < empty) for k in range(count)]
@@ -34,4 +34,4 @@ def painted(
         Image.fromarray(pairs[k - shuffled][1]).save(folder / f"{k:03d}_mask.png")
     Labels(NAMES).save(folder / "labels.json")
     images = open_images(str(folder))
-    return Crops(images, tuple(images.regions(side)))
+    return RegionSet(images, tuple(images.regions(side)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffgen.errors import UserError
-from diffgen.evaluation import use
+from diffgen.evaluation import downstream
 from diffgen.evaluation.agreement import Agreement, agreement
 from diffgen.labels import Labels
 from tests.evaluation.painted import NAMES
@@ -16,7 +16,7 @@ GROUPS = np.repeat(np.arange(10), 3)
 def counts(rng: np.random.Generator, wrong: float) -> np.ndarray:
     truth = rng.integers(1, 3, (30, 16, 16), np.uint8)
     predicted = np.where(rng.random(truth.shape) < wrong, 3 - truth, truth).astype(np.uint8)
-    return np.stack([use.count(*pair, 3) for pair in zip(truth, predicted, strict=True)])
+    return np.stack([downstream.count(*pair, 3) for pair in zip(truth, predicted, strict=True)])
 
 
 def test_dice_is_pooled_over_regions_and_averaged_over_segmenters(rng: np.random.Generator) -> None:

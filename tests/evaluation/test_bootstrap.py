@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgen.errors import UserError
-from diffgen.evaluation.bootstrap import Figure, Spread, as_json, figure, mean_of, of_sources, resampled
+from diffgen.evaluation.bootstrap import Estimate, MeanStd, as_json, estimate, mean_of, of_sources, resampled
 
 
 @given(st.integers(0, 50))
@@ -25,10 +25,10 @@ def test_an_interval_holds_the_mean_of_its_sources_as_often_as_it_says() -> None
         rng = np.random.default_rng(seed)
         values = rng.standard_normal(40).repeat(3) + 0.1 * rng.standard_normal(120)
         (weights,) = resampled([sources], 200, seed)
-        found = figure(mean_of(values, weights))
+        found = estimate(mean_of(values, weights))
         hits += found.low < 0 < found.high
         (weights,) = resampled([np.arange(120)], 200, seed)
-        found = figure(mean_of(values, weights))
+        found = estimate(mean_of(values, weights))
         of_samples += found.low < 0 < found.high
     assert 86 <= hits <= 100
     assert of_samples < 86  # drawing single samples claims too much
@@ -36,8 +36,10 @@ def test_an_interval_holds_the_mean_of_its_sources_as_often_as_it_says() -> None
 
 def test_the_bias_of_bootstraps_is_taken_off() -> None:
     values = np.array([1.0, 2.0, 3.0, 4.0])
-    assert figure(values) == Figure(1.0, pytest.approx(0.05), pytest.approx(1.95))
-    assert figure(values, times=10, centred=False) == Figure(10.0, pytest.approx(20.5), pytest.approx(39.5))
+    assert estimate(values) == Estimate(1.0, pytest.approx(0.05), pytest.approx(1.95))
+    assert estimate(values, times=10, centred=False) == Estimate(
+        10.0, pytest.approx(20.5), pytest.approx(39.5)
+    )
 
 
 def test_what_is_not_a_number_has_no_part_in_a_mean() -> None:
@@ -46,10 +48,10 @@ def test_what_is_not_a_number_has_no_part_in_a_mean() -> None:
 
 
 def test_figures_are_written_and_read() -> None:
-    found = as_json({"a": Figure(1.0, 0.5, 1.5), "b": [Spread(2.0, 0.1), "text"]})
+    found = as_json({"a": Estimate(1.0, 0.5, 1.5), "b": [MeanStd(2.0, 0.1), "text"]})
     assert found == {"a": [1.0, 0.5, 1.5], "b": [[2.0, 0.1], "text"]}
-    assert str(Figure(0.12345, 0.1, 0.2)) == "0.123 [0.1, 0.2]"
-    assert str(Spread(0.12345, 0.0123)) == "0.123 ± 0.012"
+    assert str(Estimate(0.12345, 0.1, 0.2)) == "0.123 [0.1, 0.2]"
+    assert str(MeanStd(0.12345, 0.0123)) == "0.123 ± 0.012"
 
 
 def test_sources_are_one_a_sample_and_more_than_one() -> None:

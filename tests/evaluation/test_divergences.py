@@ -9,7 +9,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from diffgen.errors import UserError
-from diffgen.evaluation.bootstrap import figure, resampled
+from diffgen.evaluation.bootstrap import estimate, resampled
 from diffgen.evaluation.divergences import fid, frechet, inception_score, kid, kid_subsets, principal
 
 SOURCES = np.repeat(np.arange(40), 3)
@@ -51,7 +51,7 @@ def test_kid_is_unbiased_where_samples_of_a_source_are_alike() -> None:
 def test_kid_and_frechet_see_a_shift(shift: float) -> None:
     a, b = clustered(0), clustered(1, shift)
     weights = resampled([SOURCES, SOURCES + 40], 50)
-    found = figure(kid(a, b, (SOURCES, SOURCES + 40), (weights[0], weights[1])))
+    found = estimate(kid(a, b, (SOURCES, SOURCES + 40), (weights[0], weights[1])))
     assert found.low > 0
     assert frechet(a, b, ones(120, 120))[0] > 8 * shift**2 / 2
 

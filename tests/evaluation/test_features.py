@@ -14,16 +14,16 @@ from rich.console import Console
 from diffgen.errors import UserError
 from diffgen.evaluation import backbones, features
 from diffgen.evaluation.features import View
-from diffgen.evaluation.images import Crops, open_images
+from diffgen.evaluation.images import RegionSet, open_images
 from tests.evaluation.test_images import shards
 
 LITE = "efficientnet-lite0"
 
 
 @pytest.fixture(scope="module")
-def crops(tmp_path_factory: pytest.TempPathFactory) -> Crops:
+def crops(tmp_path_factory: pytest.TempPathFactory) -> RegionSet:
     images = open_images(str(shards(tmp_path_factory.mktemp("features") / "set", 5)))
-    return Crops(images, tuple(images.regions(64)))
+    return RegionSet(images, tuple(images.regions(64)))
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +31,16 @@ def lite() -> backbones.Backbone:
     return backbones.load(LITE)
 
 
-def task(crops: Crops, lite: backbones.Backbone, cache: Path, **view: Any) -> features.Task:
-    return features.Task(crops, View(**view), LITE, lite.digest, cache)
+def task(crops: RegionSet, lite: backbones.Backbone, cache: Path, **view: Any) -> features.FeatureJob:
+    return features.FeatureJob(crops, View(**view), LITE, lite.digest, cache)
 
 
-def extract(*tasks: features.Task, inline: bool = True) -> list[features.Features]:
+def extract(*tasks: features.FeatureJob, inline: bool = True) -> list[features.Features]:
     return features.extract(tasks, 1, False, inline, Console(quiet=True))
 
 
 def test_features_are_those_of_the_bare_network(
-    crops: Crops, lite: backbones.Backbone, tmp_path: Path
+    crops: RegionSet, lite: backbones.Backbone, tmp_path: Path
 ) -> None:
     (found,) = extract(task(crops, lite, tmp_path))
     bare, logits = lite(np.stack(list(crops.pictures())))
@@ -50,7 +50,7 @@ def test_features_are_those_of_the_bare_network(
 
 
 def test_what_is_there_is_not_computed_again(
-    crops: Crops, lite: backbones.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crops: RegionSet, lite: backbones.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (first,) = extract(task(crops, lite, tmp_path))
     monkeypatch.setattr(backbones, "load", lambda *_: pytest.fail("computed again"))
@@ -59,7 +59,7 @@ def test_what_is_there_is_not_computed_again(
 
 
 def test_a_run_broken_off_goes_on_with_what_it_lacks(
-    crops: Crops, lite: backbones.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crops: RegionSet, lite: backbones.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "CHUNK", 2)
     one = task(crops, lite, tmp_path)
@@ -71,14 +71,14 @@ def test_a_run_broken_off_goes_on_with_what_it_lacks(
     assert one.path(0).stat().st_mtime_ns == kept
 
 
-def test_other_pixels_have_another_folder(crops: Crops, lite: backbones.Backbone, tmp_path: Path) -> None:
-    fewer = Crops(crops.images, crops.regions[1:])
+def test_other_pixels_have_another_folder(crops: RegionSet, lite: backbones.Backbone, tmp_path: Path) -> None:
+    fewer = RegionSet(crops.images, crops.regions[1:])
     tasks = [
         task(crops, lite, tmp_path),
         task(fewer, lite, tmp_path),
         task(crops, lite, tmp_path, jpeg=90),
         task(crops, lite, tmp_path, resize=32),
-        features.Task(crops, View(), LITE, "other weights", tmp_path),
+        features.FeatureJob(crops, View(), LITE, "other weights", tmp_path),
     ]
     assert len({one.folder for one in tasks}) == len(tasks)
 
@@ -94,7 +94,7 @@ def test_the_view_is_what_it_says() -> None:
     assert "JPEG of quality 80" in str(View(jpeg=80))
 
 
-def test_a_feature_that_is_not_finite_is_named(crops: Crops, tmp_path: Path) -> None:
+def test_a_feature_that_is_not_finite_is_named(crops: RegionSet, tmp_path: Path) -> None:
     def broken(x: torch.Tensor) -> tuple[torch.Tensor, None]:
         found = torch.ones(len(x), 4)
         found[3, 1] = torch.nan
@@ -102,7 +102,7 @@ def test_a_feature_that_is_not_finite_is_named(crops: Crops, tmp_path: Path) -> 
 
     backbone = backbones.Backbone("broken", "0", "", broken)
     with pytest.raises(UserError, match="000000003 is NaN"):
-        features.compute(features.Task(crops, View(), "broken", "0", tmp_path), 0, backbone)
+        features.compute(features.FeatureJob(crops, View(), "broken", "0", tmp_path), 0, backbone)
     assert not list(tmp_path.rglob("*.parquet"))
 
 
@@ -138,7 +138,7 @@ def test_a_backbone_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_ray_gives_the_same_numbers(crops: Crops, lite: backbones.Backbone, tmp_path: Path) -> None:
+def test_ray_gives_the_same_numbers(crops: RegionSet, lite: backbones.Backbone, tmp_path: Path) -> None:
     (inline,) = extract(task(crops, lite, tmp_path / "inline"))
     (pooled,) = extract(task(crops, lite, tmp_path / "ray"), inline=False)
     assert np.array_equal(inline.values, pooled.values)

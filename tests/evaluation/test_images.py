@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from diffgen.errors import UserError
-from diffgen.evaluation.images import Crops, check_alike, open_images
+from diffgen.evaluation.images import RegionSet, check_alike, open_images
 from diffgen.files import tar_writer
 from diffgen.labels import Labels
 
@@ -76,7 +76,7 @@ def test_a_set_travels_and_keeps_its_digest(tmp_path: Path) -> None:
 
 def test_drawn_crops_are_of_all_sources_and_of_the_seed(tmp_path: Path) -> None:
     images = open_images(str(shards(tmp_path / "set")))
-    crops = Crops(images, tuple(images.regions(32)))
+    crops = RegionSet(images, tuple(images.regions(32)))
     few = crops.drawn(12)
     assert len({region.source for region in few.regions}) == 12
     assert few == crops.drawn(12)
@@ -87,7 +87,7 @@ def test_drawn_crops_are_of_all_sources_and_of_the_seed(tmp_path: Path) -> None:
 
 def test_few_sources_are_divided(tmp_path: Path) -> None:
     images = open_images(str(loose(tmp_path / "set", 2)))
-    crops = Crops(images, tuple(images.regions(8)))
+    crops = RegionSet(images, tuple(images.regions(8)))
     assert len(set(crops.groups)) == 2 * 2 * 3
     assert all(
         len({crops.regions[i].source for i in np.flatnonzero(crops.groups == g)}) == 1 for g in crops.groups

@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffgen.errors import UserError
 from diffgen.evaluation.features import View
-from diffgen.evaluation.images import Crops, Region, open_images
+from diffgen.evaluation.images import Region, RegionSet, open_images
 from diffgen.evaluation.large import Large, evaluate_large, lags_for, tiled
 from diffgen.labels import Picture
 
@@ -30,10 +30,10 @@ class Held:
         return self.pictures[int(region.image)][region.box], None
 
 
-def crops(pictures: np.ndarray, sources: list[str] | None = None) -> Crops:
+def crops(pictures: np.ndarray, sources: list[str] | None = None) -> RegionSet:
     held: Any = Held(pictures, sources)
     side = pictures.shape[1]
-    return Crops(
+    return RegionSet(
         held,
         tuple(Region(str(k), held.sources[k], 0, 0, side, False) for k in range(len(pictures))),
     )
@@ -167,7 +167,7 @@ def test_tiles_and_the_resized_image_are_of_the_same_pixels(tmp_path: Path) -> N
     for k, picture in enumerate(whole):
         Image.fromarray(picture).save(tmp_path / f"{k}.png")
     images = open_images(str(tmp_path))
-    large = Crops(images, tuple(images.regions(SIDE)[1:]))
+    large = RegionSet(images, tuple(images.regions(SIDE)[1:]))
     tiles = tiled(large, PATCH)
     assert len(tiles) == 2 * 16
     assert tiles.side == PATCH

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffgen.config import Use
+from diffgen.config import Downstream
 from diffgen.evaluation import small_nets
 
-TINY = Use(steps=10, batch=4, width=4, side=32)
+TINY = Downstream(steps=10, batch=4, width=4, side=32)
 
 
 def test_each_set_has_its_part_of_every_batch_and_all_of_it_comes_in_turn() -> None:

@@ -10,7 +10,7 @@ import torch
 from diffgen import config
 from diffgen.labels import Labels
 from diffgen.sampling.canvas import Patch
-from diffgen.synthesis.leases import Lease, Patches
+from diffgen.synthesis.leases import Lease, PatchBatch
 from diffgen.synthesis.sampler import Sampler
 from tests.data import prepared
 from tests.synthesis.helpers import run, shard_hashes
@@ -22,15 +22,15 @@ pytestmark = [
 
 
 @pytest.fixture
-def patches() -> Patches:
-    return Patches.of([
+def patches() -> PatchBatch:
+    return PatchBatch.of([
         Patch(np.random.default_rng(k).standard_normal((4, 8, 8)).astype(np.float32), 500,
               np.full((8, 8), 1 + k % 3, np.uint8), np.ones((8, 8), bool))
         for k in range(6)
     ])  # fmt: skip
 
 
-def estimates(folder: Path, patches: Patches, gpu: bool, **changed: object) -> np.ndarray:
+def estimates(folder: Path, patches: PatchBatch, gpu: bool, **changed: object) -> np.ndarray:
     sampling = config.validate({"sampling": {"micro_batch": 4, **changed}}).sampling
     sampler = Sampler(folder, sampling, gpu)
     first, again = (sampler.work(Lease(k, "image", patches)).result for k in (1, 2))
@@ -40,14 +40,14 @@ def estimates(folder: Path, patches: Patches, gpu: bool, **changed: object) -> n
 
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 0.01), ("bf16", 0.05)])
 def test_estimates_are_those_of_the_cpu(
-    tiny_bundle: Path, patches: Patches, precision: str, bound: float
+    tiny_bundle: Path, patches: PatchBatch, precision: str, bound: float
 ) -> None:
     here = estimates(tiny_bundle, patches, gpu=False, precision="fp32")
     there = estimates(tiny_bundle, patches, gpu=True, precision=precision)
     assert np.abs(there - here).max() < bound * np.abs(here).max()
 
 
-def test_cuda_graphs_change_rounding_only(tiny_bundle: Path, patches: Patches) -> None:
+def test_cuda_graphs_change_rounding_only(tiny_bundle: Path, patches: PatchBatch) -> None:
     plain = estimates(tiny_bundle, patches, gpu=True)
     graphs = estimates(tiny_bundle, patches, gpu=True, compile=True)
     assert np.abs(graphs - plain).max() < 0.05 * np.abs(plain).max()

@@ -68,7 +68,9 @@ def test_shared_weights_are_stored_once(labels: Labels, tmp_path: Path) -> None:
     chosen, codec = config.validate(config.merge(TINY, tree)), LatentCodec(model)
     masks = build_mask_codec(chosen, codec, latent_masks.blobs(8, 16, 5), labels)
     schedule = dict(noise_schedule(1000, "squaredcos_cap_v2", "epsilon").config)
-    made = bundle.Bundle(bundle.facts_of(chosen, codec, masks), labels, schedule, codec, mask_codec=masks)
+    made = bundle.Bundle(
+        bundle.generator_config(chosen, codec, masks), labels, schedule, codec, mask_codec=masks
+    )
     bundle.save(made, tmp_path, chosen, "")
     assert not (tmp_path / "mask_autoencoder").exists()
     loaded = bundle.load(tmp_path)
@@ -87,7 +89,9 @@ def test_a_conv_autoencoder_round_trips(labels: Labels, tmp_path: Path) -> None:
     )
     codec = LatentCodec(model, [0.5] * 4, [2.0] * 4)
     schedule = dict(noise_schedule(1000, "squaredcos_cap_v2", "epsilon").config)
-    bundle.save(bundle.Bundle(bundle.facts_of(chosen, codec), labels, schedule, codec), tmp_path, chosen, "")
+    bundle.save(
+        bundle.Bundle(bundle.generator_config(chosen, codec), labels, schedule, codec), tmp_path, chosen, ""
+    )
     loaded = bundle.load(tmp_path).codec
     assert (loaded.factor, loaded.channels, loaded.mean) == (8, 4, [0.5] * 4)
     latents = torch.randn(1, 4, 3, 5)
@@ -112,7 +116,7 @@ def test_bundles_from_before_masks_had_encodings(tiny_bundle: Path, tmp_path: Pa
 def test_wide_patches_are_a_fact(tiny_bundle: Path) -> None:
     codec = bundle.load(tiny_bundle).codec
     wide = config.validate(config.merge(TINY, {"image_model": {"context": "wide", "wide_below": -1.5}}))
-    assert bundle.facts_of(wide, codec).patch_by_log_snr == ((-1.5, 16), (None, 8))
+    assert bundle.generator_config(wide, codec).patch_by_log_snr == ((-1.5, 16), (None, 8))
 
 
 def test_a_bundle_does_not_know_where_it_lay(

@@ -2,7 +2,7 @@
 
 from diffgen.labels import LabelMap
 from diffgen.sampling.canvas import Canvas
-from diffgen.sampling.covers import Covering, Rule, RuleName, Sides
+from diffgen.sampling.covers import CoverRule, CoverSchedule, RuleName, Sides
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver
 
@@ -19,7 +19,7 @@ def make(
     sides: Sides = BASE,
     overlap: float = 0.25,
 ) -> Canvas:
-    covers = Rule(cover, overlap, overlap)
+    covers = CoverRule(cover, overlap, overlap)
     key, log_snr = (7, index), tuple(solver.log_snr)
-    covering = Covering(*label_map.shape, sides, log_snr, covers, key, Purpose.IMAGE_COVER)
+    covering = CoverSchedule(*label_map.shape, sides, log_snr, covers, key, Purpose.IMAGE_COVER)
     return Canvas(channels, label_map, covering, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))

@@ -18,7 +18,7 @@ FIXED: tuple[covers.RuleName, ...] = ("aligned", "multidiffusion", "outpaint")
 def lay(
     name: covers.RuleName, overlap: float, height: int, width: int, patch: int, rng: np.random.Generator
 ) -> covers.Cover:
-    return covers.Rule(name, overlap, overlap)(height, width, patch, 0.0, rng)
+    return covers.CoverRule(name, overlap, overlap)(height, width, patch, 0.0, rng)
 
 
 @given(sides, sides, st.integers(1, 24), st.floats(0, 0.95), st.integers(0, 2**32), st.sampled_from(OWNED))
@@ -118,13 +118,13 @@ def test_fixed_rules_ask_the_numbers_nothing(dy: int, dx: int, patch: int, overl
 LEVELS = tuple(np.linspace(-9, 9, 12))
 
 
-def covering(height: int, width: int, rule: covers.RuleName = "jittered") -> covers.Covering:
-    return covers.Covering(
+def covering(height: int, width: int, rule: covers.RuleName = "jittered") -> covers.CoverSchedule:
+    return covers.CoverSchedule(
         height,
         width,
         ((-2.0, 16), (None, 8)),
         LEVELS,
-        covers.Rule(rule, 0.25, 0.5),
+        covers.CoverRule(rule, 0.25, 0.5),
         (3, 4),
         Purpose.IMAGE_COVER,
     )

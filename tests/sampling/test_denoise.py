@@ -16,7 +16,7 @@ from diffgen.sampling.denoise import (
     run,
 )
 from diffgen.sampling.guidance import NONE, Guidance
-from diffgen.sampling.solvers import History, Solver, noise_schedule
+from diffgen.sampling.solvers import Solver, SolverState, noise_schedule
 from tests.sampling.helpers import WIDE, make
 
 SCHEDULE = noise_schedule(1000, "squaredcos_cap_v2", "epsilon")
@@ -103,7 +103,7 @@ def test_the_canvas_does_as_the_solver_alone(prediction: str) -> None:
     solver = Solver("dpmsolver++", config, 6)
     canvas = make(1, np.ones((8, 8), np.uint8), solver, "jittered")
     alone, y = Solver("dpmsolver++", config, 6), torch.from_numpy(canvas.latents.copy())
-    history: History = {}
+    history: SolverState = {}
     for k in range(6):
         y, history = alone.step(k, torch.tanh(y), y, history)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from diffgen.sampling.canvas import Canvas
-from diffgen.sampling.covers import Covering, Rule, RuleName
+from diffgen.sampling.covers import CoverRule, CoverSchedule, RuleName
 from diffgen.sampling.fixed import Fixed
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver, noise_schedule
@@ -16,8 +16,13 @@ STEPS = 5
 
 def make(solver: str, known: np.ndarray, rule: RuleName = "jittered", first: int = 0) -> Canvas:
     made = Solver(solver, dict(SCHEDULE.config), STEPS, eta=float(solver == "ddim"))
-    covering = Covering(
-        *MASK.shape, ((None, 8),), tuple(made.log_snr), Rule(rule, 0.25, 0.25), (7, 0), Purpose.IMAGE_COVER
+    covering = CoverSchedule(
+        *MASK.shape,
+        ((None, 8),),
+        tuple(made.log_snr),
+        CoverRule(rule, 0.25, 0.25),
+        (7, 0),
+        Purpose.IMAGE_COVER,
     )
     purposes = (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE)
     return Canvas(2, np.zeros(MASK.shape, np.uint8), covering, made, purposes, Fixed(known, MASK), first)

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffgen.sampling.canvas import NonFiniteError
-from diffgen.sampling.covers import Rule
+from diffgen.sampling.covers import CoverRule
 from diffgen.sampling.denoise import Conditioning, forwards, run
 from diffgen.sampling.guidance import NONE, Guidance
-from diffgen.sampling.outpaint import Outpainting, Windows
+from diffgen.sampling.outpaint import Outpainting, WindowSchedule
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver, noise_schedule
 from tests.sampling import helpers
@@ -32,11 +32,11 @@ def under(
     label_map: np.ndarray, solver: str = "dpmsolver++", overlap: float = 0.375, steps: int = STEPS
 ) -> Outpainting:
     made = Solver(solver, SCHEDULE, steps, eta=float(solver == "ddim"))
-    covering = Windows(
+    covering = WindowSchedule(
         *label_map.shape,
         helpers.WIDE,
         tuple(made.log_snr),
-        Rule("outpaint", 0.0, overlap),
+        CoverRule("outpaint", 0.0, overlap),
         (7, 0),
         Purpose.IMAGE_COVER,
     )

@@ -52,7 +52,7 @@ def make(folder: Path, labels: Labels, changes: dict[str, Any]) -> Path:
     if latents:
         masks = GreyLatents(LatentCodec(fill(LinearAutoencoder(2, 3), "masks")), len(labels))
     made = bundle.Bundle(
-        bundle.facts_of(settings, codec, masks),
+        bundle.generator_config(settings, codec, masks),
         labels,
         dict(noise_schedule(1000, "squaredcos_cap_v2", "epsilon" if latents else "v_prediction").config),
         codec,

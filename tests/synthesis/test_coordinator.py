@@ -8,7 +8,7 @@ import pytest
 
 from diffgen.models import bundle
 from diffgen.synthesis.coordinator import Coordinator
-from diffgen.synthesis.leases import Lease, Work
+from diffgen.synthesis.leases import Lease, Result
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import Sample
@@ -68,7 +68,7 @@ def test_lost_workers_and_late_duplicates(
     plan: Plan, sampler: Sampler, undisturbed: dict[int, Sample]
 ) -> None:
     """Every third lease is lost with its worker; its answer comes twice, late."""
-    coordinator, late, turn = Coordinator(plan, range(3), 3, 60), list[tuple[Lease, Work]](), 0
+    coordinator, late, turn = Coordinator(plan, range(3), 3, 60), list[tuple[Lease, Result]](), 0
     while not coordinator.over:
         turn += 1
         lease = coordinator.lease(f"worker-{turn % 3}", 4)

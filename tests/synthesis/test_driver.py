@@ -16,7 +16,7 @@ from diffgen.errors import UserError
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.synthesis import inline
 from diffgen.synthesis.driver import synthesize
-from diffgen.synthesis.leases import Work
+from diffgen.synthesis.leases import Result
 from diffgen.synthesis.sampler import Sampler
 from tests.synthesis.helpers import QUIET, run, settings, shard_hashes
 
@@ -240,7 +240,7 @@ def test_the_shards_of_the_others_are_finished_all_the_same(
         nonlocal renders
         renders += lease.kind == "render"
         broken = lease.kind == "render" and renders == 1
-        return Work(NonFiniteError("no number")) if broken else work(self, lease)
+        return Result(NonFiniteError("no number")) if broken else work(self, lease)
 
     monkeypatch.setattr(inline.Sampler, "work", poisoned)
     with pytest.raises(UserError, match=r"1 of 5 images failed.*autoencoder, no number"):

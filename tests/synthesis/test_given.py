@@ -33,7 +33,7 @@ def looking(tiny: config.Settings, tiny_bundle: Path, tmp_path_factory: pytest.T
     made.image_unet = bundle.new_image_unet(settings, made.labels)
     for parameter in made.image_unet.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    made.facts = bundle.facts_of(settings, made.codec)
+    made.facts = bundle.generator_config(settings, made.codec)
     raw = np.random.default_rng(0).normal(1, 1, (40, len(NAMES))).astype(np.float32)
     made.appearance = Appearance.fit(raw, np.repeat([1, 2], 20))
     bundle.save(made, folder, settings, "Random weights.\n")

@@ -14,8 +14,8 @@ from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.synthesis.forecast import forecast
+from diffgen.synthesis.image_job import LabelMapJob
 from diffgen.synthesis.leases import Lease
-from diffgen.synthesis.painting import Layout
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.sampler import Sampler
 from tests import latent_masks
@@ -53,7 +53,7 @@ def test_layout_decodes_cleans_and_lies_on_the_latents(sampler: Sampler) -> None
     label_map[:, 8:] = 4
     canvas = sampler.bundle.mask_codec.encode(label_map)
     assert canvas.shape == (3, 12, 8)
-    laid = sampler.work(Lease(1, "layout", item=Layout(canvas, 380, 120))).result
+    laid = sampler.work(Lease(1, "layout", item=LabelMapJob(canvas, 380, 120))).result
     assert laid.label_map.shape == (24, 16)
     assert np.array_equal(laid.label_map, label_map)
     assert laid.on_latents.shape == (95, 30)
@@ -69,7 +69,7 @@ def test_a_large_canvas_is_decoded_by_windows(sampler: Sampler, folder: Path) ->
     decode = codec.autoencoder.decode  # type: ignore[attr-defined]
     codec.autoencoder.decode = lambda z: sides.append(max(z.shape[-2:])) or decode(z)  # type: ignore[attr-defined, func-returns-value]
     made.sampling = made.sampling.model_copy(update={"min_region_um2": 0.0})
-    laid = made.layout(Layout(canvas, 2048, 2048))
+    laid = made.layout(LabelMapJob(canvas, 2048, 2048))
     assert np.array_equal(laid.label_map, sampler.bundle.mask_codec.decode(canvas))
     assert len(sides) > 1
     assert max(sides) <= made.sampling.decode_tile
@@ -79,7 +79,7 @@ def test_a_decoder_s_nan_never_becomes_classes(sampler: Sampler) -> None:
     """Promise 10, for the masks' autoencoder."""
     canvas = np.zeros((3, 8, 8), np.float32)
     canvas[0, 3, 3] = np.nan
-    result = sampler.work(Lease(1, "layout", item=Layout(canvas, 64, 64))).result
+    result = sampler.work(Lease(1, "layout", item=LabelMapJob(canvas, 64, 64))).result
     assert isinstance(result, NonFiniteError)
 
 

@@ -45,7 +45,7 @@ def test_a_piece_of_a_label_map_gives_the_pixels_of_the_whole(
     rows: int, columns: int, scale: int, data: st.DataObject
 ) -> None:
     label_map = np.random.default_rng(rows * columns).integers(0, 5, (rows, columns)).astype(np.uint8)
-    whole = render.Labelled(label_map, scale)
+    whole = render.ScaledLabelMap(label_map, scale)
     spans = []
     for length in (rows * scale, columns * scale):
         start = data.draw(st.integers(0, length - 1))
@@ -66,7 +66,7 @@ def test_encoded_tiles_are_those_of_the_picture(plan: Plan) -> None:
         return z[:, :3].repeat_interleave(4, 2).repeat_interleave(4, 3).tanh()
 
     (region,) = render.regions(tiled, 64, 96, range(6))
-    item = render.cut(tiled, latents, render.Labelled(label_map, 1), region)
+    item = render.cut(tiled, latents, render.ScaledLabelMap(label_map, 1), region)
     picture = render.paint(enlarge, item, 4, tiled.tiling)
     assert picture.shape == (64, 96, 3)
     done = render.encode(picture, item, tiled.labels, 4)

@@ -11,10 +11,10 @@ from diffgen.errors import UserError
 from diffgen.models import bundle
 from diffgen.models.mask_codec import to_bits
 from diffgen.sampling.canvas import NonFiniteError, Patch
-from diffgen.synthesis.leases import Lease, Patches
-from diffgen.synthesis.painting import Layout
+from diffgen.synthesis.image_job import LabelMapJob
+from diffgen.synthesis.leases import Lease, PatchBatch
 from diffgen.synthesis.plan import Plan, make_plan
-from diffgen.synthesis.render import Labelled, cut, png, regions
+from diffgen.synthesis.render import ScaledLabelMap, cut, png, regions
 from diffgen.synthesis.sampler import Sampler
 from tests.synthesis.helpers import settings
 
@@ -42,7 +42,7 @@ def test_layout_cleans_and_lies_on_the_latents(sampler: Sampler) -> None:
     label_map = np.full((8, 8), 2, np.uint8)
     label_map[:, 4:] = 4
     label_map[1, 1] = 3  # 64 µm², less than the 100 of the settings
-    laid = sampler.work(Lease(1, "layout", item=Layout(to_bits(label_map, 5), 64, 120))).result
+    laid = sampler.work(Lease(1, "layout", item=LabelMapJob(to_bits(label_map, 5), 64, 120))).result
     assert laid.label_map.shape == (8, 8)
     assert laid.on_latents.shape == (16, 30)
     assert set(np.unique(laid.label_map)) == set(np.unique(laid.on_latents)) == {2, 4}
@@ -55,7 +55,7 @@ def made(tiny_bundle: Path) -> Plan:
 
 def whole(plan: Plan, latents: np.ndarray, label_map: np.ndarray) -> Lease:
     (region,) = regions(plan, *label_map.shape, {0})
-    return Lease(1, "render", item=cut(plan, latents, Labelled(label_map, 1), region))
+    return Lease(1, "render", item=cut(plan, latents, ScaledLabelMap(label_map, 1), region))
 
 
 def test_a_decoder_s_nan_never_becomes_pixels(sampler: Sampler, made: Plan) -> None:
@@ -85,7 +85,7 @@ def test_a_gpu_that_torch_cannot_use_is_said(tiny_bundle: Path, monkeypatch: pyt
 
 
 def test_bf16_is_near_fp32_and_repeats(tiny: config.Settings, tiny_bundle: Path) -> None:
-    patches = Patches.of([
+    patches = PatchBatch.of([
         Patch(np.random.default_rng(k).standard_normal((4, 8, 8)).astype(np.float32), 500,
               np.full((8, 8), 1 + k % 3, np.uint8), np.ones((8, 8), bool))
         for k in range(6)

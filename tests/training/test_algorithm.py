@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgen.sampling.solvers import noise_schedule
-from diffgen.training.algorithm import Batch, NoiseLevels, Objective, share
+from diffgen.training.algorithm import Batch, DiffusionLoss, NoiseLevels, share
 
 SIDES = st.lists(st.sampled_from([8, 16]), min_size=4, max_size=40)
 
@@ -62,7 +62,7 @@ def test_loss_is_zero_for_the_right_answer(prediction: str, min_snr: float | Non
         v = gamma * batch.noise - sigma * batch.clean
         return {"epsilon": batch.noise, "sample": batch.clean, "v_prediction": v}[prediction]
 
-    objective = Objective(schedule, min_snr)
+    objective = DiffusionLoss(schedule, min_snr)
     assert float(objective(oracle, batch).samples.max()) < 1e-9
     wrong = objective(lambda *_: torch.zeros(2, 1, 4, 4), batch)
     assert float(wrong.samples.min()) > 1e-4
@@ -81,7 +81,7 @@ def test_min_snr_weighs_all_predictions_as_one_of_z_0() -> None:
         noisy = gamma * batch.clean + sigma * batch.noise
         noise = (noisy - gamma * clean) / sigma
         told = {"epsilon": noise, "sample": clean, "v_prediction": gamma * noise - sigma * clean}[prediction]
-        losses[prediction] = Objective(schedule, 5.0)(lambda *_, told=told: told, batch).samples
+        losses[prediction] = DiffusionLoss(schedule, 5.0)(lambda *_, told=told: told, batch).samples
     snr = (gamma / sigma).flatten() ** 2
     for loss in losses.values():
         torch.testing.assert_close(loss, snr.clamp(max=5) * error**2, rtol=1e-3, atol=1e-6)
@@ -90,7 +90,7 @@ def test_min_snr_weighs_all_predictions_as_one_of_z_0() -> None:
 def test_a_schedule_that_ends_in_pure_noise_has_finite_weights() -> None:
     schedule = noise_schedule(1000, "squaredcos_cap_v2", "v_prediction", zero_terminal_snr=True)
     assert float(schedule.alphas_cumprod[-1]) == 0
-    objective = Objective(schedule, 5.0)
+    objective = DiffusionLoss(schedule, 5.0)
     assert bool(torch.isfinite(objective.weight).all())
     assert math.isfinite(float(objective(lambda *_: torch.zeros(1, 1, 4, 4), batch_at([999])).samples))
 
@@ -105,7 +105,7 @@ def test_log_normal_levels_have_the_mean_and_deviation_asked_for() -> None:
 def test_a_learned_weight_is_best_where_it_says_the_loss() -> None:
     """samples / exp(u) + u is least at u = log(samples) (Karras et al., 2024, eq. 21)."""
     batch = batch_at([100, 100])
-    objective = Objective(noise_schedule(1000, "squaredcos_cap_v2", "v_prediction"), learned=True)
+    objective = DiffusionLoss(noise_schedule(1000, "squaredcos_cap_v2", "v_prediction"), learned=True)
 
     def told(u: float) -> float:
         def unet(*_: object, with_log_loss: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,6 +114,6 @@ def test_a_learned_weight_is_best_where_it_says_the_loss() -> None:
 
         return float(objective(unet, batch).descended.sum())
 
-    plain = Objective(objective.schedule)(lambda *_: torch.zeros_like(batch.clean), batch).samples
+    plain = DiffusionLoss(objective.schedule)(lambda *_: torch.zeros_like(batch.clean), batch).samples
     best = float(plain.mean().log())
     assert told(best) <= min(told(best - 0.2), told(best + 0.2))

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
@@ -16,10 +16,10 @@ from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.critic import Critic
 from diffgen.training.autoencoder import new_autoencoder
 from diffgen.training.launch import launch, launch_autoencoder
-from diffgen.training.loop import Hooks, Place, Wish, train
-from diffgen.training.restoration import CropSource, Restoration
+from diffgen.training.loop import DistContext, Hooks, StopRequest, train
+from diffgen.training.restoration import CropSource, RestorationLoss
 from diffgen.training.restorer import Restorer
-from diffgen.training.trainee import Trainee
+from diffgen.training.train_state import TrainState
 from tests.conftest import TINY
 from tests.data import prepared
 
@@ -70,9 +70,9 @@ def restorer(critic: bool = True) -> Restorer:
 
 
 def test_a_sample_depends_on_seed_step_and_number_alone(data: Path, settings: config.Settings) -> None:
-    source = CropSource(Patches(data, "image"), settings)
+    source = CropSource(PatchTable(data, "image"), settings)
     model = restorer()
-    objective = Restoration(settings.training.autoencoder, lambda: 1.0)
+    objective = RestorationLoss(settings.training.autoencoder, lambda: 1.0)
     together, alone = source.batch(3, [0, 1, 2]), source.batch(3, [2])
     assert torch.equal(together.clean[2:], alone.clean)
     torch.testing.assert_close(objective(model, together).samples[2:], objective(model, alone).samples)
@@ -80,12 +80,12 @@ def test_a_sample_depends_on_seed_step_and_number_alone(data: Path, settings: co
 
 
 def test_the_critic_is_heard_after_its_share_of_the_training(data: Path, settings: config.Settings) -> None:
-    batch = CropSource(Patches(data, "image"), settings).batch(0, [0, 1])
+    batch = CropSource(PatchTable(data, "image"), settings).batch(0, [0, 1])
     part, model = settings.training.autoencoder, restorer()
 
     def gradient(progress: float, of: config.AutoencoderTraining = part) -> torch.Tensor:
         model.zero_grad()
-        Restoration(of, lambda: progress)(model, batch).descended.sum().backward()
+        RestorationLoss(of, lambda: progress)(model, batch).descended.sum().backward()
         return model.autoencoder.decoder[-2].weight.grad.clone()
 
     without = part.model_copy(update={"critic_weight": 0.0})
@@ -95,18 +95,18 @@ def test_the_critic_is_heard_after_its_share_of_the_training(data: Path, setting
 
 
 def test_it_resumes_with_its_critic(data: Path, settings: config.Settings, tmp_path: Path) -> None:
-    source = CropSource(Patches(data, "image"), settings)
+    source = CropSource(PatchTable(data, "image"), settings)
     part = settings.training.autoencoder
 
-    def trained(trainee: Trainee, until: int) -> Trainee:
-        objective = Restoration(part, lambda: trainee.progress)
-        hooks = Hooks(wish=lambda: Wish(stop=trainee.step == until - 1))
-        train(trainee, trainee.unet, source, source, objective, Place(), hooks)
+    def trained(trainee: TrainState, until: int) -> TrainState:
+        objective = RestorationLoss(part, lambda: trainee.progress)
+        hooks = Hooks(wish=lambda: StopRequest(stop=trainee.step == until - 1))
+        train(trainee, trainee.unet, source, source, objective, DistContext(), hooks)
         return trainee
 
-    whole = trained(Trainee(restorer(), part), 4)
-    trained(Trainee(restorer(), part), 2).write(tmp_path)
-    resumed = Trainee(Restorer(ConvAutoencoder(4, 4, (8,), (1,), (1,)), Critic((4, 8))), part)
+    whole = trained(TrainState(restorer(), part), 4)
+    trained(TrainState(restorer(), part), 2).write(tmp_path)
+    resumed = TrainState(Restorer(ConvAutoencoder(4, 4, (8,), (1,), (1,)), Critic((4, 8))), part)
     resumed.read(tmp_path)
     assert resumed.step == 2
     theirs = trained(resumed, 4).unet.state_dict()

@@ -11,7 +11,7 @@ from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.sampling.solvers import log_snr, noise_schedule
-from diffgen.training.cost import flops_a_step, measure, small_saving, wide_share
+from diffgen.training.cost import flops_per_step, measure, small_saving, wide_share
 from diffgen.training.memory import example
 from tests.conftest import TINY
 
@@ -90,7 +90,7 @@ def test_a_step_is_its_samples(labels: Labels) -> None:
     cost, share = measure("image", settings, labels), wide_share(settings)
     assert 0.4 < share < 0.6
     assert cost.flops_a_step == pytest.approx(4 * cost.flops_a_patch * (1 - share + 4 * share))
-    assert flops_a_step("image", settings, labels) == cost.flops_a_step
+    assert flops_per_step("image", settings, labels) == cost.flops_a_step
     assert cost.flops == 4 * cost.flops_a_step
     assert measure("mask", settings, labels).wide_share == 0
 

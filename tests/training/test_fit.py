@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffgen.training.fit import persevere
+from diffgen.training.fit import fit_with_retries
 
 
 def test_failures_count_only_where_nothing_was_saved_between() -> None:
@@ -17,8 +17,8 @@ def test_failures_count_only_where_nothing_was_saved_between() -> None:
         raise TrainingFailedError
 
     with pytest.raises(TrainingFailedError):
-        persevere(attempt, lambda: saved[0])
+        fit_with_retries(attempt, lambda: saved[0])
     assert tried == [0, 3, 7], "the third has made no checkpoint"
-    assert persevere(lambda: "done", lambda: 0) == "done"
+    assert fit_with_retries(lambda: "done", lambda: 0) == "done"
     with pytest.raises(KeyError):
-        persevere(lambda: {}["a mistake of ours"], lambda: 0)
+        fit_with_retries(lambda: {}["a mistake of ours"], lambda: 0)

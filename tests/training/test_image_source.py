@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 
 from diffgen import config
 from diffgen.appearance import NAMES, Appearance
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
@@ -34,8 +34,8 @@ def source(
     folder: Path, codec: LatentCodec, p: float = 0.5, balance: str = "class", **model: object
 ) -> ImageSource:
     settings = config.ImageModel.model_validate({"patch": 8, "attention": [4], **model})
-    part = config.Part.model_validate({"p_conditional": p, "balance": balance})
-    crops = LiveCrops(Patches(folder, "image"), codec)
+    part = config.ModelTraining.model_validate({"p_conditional": p, "balance": balance})
+    crops = LiveCrops(PatchTable(folder, "image"), codec)
     return ImageSource(crops, settings, part, codec.channels, NoiseLevels(LEVELS), seed=3)
 
 
@@ -126,9 +126,9 @@ def test_a_class_that_is_drawn_is_in_the_crop(folder: Path, codec: LatentCodec) 
 
 
 def test_an_empty_source_is_named(folder: Path, codec: LatentCodec) -> None:
-    crops = LiveCrops(Patches(folder, "image", "no such split"), codec)
+    crops = LiveCrops(PatchTable(folder, "image", "no such split"), codec)
     with pytest.raises(UserError, match="no image patches"):
-        ImageSource(crops, config.ImageModel(), config.Part(), 4, NoiseLevels(LEVELS), 0)
+        ImageSource(crops, config.ImageModel(), config.ModelTraining(), 4, NoiseLevels(LEVELS), 0)
 
 
 def test_latents_are_drawn_where_the_autoencoder_has_a_distribution(folder: Path) -> None:
@@ -140,12 +140,12 @@ def test_latents_are_drawn_where_the_autoencoder_has_a_distribution(folder: Path
     codec, model = LatentCodec(kl), config.ImageModel(patch=8, attention=(4,))
 
     def of(sample: bool) -> ImageSource:
-        crops = LiveCrops(Patches(folder, "image"), codec, sample)
-        return ImageSource(crops, model, config.Part(), 4, NoiseLevels(LEVELS), seed=3)
+        crops = LiveCrops(PatchTable(folder, "image"), codec, sample)
+        return ImageSource(crops, model, config.ModelTraining(), 4, NoiseLevels(LEVELS), seed=3)
 
     mode, drawn_once, again = (of(sample).batch(0, range(64)).clean for sample in (False, True, True))
     assert torch.equal(drawn_once, again), "a function of the seed"
-    picture, _ = LiveCrops(Patches(folder, "image"), codec).crop(0, 8, np.random.default_rng(0))
+    picture, _ = LiveCrops(PatchTable(folder, "image"), codec).crop(0, 8, np.random.default_rng(0))
     deviation = codec.moments(torch.from_numpy(image_source.from_picture(picture[0]))[None])[:, 4:].exp()
     spread = (drawn_once - mode).std()
     assert float(spread) == pytest.approx(float(deviation.mean()), rel=0.5)
@@ -161,14 +161,14 @@ def test_small_crops_take_their_share(folder: Path, codec: LatentCodec) -> None:
 
 
 def test_context_and_appearance_are_those_of_the_patch_or_null(folder: Path, codec: LatentCodec) -> None:
-    patches = Patches(folder, "image")
+    patches = PatchTable(folder, "image")
     contexts = np.array([1 + patches.context(number) for number in range(len(patches))])
     table = Appearance.fit(patches.appearances, contexts)
     model = config.ImageModel.model_validate(
         {"patch": 8, "attention": [4], "conditions": ["context", "appearance"]}
     )
     crops = LiveCrops(patches, codec)
-    made = ImageSource(crops, model, config.Part(p_drop=0.25), 4, NoiseLevels(LEVELS), 3, table)
+    made = ImageSource(crops, model, config.ModelTraining(p_drop=0.25), 4, NoiseLevels(LEVELS), 3, table)
     batch = made.batch(0, range(400))
     assert batch.context is not None
     assert batch.appearance is not None
@@ -182,7 +182,7 @@ def test_context_and_appearance_are_those_of_the_patch_or_null(folder: Path, cod
 
 
 def test_data_of_before_is_told_to_be_prepared_anew(folder: Path) -> None:
-    patches = Patches(folder, "image")
+    patches = PatchTable(folder, "image")
     patches.rows[0].pop("appearance")
     with pytest.raises(UserError, match="prepare it anew"):
         _ = patches.appearances

@@ -21,7 +21,7 @@ from diffgen.training import checkpoints, inline
 from diffgen.training.folder import RunFolder
 from diffgen.training.launch import launch
 from diffgen.training.signals import Stopped
-from diffgen.training.trainee import AVERAGED, STATE
+from diffgen.training.train_state import AVERAGED, STATE
 from tests.conftest import TINY
 from tests.data import prepared
 from tests.data.pictures import save_slide, tissue
@@ -113,7 +113,7 @@ def test_a_signal_saves_and_the_same_command_ends_as_if_undisturbed(
     def wish(link: inline.InlineLink) -> Any:
         if next(asked) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return inline.Wish(stop=link.stopping)
+        return inline.StopRequest(stop=link.stopping)
 
     with monkeypatch.context() as patch:
         patch.setattr(inline.InlineLink, "wish", wish)

@@ -13,14 +13,14 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
 
 from diffgen import config
-from diffgen.data.stream import Patches, dihedral
+from diffgen.data.stream import PatchTable, dihedral
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.sampling.decode import from_picture
 from diffgen.sampling.masks import on_grid
 from diffgen.training import latent_shards
-from diffgen.training.latent_shards import META, Facts, Shard, ShardEncoder, facts_of
+from diffgen.training.latent_shards import META, LatentCacheKey, LatentShard, ShardEncoder, cache_key
 from diffgen.training.latents import shards_of
 from tests.data import prepared
 
@@ -60,8 +60,8 @@ def data(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.TempPat
 
 def encode(
     data: Path, folder: Path, codec: LatentCodec, variants: int = 8, shard: int = 0
-) -> tuple[pq.ParquetFile, Facts]:
-    facts = facts_of(data, codec, variants)
+) -> tuple[pq.ParquetFile, LatentCacheKey]:
+    facts = cache_key(data, codec, variants)
     shard_ = shards_of(data)[shard]
     ShardEncoder(data, folder, codec, facts, readers=2).encode(shard_, lambda _: None)
     return pq.ParquetFile(folder / shard_.file), facts
@@ -89,7 +89,7 @@ def test_log_deviation_is_that_of_standardised_samples() -> None:
 def test_a_row_is_what_the_autoencoder_gives_of_the_turned_patch(
     data: Path, tmp_path: Path, make: Callable[[], LatentCodec]
 ) -> None:
-    codec, patches = make(), Patches(data, "image")
+    codec, patches = make(), PatchTable(data, "image")
     file, facts = encode(data, tmp_path, codec)
     assert file.num_row_groups == len(patches) * 8
     for i in range(file.num_row_groups):
@@ -120,9 +120,9 @@ def test_variants_differ_but_for_the_turn_of_a_linear_autoencoder(data: Path, tm
 def test_one_variant_and_the_facts_in_the_schema(data: Path, tmp_path: Path) -> None:
     file, facts = encode(data, tmp_path, linear_codec(), variants=1)
     assert file.num_row_groups == 6
-    assert Facts.from_json(file.schema_arrow.metadata[META].decode()) == facts
+    assert LatentCacheKey.from_json(file.schema_arrow.metadata[META].decode()) == facts
     assert facts.moments == ("mean",)
-    assert facts_of(data, kl_codec(), 8).moments == ("mean", "log_deviation")
+    assert cache_key(data, kl_codec(), 8).moments == ("mean", "log_deviation")
 
 
 def test_shards_of_both_splits_and_the_same_bytes_again(data: Path, tmp_path: Path) -> None:
@@ -145,13 +145,13 @@ def test_identity_follows_all_that_the_numbers_depend_on(
     moved.mean = [0.0] * 4
     fewer = prepared.make(tmp_path / "fewer", tiny, labels, images=5)
     names = [
-        facts_of(where, what, variants).identity
+        cache_key(where, what, variants).identity
         for where, what, variants in (
             (data, codec, 8), (data, codec, 1), (data, other, 8), (data, moved, 8), (fewer, codec, 8)
         )
     ]  # fmt: skip
     assert len(set(names)) == 5
-    assert facts_of(data, linear_codec(), 8).identity == names[0]
+    assert cache_key(data, linear_codec(), 8).identity == names[0]
 
 
 def test_sides_that_differ_and_do_not_divide(
@@ -161,7 +161,7 @@ def test_sides_that_differ_and_do_not_divide(
     place = prepared.make(tmp_path / "odd", tiny, labels, images=4, unlabelled=1)
     _crop_members(place / "image-train-000000.tar", {"000000000", "000000002"}, 38, 50)
     monkeypatch.setattr(latent_shards, "BATCH_PIXELS", {"cpu": 3 * 64 * 64})
-    codec, patches = kl_codec(), Patches(place, "image")
+    codec, patches = kl_codec(), PatchTable(place, "image")
     file, facts = encode(place, tmp_path, codec)
     for i in range(file.num_row_groups):
         (row,) = file.read_row_group(i).to_pylist()
@@ -186,7 +186,7 @@ def _crop_members(shard: Path, keys: set[str], height: int, width: int) -> None:
 
 def test_an_interrupted_write_leaves_no_file(data: Path, tmp_path: Path) -> None:
     codec = linear_codec()
-    facts, (shard, _) = facts_of(data, codec, 8), shards_of(data)
+    facts, (shard, _) = cache_key(data, codec, 8), shards_of(data)
 
     def stop(_: int) -> None:
         raise KeyboardInterrupt
@@ -198,13 +198,13 @@ def test_an_interrupted_write_leaves_no_file(data: Path, tmp_path: Path) -> None
 
 def test_what_is_wrong_with_a_shard_is_named(data: Path, tmp_path: Path) -> None:
     codec = linear_codec()
-    facts, (shard, _) = facts_of(data, codec, 1), shards_of(data)
+    facts, (shard, _) = cache_key(data, codec, 1), shards_of(data)
     encoder = ShardEncoder(data, tmp_path, codec, facts, 1)
-    more = Shard(shard.name, "train", [*shard.patches, ("000000099", "s", False, 4096)])
+    more = LatentShard(shard.name, "train", [*shard.patches, ("000000099", "s", False, 4096)])
     with pytest.raises(UserError, match="000000099"):
         encoder.encode(more, lambda _: None)
     with pytest.raises(UserError, match=r"absent\.tar"):
-        encoder.encode(Shard("absent.tar", "train", shard.patches), lambda _: None)
+        encoder.encode(LatentShard("absent.tar", "train", shard.patches), lambda _: None)
     codec.deviation[0] = 1e-9
     with pytest.raises(UserError, match=r"patch 000000000 of image-train-000000\.tar is not finite"):
         encoder.encode(shard, lambda _: None)
@@ -213,13 +213,13 @@ def test_what_is_wrong_with_a_shard_is_named(data: Path, tmp_path: Path) -> None
 
 def test_tells_of_each_image_once(data: Path, tmp_path: Path) -> None:
     codec, told = linear_codec(), list[int]()
-    ShardEncoder(data, tmp_path, codec, facts_of(data, codec, 8), 2).encode(shards_of(data)[0], told.append)
+    ShardEncoder(data, tmp_path, codec, cache_key(data, codec, 8), 2).encode(shards_of(data)[0], told.append)
     assert sum(told) == 6 * 8
 
 
 def test_facts_travel() -> None:
-    facts = Facts(1, "a", "b", 4, 4, ("mean", "log_deviation"), 8)
-    assert Facts.from_json(facts.to_json(seconds=1.5)) == facts
+    facts = LatentCacheKey(1, "a", "b", 4, 4, ("mean", "log_deviation"), 8)
+    assert LatentCacheKey.from_json(facts.to_json(seconds=1.5)) == facts
     assert json.loads(facts.to_json(seconds=1.5))["seconds"] == 1.5
     assert facts.planes == 8
     assert re.fullmatch("[0-9a-f]{12}", facts.identity)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.training.latents import encode
@@ -44,7 +44,7 @@ def test_refuses_goes_on_and_repeats(data: Path, tiny_bundle: Path, tiny: config
     made = folder / "image-train-000000.parquet"
     assert list(folder.iterdir()) == [made]
     with pytest.raises(UserError, match="no complete latents"):
-        StoredCrops(folder, Patches(data, "image"), False)
+        StoredCrops(folder, PatchTable(data, "image"), False)
 
     broken.write_bytes(content)
     written, screen = made.stat().st_mtime_ns, console()
@@ -62,7 +62,7 @@ def test_refuses_goes_on_and_repeats(data: Path, tiny_bundle: Path, tiny: config
     assert told["bytes"] == sum(path.stat().st_size for path in folder.glob("*.parquet"))
     assert told["images_per_s"] > 0
     for split in ("train", "test"):
-        latents, _ = StoredCrops(folder, Patches(data, "image", split), False).crop(
+        latents, _ = StoredCrops(folder, PatchTable(data, "image", split), False).crop(
             5, 16, np.random.default_rng()
         )
         assert latents.std() > 0

@@ -12,7 +12,7 @@ from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.unet import ImageUNet
 from diffgen.training.launch import launch
-from diffgen.training.trainee import STATE
+from diffgen.training.train_state import STATE
 from tests.conftest import TINY
 from tests.data import prepared
 

@@ -8,43 +8,52 @@ import pytest
 import torch
 
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.mask_codec import LabelBits
 from diffgen.sampling.solvers import noise_schedule
-from diffgen.training.algorithm import Batch, NoiseLevels, Objective
-from diffgen.training.loop import HELD_OUT, SPIKE_OF, SPIKE_OVER, Hooks, Place, Wish, held_out_loss, train
+from diffgen.training.algorithm import Batch, DiffusionLoss, NoiseLevels
+from diffgen.training.loop import (
+    HELD_OUT,
+    SPIKE_OF,
+    SPIKE_OVER,
+    DistContext,
+    Hooks,
+    StopRequest,
+    held_out_loss,
+    train,
+)
 from diffgen.training.mask_source import MaskSource
-from diffgen.training.trainee import Trainee
+from diffgen.training.train_state import TrainState
 from tests.data import prepared
 
-OBJECTIVE = Objective(noise_schedule(1000, "squaredcos_cap_v2", "epsilon"))
+OBJECTIVE = DiffusionLoss(noise_schedule(1000, "squaredcos_cap_v2", "epsilon"))
 
 LEVELS = NoiseLevels(np.linspace(9, -9, 1000))
 
 
-def trainee(tiny: config.Settings, labels: Labels, **part: Any) -> Trainee:
+def trainee(tiny: config.Settings, labels: Labels, **part: Any) -> TrainState:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    return Trainee(bundle.new_mask_unet(tiny, labels, 3), config.Part(**part))
+    return TrainState(bundle.new_mask_unet(tiny, labels, 3), config.ModelTraining(**part))
 
 
 @pytest.fixture(scope="module")
 def source(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.TempPathFactory) -> MaskSource:
     folder = prepared.make(tmp_path_factory.mktemp("data"), tiny, labels)
-    return MaskSource(Patches(folder, "mask"), LabelBits(len(labels)), 0.5, LEVELS, seed=0)
+    return MaskSource(PatchTable(folder, "mask"), LabelBits(len(labels)), 0.5, LEVELS, seed=0)
 
 
-def losses_of(made: Trainee, source: Any, place: Place | None = None, **hooks: Any) -> list[float]:
+def losses_of(made: TrainState, source: Any, place: DistContext | None = None, **hooks: Any) -> list[float]:
     losses: list[float] = []
 
     def log(step: int, figures: dict[str, float]) -> None:
         del step
         losses.append(figures["loss"])
 
-    train(made, made.unet, source, source, OBJECTIVE, place or Place(), Hooks(log=log, **hooks))
+    train(made, made.unet, source, source, OBJECTIVE, place or DistContext(), Hooks(log=log, **hooks))
     return losses
 
 
@@ -77,7 +86,7 @@ def test_micro_batches_and_readers_change_nothing(
 ) -> None:
     whole = losses_of(trainee(tiny, labels, steps=6, batch=8), source)
     parts = trainee(tiny, labels, steps=6, batch=8, micro_batch=micro_batch)
-    assert losses_of(parts, source, Place(readers=readers)) == pytest.approx(whole, rel=1e-4)
+    assert losses_of(parts, source, DistContext(readers=readers)) == pytest.approx(whole, rel=1e-4)
 
 
 def test_a_resumed_run_takes_the_same_steps(
@@ -124,11 +133,11 @@ def test_a_wish_is_carried_out_in_its_step(
     saved: list[int] = []
     made = trainee(tiny, labels, steps=6, batch=4, checkpoint_every=100)
 
-    def wish() -> Wish:
-        return Wish(save=not stop, stop=stop) if made.step == 2 else Wish()
+    def wish() -> StopRequest:
+        return StopRequest(save=not stop, stop=stop) if made.step == 2 else StopRequest()
 
     hooks = Hooks(save=lambda step, loss: saved.append(step), wish=wish)  # noqa: ARG005
-    finished = train(made, made.unet, source, source, OBJECTIVE, Place(), hooks)
+    finished = train(made, made.unet, source, source, OBJECTIVE, DistContext(), hooks)
     assert finished is not stop
     assert saved == ([3] if stop else [3, 6])
 
@@ -149,11 +158,13 @@ def test_a_spike_stops_with_a_line(tiny: config.Settings, labels: Labels, source
 
     made = trainee(tiny, labels, steps=200, batch=4, lr=1e-5)
     with pytest.raises(UserError, match=r"the loss rose from .* \(training\.spike 10\)"):
-        train(made, made.unet, Fixed(source, change), source, OBJECTIVE, Place(), Hooks(), spike=10.0)
+        train(made, made.unet, Fixed(source, change), source, OBJECTIVE, DistContext(), Hooks(), spike=10.0)
     assert begin < made.step < begin + SPIKE_OF
     single = trainee(tiny, labels, steps=160, batch=4, lr=1e-5)
     one = Fixed(source, lambda step, batch: change(begin if step == begin else 0, batch))
-    assert train(single, single.unet, one, source, OBJECTIVE, Place(), Hooks(), spike=10.0), "one is none"
+    assert train(single, single.unet, one, source, OBJECTIVE, DistContext(), Hooks(), spike=10.0), (
+        "one is none"
+    )
 
 
 def test_entries_are_means_of_the_steps_between(
@@ -162,7 +173,7 @@ def test_entries_are_means_of_the_steps_between(
     entries: dict[int, dict[str, float]] = {}
     made = trainee(tiny, labels, steps=7, batch=4)
     hooks = Hooks(log=lambda step, figures: entries.update({step: figures}))
-    train(made, made.unet, source, source, OBJECTIVE, Place(), hooks, log_every=3)
+    train(made, made.unet, source, source, OBJECTIVE, DistContext(), hooks, log_every=3)
     each = losses_of(trainee(tiny, labels, steps=7, batch=4), source)
     assert list(entries) == [3, 6, 7]
     assert entries[6]["loss"] == pytest.approx(sum(each[3:6]) / 3)
@@ -178,7 +189,7 @@ def test_bf16_and_channels_last_learn_alike(
     plain = losses_of(trainee(tiny, labels, steps=5, batch=8), source)
     made = trainee(tiny, labels, steps=5, batch=8)
     made.unet.to(memory_format=torch.channels_last)
-    half = losses_of(made, source, Place(bf16=True))
+    half = losses_of(made, source, DistContext(bf16=True))
     assert half == pytest.approx(plain, rel=0.05)
     assert half != plain, "it is computed in another precision"
     assert all(parameter.dtype == torch.float32 for parameter in made.unet.parameters())
@@ -189,11 +200,11 @@ def test_more_workers_than_held_out_samples_are_no_error(
 ) -> None:
     made = trainee(tiny, labels, steps=5, batch=8)
 
-    class Last(Place):
+    class Last(DistContext):
         """The one beyond the samples, without the others to add to."""
 
         def total(self, values: Sequence[float | torch.Tensor]) -> list[float]:
-            return Place().total(values)
+            return DistContext().total(values)
 
     assert held_out_loss(made, source, OBJECTIVE, Last(HELD_OUT, HELD_OUT + 1)) == 0.0
 
@@ -207,9 +218,9 @@ def test_training_ends_by_itself_when_its_time_is_over(
         save=lambda step, loss: saved.append(step),  # noqa: ARG005
         sample=lambda step, unet: sampled.append(step),  # noqa: ARG005
     )
-    assert train(made, made.unet, source, source, OBJECTIVE, Place(), hooks), "it is a clean end"
+    assert train(made, made.unet, source, source, OBJECTIVE, DistContext(), hooks), "it is a clean end"
     assert saved[-1] == sampled[-1] == made.step < 100_000
     assert made.elapsed >= 0.5
     step = made.step
-    assert train(made, made.unet, source, source, OBJECTIVE, Place(), hooks)
+    assert train(made, made.unet, source, source, OBJECTIVE, DistContext(), hooks)
     assert made.step == step, "the same command finds it finished"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
@@ -39,7 +39,7 @@ def codec(request: pytest.FixtureRequest, labels: Labels) -> MaskCodec:
 
 @pytest.fixture
 def source(folder: Path, codec: MaskCodec) -> MaskSource:
-    return MaskSource(Patches(folder, "mask"), codec, 0.5, LEVELS, seed=1)
+    return MaskSource(PatchTable(folder, "mask"), codec, 0.5, LEVELS, seed=1)
 
 
 def test_label_maps_under_their_context(source: MaskSource, codec: MaskCodec) -> None:
@@ -56,7 +56,7 @@ def test_label_maps_under_their_context(source: MaskSource, codec: MaskCodec) ->
         assert int(condition) in {0, 1 + source.patches.context(number)}
 
 
-def find(patches: Patches, label_map: np.ndarray) -> tuple[int, float]:
+def find(patches: PatchTable, label_map: np.ndarray) -> tuple[int, float]:
     """The patch that a label map is most alike in one of its turns, and how much it is."""
     turns = [np.rot90(label_map, k) for k in range(4)]
     alike = [
@@ -69,7 +69,7 @@ def find(patches: Patches, label_map: np.ndarray) -> tuple[int, float]:
 
 @pytest.mark.parametrize("p", [0.0, 1.0])
 def test_share_of_conditional_samples(folder: Path, codec: MaskCodec, p: float) -> None:
-    batch = MaskSource(Patches(folder, "mask"), codec, p, LEVELS, seed=1).batch(0, range(50))
+    batch = MaskSource(PatchTable(folder, "mask"), codec, p, LEVELS, seed=1).batch(0, range(50))
     assert bool((batch.condition > 0).all()) == bool(p)
     assert bool((batch.condition > 0).any()) == bool(p)
 
@@ -94,7 +94,7 @@ def test_each_map_and_turn_is_encoded_once(folder: Path, labels: Labels) -> None
     images = LatentCodec(LinearAutoencoder(4, 4))
     maps = latent_masks.blobs(8, 16, CLASSES)
     codec = build_mask_codec(latent_masks.settings(), images, maps, labels)
-    source = MaskSource(Patches(folder, "mask"), codec, 0.5, LEVELS, seed=1)
+    source = MaskSource(PatchTable(folder, "mask"), codec, 0.5, LEVELS, seed=1)
     calls, encode = [], codec.encode
     codec.encode = lambda label_map: calls.append(0) or encode(label_map)  # type: ignore[method-assign, func-returns-value]
     first = source.batch(0, range(400))
@@ -105,4 +105,4 @@ def test_each_map_and_turn_is_encoded_once(folder: Path, labels: Labels) -> None
 
 def test_no_label_maps_are_named(folder: Path) -> None:
     with pytest.raises(UserError, match="no label maps for the mask model"):
-        MaskSource(Patches(folder, "mask", "no such split"), LabelBits(CLASSES), 0.5, LEVELS, 0)
+        MaskSource(PatchTable(folder, "mask", "no such split"), LabelBits(CLASSES), 0.5, LEVELS, 0)

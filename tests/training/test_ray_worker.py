@@ -7,7 +7,7 @@ import pytest
 
 from diffgen.errors import UserError
 from diffgen.training import ray_worker
-from diffgen.training.board import Board
+from diffgen.training.status_actor import StatusActor
 
 TASK = {"part": "mask", "data": "", "run": "", "settings": {}, "latents": None, "init_from": None}
 
@@ -15,7 +15,7 @@ TASK = {"part": "mask", "data": "", "run": "", "settings": {}, "latents": None, 
 class Here:
     """An actor's handle whose calls are made at once."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: StatusActor) -> None:
         self.board = board
 
     def __getattr__(self, name: str) -> Any:
@@ -36,7 +36,7 @@ def test_a_mistake_is_told_and_ends_all_workers(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     monkeypatch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_world_size=lambda: workers))
     monkeypatch.setattr(ray_worker, "_train", mistaken)
-    board = Board()
+    board = StatusActor()
     if workers == 1:
         ray_worker.work(TASK | {"board": Here(board)})
     else:

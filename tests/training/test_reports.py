@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from diffgen.training import ray_worker, reports
-from diffgen.training.board import Board
 from diffgen.training.folder import RunFolder
 from diffgen.training.ray_worker import RayLink
 from diffgen.training.reports import Reports
+from diffgen.training.status_actor import StatusActor
 from tests.training.test_ray_worker import Here
 
 
@@ -29,7 +29,7 @@ def test_the_driver_hears_of_step_and_loss_however_slow_the_steps(
     monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs, []))  # noqa: ARG005 # Ray's names
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: None)
-    board, trainee = Board(), SimpleNamespace(step=0, part=None, foreseen=500)
+    board, trainee = StatusActor(), SimpleNamespace(step=0, part=None, foreseen=500)
     link = RayLink(Here(board), 0, 10)
     many: Any = (lambda _unet: np.zeros((1, 1, 3), np.uint8), lambda figures: figures)
     made = Reports(RunFolder(str(tmp_path)), "mask", trainee, 0, link, *many)  # type: ignore[arg-type]  # as much of a trainee as is asked for

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.training.resident import ResidentCrops
@@ -23,7 +23,7 @@ def data(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.TempPat
 @pytest.mark.parametrize("sample", [False, True])
 @pytest.mark.parametrize("make", [kl_codec, linear_codec])
 def test_crops_are_those_that_are_read(data: Path, tmp_path: Path, make, sample: bool) -> None:  # type: ignore[no-untyped-def]
-    patches = Patches(data, "image", "train")
+    patches = PatchTable(data, "image", "train")
     stored = StoredCrops(encode(data, tmp_path / "latents", make(), 8), patches, sample)
     resident = ResidentCrops(stored, torch.device("cpu"))
     label = min(patches.by_class)
@@ -40,7 +40,9 @@ def test_crops_are_those_that_are_read(data: Path, tmp_path: Path, make, sample:
 
 
 def test_a_crop_larger_than_its_patch_is_one_line(data: Path, tmp_path: Path) -> None:
-    stored = StoredCrops(encode(data, tmp_path / "latents", linear_codec(), 1), Patches(data, "image"), False)
+    stored = StoredCrops(
+        encode(data, tmp_path / "latents", linear_codec(), 1), PatchTable(data, "image"), False
+    )
     with pytest.raises(UserError, match="latent pixels, a crop 999"):
         ResidentCrops(stored, torch.device("cpu")).crop(0, 999, np.random.default_rng(0))
 

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgen import config
-from diffgen.data.stream import Patches, dihedral
+from diffgen.data.stream import PatchTable, dihedral
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models.autoencoder import LatentCodec
 from diffgen.sampling.decode import from_picture
 from diffgen.sampling.masks import on_grid
-from diffgen.training.latent_shards import COMPLETE, ShardEncoder, facts_of
+from diffgen.training.latent_shards import COMPLETE, ShardEncoder, cache_key
 from diffgen.training.latents import shards_of
 from diffgen.training.stored import StoredCrops
 from tests.data import prepared
@@ -26,7 +26,7 @@ from tests.training.test_latent_shards import kl_codec, linear_codec
 
 def encode(data: Path, folder: Path, codec: LatentCodec, variants: int) -> Path:
     """What `latents.encode` makes, in this process."""
-    facts = facts_of(data, codec, variants)
+    facts = cache_key(data, codec, variants)
     folder.mkdir()
     for shard in shards_of(data):
         ShardEncoder(data, folder, codec, facts, 1).encode(shard, lambda _: None)
@@ -61,7 +61,7 @@ def whole(crops: StoredCrops, number: int) -> dict[int, tuple[np.ndarray, np.nda
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_all_variants_are_those_of_the_live_autoencoder(data: Path, kl: Path, split: str) -> None:
-    patches, codec = Patches(data, "image", split), kl_codec()
+    patches, codec = PatchTable(data, "image", split), kl_codec()
     crops = StoredCrops(kl, patches, sample=False)
     for number in (0, 5):  # labelled, and not
         turns = [dihedral(patches.picture(number), v) for v in range(8)]
@@ -78,7 +78,7 @@ def test_all_variants_are_those_of_the_live_autoencoder(data: Path, kl: Path, sp
 def test_a_crop_is_a_window_of_one_variant(
     data: Path, linear: Path, number: int, side: int, seed: int
 ) -> None:
-    crops = StoredCrops(linear, Patches(data, "image"), sample=False)
+    crops = StoredCrops(linear, PatchTable(data, "image"), sample=False)
     latents, labels = crops.crop(number, side, np.random.default_rng(seed))
     assert latents.shape == (4, side, side)
     assert labels.shape == (side, side)
@@ -98,7 +98,7 @@ def test_a_crop_is_a_window_of_one_variant(
 def test_a_crop_holds_the_class_that_is_asked_for(
     data: Path, linear: Path, side: int, seed: int, label: int
 ) -> None:
-    patches = Patches(data, "image")
+    patches = PatchTable(data, "image")
     crops = StoredCrops(linear, patches, sample=False)
     for number in range(len(patches)):
         _, labels = crops.crop(number, side, np.random.default_rng(seed), holding=label)
@@ -108,20 +108,20 @@ def test_a_crop_holds_the_class_that_is_asked_for(
 
 def test_every_pixel_and_place_is_reached(data: Path, linear: Path) -> None:
     """Corners too: of crops of 15 of 16 pixels there are four a variant."""
-    crops = StoredCrops(linear, Patches(data, "image"), sample=False)
+    crops = StoredCrops(linear, PatchTable(data, "image"), sample=False)
     rng = np.random.default_rng(0)
     assert len({crops.crop(0, 15, rng)[0].tobytes() for _ in range(500)}) == 32
 
 
 def test_same_generator_same_crop_and_others_differ(data: Path, kl: Path) -> None:
-    crops = StoredCrops(kl, Patches(data, "image"), sample=True)
+    crops = StoredCrops(kl, PatchTable(data, "image"), sample=True)
     first, again, other = (crops.crop(1, 8, np.random.default_rng(seed))[0] for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_samples_have_the_stored_mean_and_deviation(data: Path, kl: Path) -> None:
-    patches = Patches(data, "image")
+    patches = PatchTable(data, "image")
     drawn, mode = (StoredCrops(kl, patches, sample=sample) for sample in (True, False))
     mean, log_deviation, _ = drawn.read(2, 5)
     assert log_deviation is not None
@@ -136,20 +136,20 @@ def test_samples_have_the_stored_mean_and_deviation(data: Path, kl: Path) -> Non
 
 
 def test_of_latents_that_do_not_vary_a_sample_is_the_mode(data: Path, linear: Path) -> None:
-    patches = Patches(data, "image")
+    patches = PatchTable(data, "image")
     pair = [StoredCrops(linear, patches, s).crop(0, 8, np.random.default_rng(1))[0] for s in (True, False)]
     assert np.array_equal(*pair)
 
 
 def test_one_variant_is_never_turned(data: Path) -> None:
     folder = encode(data, data / "one", linear_codec(), 1)
-    crops = StoredCrops(folder, Patches(data, "image"), sample=False)
+    crops = StoredCrops(folder, PatchTable(data, "image"), sample=False)
     rng = np.random.default_rng(0)
     assert len({crops.crop(0, 16, rng)[0].tobytes() for _ in range(20)}) == 1
 
 
 def test_threads_and_pickles_read_the_same(data: Path, linear: Path) -> None:
-    crops = StoredCrops(linear, Patches(data, "image"), sample=False)
+    crops = StoredCrops(linear, PatchTable(data, "image"), sample=False)
     copy = pickle.loads(pickle.dumps(crops))
 
     def read(seed: int) -> bytes:
@@ -162,7 +162,7 @@ def test_threads_and_pickles_read_the_same(data: Path, linear: Path) -> None:
 
 
 def test_crops_are_stacked(data: Path, linear: Path) -> None:
-    crops = StoredCrops(linear, Patches(data, "image"), sample=False)
+    crops = StoredCrops(linear, PatchTable(data, "image"), sample=False)
     rng = np.random.default_rng(0)
     cut = [crops.crop(k, 8, rng)[0] for k in range(3)]
     batch = crops.encode(cut)
@@ -173,7 +173,7 @@ def test_crops_are_stacked(data: Path, linear: Path) -> None:
 def test_folders_that_do_not_fit_are_refused(
     data: Path, linear: Path, tiny: config.Settings, labels: Labels, tmp_path: Path
 ) -> None:
-    patches = Patches(data, "image")
+    patches = PatchTable(data, "image")
     with pytest.raises(UserError, match="no complete latents"):
         StoredCrops(tmp_path, patches, False)
     (tmp_path / COMPLETE).write_text("{}")
@@ -181,11 +181,11 @@ def test_folders_that_do_not_fit_are_refused(
         StoredCrops(tmp_path, patches, False)
     other = prepared.make(tmp_path / "other", tiny, labels, images=5)
     with pytest.raises(UserError, match="of other data"):
-        StoredCrops(linear, Patches(other, "image"), False)
+        StoredCrops(linear, PatchTable(other, "image"), False)
 
 
 def test_damage_is_found_when_it_is_read(data: Path, linear: Path, kl: Path, tmp_path: Path) -> None:
-    name, patches, rng = "image-train-000000.parquet", Patches(data, "image"), np.random.default_rng(0)
+    name, patches, rng = "image-train-000000.parquet", PatchTable(data, "image"), np.random.default_rng(0)
     folder = Path(shutil.copytree(linear, tmp_path / "copy"))
     with pytest.raises(UserError, match="16 × 16 latent pixels, a crop 17"):
         StoredCrops(folder, patches, False).crop(0, 17, rng)

@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from diffgen import config
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.labels import Labels
 from diffgen.models import bundle
-from diffgen.training.base import MEASURED_PATCHES, RUN, Start, base_of
 from diffgen.training.folder import RunFolder
+from diffgen.training.run_base import MEASURED_PATCHES, RUN, InitBundle, build_base
 from tests.conftest import TINY
 from tests.data import prepared
 
@@ -23,11 +23,11 @@ def data(tiny: config.Settings, labels: Labels, tmp_path: Path) -> Path:
 
 
 def base(
-    data: Path, run: RunFolder, place: Path, start: Start | None = None, **changes: Any
+    data: Path, run: RunFolder, place: Path, start: InitBundle | None = None, **changes: Any
 ) -> bundle.Bundle:
     settings = config.validate(config.merge(TINY, changes))
     shaping = {**changes, "init_from": start and start.name, "training": "as it may be"}
-    return base_of(["image"], data, run, shaping, settings, Console(quiet=True), start, place)
+    return build_base(["image"], data, run, shaping, settings, Console(quiet=True), start, place)
 
 
 def test_what_an_encode_or_a_failed_start_left_is_kept_only_for_the_same_settings(
@@ -41,7 +41,7 @@ def test_what_an_encode_or_a_failed_start_left_is_kept_only_for_the_same_setting
     assert (tmp_path / "run" / "base" / bundle.INDEX).stat().st_mtime_ns == stamp
     other = base(data, run, place / "3", diffusion={"prediction": "v_prediction"})
     assert [b.schedule["prediction_type"] for b in (made, other)] == ["epsilon", "v_prediction"]
-    started = base(data, run, place / "4", Start("b", tiny_bundle))
+    started = base(data, run, place / "4", InitBundle("b", tiny_bundle))
     assert started.codec.model.state_dict().keys() == made.codec.model.state_dict().keys()
     theirs = bundle.load(tiny_bundle).codec.model.state_dict()
     assert all(bool((theirs[k] == v).all()) for k, v in started.codec.model.state_dict().items())
@@ -55,8 +55,10 @@ def test_label_maps_are_measured_all_over_the_data(
     tiny: config.Settings, labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maps: int
 ) -> None:
     """Those of the first sources alone may lack a class."""
-    data, seen, read = prepared.make(tmp_path, tiny, labels, maps=maps), list[int](), Patches.label_map
-    monkeypatch.setattr(Patches, "label_map", lambda self, number: seen.append(number) or read(self, number))
+    data, seen, read = prepared.make(tmp_path, tiny, labels, maps=maps), list[int](), PatchTable.label_map
+    monkeypatch.setattr(
+        PatchTable, "label_map", lambda self, number: seen.append(number) or read(self, number)
+    )
     base(data, RunFolder(str(tmp_path / "run")), tmp_path / "scratch")
     assert len(set(seen)) == len(seen) == min(maps, MEASURED_PATCHES)
     assert max(np.diff([-1, *seen, maps])) <= 2

@@ -8,13 +8,13 @@ from diffgen import progress
 from diffgen.evaluation import plots
 from diffgen.evaluation.features import View
 from diffgen.evaluation.fidelity import precision_recall
-from diffgen.evaluation.images import Crops, Images
+from diffgen.evaluation.images import Images, RegionSet
 from diffgen.evaluation.large import Large, evaluate_large
 from diffgen.evaluation.memorization import evaluate_memorization
-from diffgen.evaluation.page import Block, Gallery, Interval, Level, Note, Plot, Question, Table, Verdict
-from diffgen.evaluation.questions.cells import cell, legend, some, text, tile
+from diffgen.evaluation.page import Block, Gallery, Interval, Level, Note, Plot, Section, Table, Verdict
+from diffgen.evaluation.run import EvaluationRun, SectionResult
+from diffgen.evaluation.sections.cells import cell, legend, some, text, tile
 from diffgen.evaluation.sets import LEAST, numbered, part
-from diffgen.evaluation.study import Answer, Study
 
 TITLE = "Do large images hold together?"
 TWICE = 2.0
@@ -34,7 +34,7 @@ BLIND = (
 )
 
 
-def answer(study: Study) -> Answer:
+def answer(study: EvaluationRun) -> SectionResult:
     """Images as large as both sets have; of real ones, those of the training set."""
     sets = study.sets
     patch = study.settings.patch_px or sets.synthetic.images.patch_px
@@ -42,7 +42,7 @@ def answer(study: Study) -> Answer:
     synthetic, real, other = _regions(sets.synthetic.images, side), *_two(study, side)
     if min(map(len, (synthetic, real))) < FEW or not len(other):
         verdict = Verdict("unknown", "–", f"There are too few regions of {side} px to compare.")
-        return Answer(Question("large", TITLE, verdict), {"not_measured": verdict.text})
+        return SectionResult(Section("large", TITLE, verdict), {"not_measured": verdict.text})
     found = measured(study, synthetic, real, patch)
     how, labels = study.how("large"), sets.labels
     blocks: list[Block] = [
@@ -62,7 +62,7 @@ def answer(study: Study) -> Answer:
             f"Seams are not measured: images of {side} px are no larger than a patch, or it is not known how "
             "large that is (evaluation.patch_px)."
         ))  # fmt: skip
-    return Answer(Question("large", TITLE, verdict_of(found), blocks, BLIND), found.to_json())
+    return SectionResult(Section("large", TITLE, verdict_of(found), blocks, BLIND), found.to_json())
 
 
 def verdict_of(found: Large) -> Verdict:
@@ -90,14 +90,14 @@ def verdict_of(found: Large) -> Verdict:
     )
 
 
-def largest(study: Study, patch: int | None) -> int:
+def largest(study: EvaluationRun, patch: int | None) -> int:
     """Side in pixels of the largest region that all sets have, of whole patches: it begins at a line."""
     sets = [study.sets.training, study.sets.synthetic, study.sets.held_out]
     side = min(crops.images.largest for crops in sets if crops is not None)
     return side - side % patch if patch and side > patch else side
 
 
-def measured(study: Study, synthetic: Crops, real: Crops, patch: int | None) -> Large:
+def measured(study: EvaluationRun, synthetic: RegionSet, real: RegionSet, patch: int | None) -> Large:
     """Figures of large images beside real ones, read one after the other."""
     with progress.bar(study.console) as bar:
         row = bar.add_task("large images", total=len(synthetic) + len(real), figures="images")
@@ -107,11 +107,11 @@ def measured(study: Study, synthetic: Crops, real: Crops, patch: int | None) -> 
         )  # fmt: skip
 
 
-def _regions(images: Images, side: int) -> Crops:
-    return Crops(images, tuple(images.regions(side))).drawn(MOST)
+def _regions(images: Images, side: int) -> RegionSet:
+    return RegionSet(images, tuple(images.regions(side))).drawn(MOST)
 
 
-def _two(study: Study, side: int) -> tuple[Crops, Crops]:
+def _two(study: EvaluationRun, side: int) -> tuple[RegionSet, RegionSet]:
     """Real regions of a side, and others: training and held-out ones, or two halves of the sources."""
     sets = study.sets
     if sets.held_out is not None:
@@ -157,7 +157,7 @@ def _curve(found: Large, how: str) -> Plot:
     return Plot("Correlation by distance", image, "Bands: 95 % over sources.", how)
 
 
-def _variants(study: Study, crops: Sequence[Crops], how: str) -> list[Block]:
+def _variants(study: EvaluationRun, crops: Sequence[RegionSet], how: str) -> list[Block]:
     """Table 5: the same images in tiles, and resized to a tile's size, against real ones treated alike."""
     sets = study.sets
     synthetic = crops[0]

@@ -5,10 +5,10 @@ import numpy as np
 from diffgen.evaluation import plots
 from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.label_maps import Comparison, compare
-from diffgen.evaluation.page import Block, Level, Plot, Question, Table, Verdict
-from diffgen.evaluation.questions.cells import percent
+from diffgen.evaluation.page import Block, Level, Plot, Section, Table, Verdict
+from diffgen.evaluation.run import EvaluationRun, SectionResult
+from diffgen.evaluation.sections.cells import percent
 from diffgen.evaluation.sets import Sets
-from diffgen.evaluation.study import Answer, Study
 from diffgen.labels import Labels
 
 TITLE = "Are the label maps like real ones?"
@@ -23,7 +23,7 @@ BLIND = (
 )
 
 
-def answer(study: Study) -> Answer:
+def answer(study: EvaluationRun) -> SectionResult:
     """Synthetic label maps against those of the training set, and held-out ones beside them."""
     sets, labels = study.sets, study.sets.labels
     lacking = without_labels(sets)
@@ -56,8 +56,8 @@ def answer(study: Study) -> Answer:
     if given:
         why = "The label maps were given and filled, not drawn: this says nothing of a mask model."
         said = Verdict("unknown", said.number, why)
-    return Answer(
-        Question("labels", TITLE, said, blocks, BLIND),
+    return SectionResult(
+        Section("labels", TITLE, said, blocks, BLIND),
         {
             "classes": list(labels.classes),
             "given_label_maps": given,
@@ -117,6 +117,6 @@ def _table(labels: Labels, drawn: Comparison, ceiling: Comparison, unit: str, ho
     )  # fmt: skip
 
 
-def _unknown(why: str) -> Answer:
+def _unknown(why: str) -> SectionResult:
     verdict = Verdict("unknown", "–", f"{why}.")
-    return Answer(Question("labels", TITLE, verdict), {"not_measured": why})
+    return SectionResult(Section("labels", TITLE, verdict), {"not_measured": why})

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from diffgen.config import Use
+from diffgen.config import Downstream
 from diffgen.errors import UserError
-from diffgen.evaluation import small_nets, use_jobs
-from diffgen.evaluation.images import Crops, open_images
-from diffgen.evaluation.use import UseResults
-from diffgen.evaluation.use_run import evaluate_agreement, evaluate_use
+from diffgen.evaluation import downstream_jobs, small_nets
+from diffgen.evaluation.downstream import DownstreamResults
+from diffgen.evaluation.downstream_run import evaluate_agreement, evaluate_use
+from diffgen.evaluation.images import RegionSet, open_images
 from tests.evaluation.painted import painted
 
-SETTINGS = Use(steps=40, batch=4, width=4, side=32, lr=3e-2, seeds=3)
+SETTINGS = Downstream(steps=40, batch=4, width=4, side=32, lr=3e-2, seeds=3)
 SHORT = SETTINGS.model_copy(update={"steps": 10})
 CLASSIFIED = SETTINGS.model_copy(update={"tasks": ("classification",), "positive": "nuclei", "lr": 1e-2})
-Sets = dict[str, Crops]
+Sets = dict[str, RegionSet]
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def arguments(sets: Sets, cache: Path, settings: Use = SETTINGS, inline: bool = True, **other: Crops) -> Any:
+def arguments(
+    sets: Sets, cache: Path, settings: Downstream = SETTINGS, inline: bool = True, **other: RegionSet
+) -> Any:
     three = [(sets | other)[name] for name in ("real", "synthetic", "test")]
     return (*three, settings, cache, inline, 1, False, Console(quiet=True))
 
 
-def means(results: UseResults, figure: str) -> dict[str, float]:
+def means(results: DownstreamResults, figure: str) -> dict[str, float]:
     return {row.trained_on: row.figures[figure].mean for row in results.rows if figure in row.figures}
 
 
@@ -120,7 +122,7 @@ def test_what_cannot_be_learned_is_an_error_before_any_training(
 ) -> None:
     monkeypatch.setattr(small_nets, "build", lambda *_: pytest.fail("trained"))
 
-    def refused(match: str, settings: Use = SETTINGS, **other: Crops) -> None:
+    def refused(match: str, settings: Downstream = SETTINGS, **other: RegionSet) -> None:
         with pytest.raises(UserError, match=match):
             evaluate_use(*arguments(sets, tmp_path / "cache", settings, **other))
 
@@ -140,15 +142,15 @@ def test_what_cannot_be_learned_is_an_error_before_any_training(
     for path in (tmp_path / "empty").glob("*_mask.png"):
         path.unlink()
     images = open_images(str(tmp_path / "empty"))
-    refused(r"empty \(real\): no labelled regions", real=Crops(images, tuple(images.regions(32))))
+    refused(r"empty \(real\): no labelled regions", real=RegionSet(images, tuple(images.regions(32))))
 
 
 def test_a_picture_that_cannot_be_read_is_named(sets: Sets, tmp_path: Path) -> None:
     shutil.copytree(sets["real"].images.where, tmp_path / "broken")
     images = open_images(str(tmp_path / "broken"))
-    broken = Crops(images, tuple(images.regions(32)))
+    broken = RegionSet(images, tuple(images.regions(32)))
     arguments_of = arguments(sets, tmp_path / "cache", real=broken)
-    use_jobs.class_pixels(broken, tmp_path / "cache")
+    downstream_jobs.class_pixels(broken, tmp_path / "cache")
     (tmp_path / "broken" / "003.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"003\.png cannot be read"):
         evaluate_agreement(*arguments_of)
@@ -174,8 +176,8 @@ def test_ray_gives_the_same_bytes(sets: Sets, tmp_path: Path) -> None:
 def test_a_mistake_is_told_from_a_worker(sets: Sets, tmp_path: Path) -> None:
     shutil.copytree(sets["real"].images.where, tmp_path / "broken")
     images = open_images(str(tmp_path / "broken"))
-    broken = Crops(images, tuple(images.regions(32)))
-    use_jobs.class_pixels(broken, tmp_path / "cache")
+    broken = RegionSet(images, tuple(images.regions(32)))
+    downstream_jobs.class_pixels(broken, tmp_path / "cache")
     given = arguments(sets, tmp_path / "cache", inline=False, real=broken)
     (tmp_path / "broken" / "003.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"003\.png cannot be read"):

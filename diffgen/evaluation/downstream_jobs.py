@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import nn
 
-from diffgen.config import Use
+from diffgen.config import Downstream
 from diffgen.errors import UserError
 from diffgen.evaluation import small_nets
-from diffgen.evaluation.images import Crops
-from diffgen.evaluation.use import (
+from diffgen.evaluation.downstream import (
     Experiment,
     Pixels,
     check_classes,
@@ -36,6 +35,7 @@ from diffgen.evaluation.use import (
     few,
     positive,
 )
+from diffgen.evaluation.images import RegionSet
 from diffgen.files import atomic, write_text
 from diffgen.labels import MAX_CLASSES, Labels
 
@@ -44,10 +44,10 @@ SCORED = 16
 
 
 @dataclass(frozen=True)
-class Regions:
+class LoadedRegions:
     """Labelled regions that a network learns from, or is judged on."""
 
-    crops: Crops
+    crops: RegionSet
     positive: NDArray[np.bool_] | None = None
     """(N,), of classification."""
 
@@ -77,11 +77,11 @@ class Job:
     """A network to be trained, and the sets it is judged on: the test set comes first."""
 
     experiment: Experiment
-    training: tuple[Regions, ...]
-    judged: tuple[Regions, ...]
+    training: tuple[LoadedRegions, ...]
+    judged: tuple[LoadedRegions, ...]
     classes: int
     """Class ids, unknown among them."""
-    settings: Use
+    settings: Downstream
     weights: Path
     results: tuple[Path, ...]
     """One a judged set."""
@@ -101,7 +101,12 @@ class Job:
 
 
 def plan(
-    asked: Sequence[Experiment], real: Crops, synthetic: Crops, test: Crops, settings: Use, cache: Path
+    asked: Sequence[Experiment],
+    real: RegionSet,
+    synthetic: RegionSet,
+    test: RegionSet,
+    settings: Downstream,
+    cache: Path,
 ) -> tuple[Labels, list[Job], dict[str, int]]:
     """Names of the classes, a job an experiment, the number of labelled regions in each set.
 
@@ -127,7 +132,7 @@ def plan(
         training = [_chosen(one, name, sets, pixels, labels, settings) for name in one.sets]
         judged = [_all(one, "test", sets, pixels, labels, settings)]
         if one.task == "segmentation" and one.trained_on == "real" and one.real_images is None:
-            judged.append(Regions(sets["synthetic"]))
+            judged.append(LoadedRegions(sets["synthetic"]))
         jobs.append(_job(one, training, judged, len(labels), settings, cache))
     return labels, jobs, {name: len(crops) for name, crops in sets.items()}
 
@@ -182,7 +187,7 @@ def _train(network: nn.Module, job: Job, device: str, tell: Callable[[int], Any]
 
 
 def _judge(
-    network: nn.Module, job: Job, regions: Regions, device: str, tell: Callable[[int], Any]
+    network: nn.Module, job: Job, regions: LoadedRegions, device: str, tell: Callable[[int], Any]
 ) -> NDArray[np.int64]:
     found, task = list[NDArray[np.int64]](), job.experiment.task
     for start in range(0, len(regions.crops), SCORED):
@@ -196,9 +201,9 @@ def _judge(
     return np.stack(found)
 
 
-def class_pixels(crops: Crops, cache: Path) -> Pixels:
+def class_pixels(crops: RegionSet, cache: Path) -> Pixels:
     """(N, 256) pixels of each class id in labelled regions; kept, for to count them all are read."""
-    path = cache / f"pixels-{Regions(crops).digest[:24]}.npy"
+    path = cache / f"pixels-{LoadedRegions(crops).digest[:24]}.npy"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         counts = [np.bincount(one.reshape(-1), minlength=MAX_CLASSES) for one in crops.label_maps()]
@@ -207,7 +212,7 @@ def class_pixels(crops: Crops, cache: Path) -> Pixels:
     return np.asarray(np.load(path), dtype=np.int64)
 
 
-def _labels(sets: dict[str, Crops], pixels: dict[str, Pixels]) -> Labels:
+def _labels(sets: dict[str, RegionSet], pixels: dict[str, Pixels]) -> Labels:
     """Names of the classes as one of the sets tells them, else numbers."""
     highest = {name: int(np.flatnonzero(those.sum(axis=0)).max()) for name, those in pixels.items()}
     told = [crops.images.labels for crops in sets.values() if crops.images.labels is not None]
@@ -221,18 +226,18 @@ def _labels(sets: dict[str, Crops], pixels: dict[str, Pixels]) -> Labels:
     return told[0]
 
 
-def _name(name: str, crops: Crops) -> str:
+def _name(name: str, crops: RegionSet) -> str:
     return f"{crops.images.where} ({name})"
 
 
 def _chosen(
     one: Experiment,
     name: str,
-    sets: dict[str, Crops],
+    sets: dict[str, RegionSet],
     pixels: dict[str, Pixels],
     labels: Labels,
-    settings: Use,
-) -> Regions:
+    settings: Downstream,
+) -> LoadedRegions:
     """What a network learns from one set, checked."""
     whole = _all(one, name, sets, pixels, labels, settings)
     crops = few(whole.crops, one.real_images if name == "real" else None, one.seed)
@@ -241,29 +246,29 @@ def _chosen(
     told = _name(name if len(crops) == len(whole.crops) else f"{one.real_images} of {name}", crops)
     if whole.positive is None:
         check_classes(told, pixels[name][here], pixels["test"], labels)
-        return Regions(crops)
+        return LoadedRegions(crops)
     check_positive(told, whole.positive[here], settings)
-    return Regions(crops, whole.positive[here])
+    return LoadedRegions(crops, whole.positive[here])
 
 
 def _all(
     one: Experiment,
     name: str,
-    sets: dict[str, Crops],
+    sets: dict[str, RegionSet],
     pixels: dict[str, Pixels],
     labels: Labels,
-    settings: Use,
-) -> Regions:
+    settings: Downstream,
+) -> LoadedRegions:
     found = positive(pixels[name], labels, settings) if one.task == "classification" else None
-    return Regions(sets[name], found)
+    return LoadedRegions(sets[name], found)
 
 
 def _job(
     one: Experiment,
-    training: Sequence[Regions],
-    judged: Sequence[Regions],
+    training: Sequence[LoadedRegions],
+    judged: Sequence[LoadedRegions],
     classes: int,
-    settings: Use,
+    settings: Downstream,
     cache: Path,
 ) -> Job:
     how = settings.model_dump(include={"steps", "batch", "lr", "width"})

@@ -10,7 +10,7 @@ from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.attention import MaskedCrossAttention
 from diffgen.models.mask_codec import num_bits
-from diffgen.training.start import check, init_from
+from diffgen.training.init_weights import check, init_from
 from tests.conftest import TINY
 
 OTHER = Labels(

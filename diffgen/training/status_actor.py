@@ -6,7 +6,7 @@ from typing import Any
 INTERVAL_S = 1.0  # between two looks, and between two entries
 
 
-class Board:
+class StatusActor:
     """Where rank 0 writes how far it is and the driver reads it, and the way back (an actor at launch)."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Board:
         self.stopping = True
 
 
-class Tally:
+class ProgressCounter:
     """Gives the encoders their autoencoder; they write here how far they are (an actor)."""
 
     def __init__(self, packed: dict[str, bytes]) -> None:

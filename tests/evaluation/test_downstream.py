@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from diffgen.config import Use
+from diffgen.config import Downstream
 from diffgen.errors import UserError
-from diffgen.evaluation import use
+from diffgen.evaluation import downstream
 from diffgen.evaluation.agreement import Agreement
-from diffgen.evaluation.bootstrap import Figure, Spread
-from diffgen.evaluation.questions.use import verdict_of
+from diffgen.evaluation.bootstrap import Estimate, MeanStd
+from diffgen.evaluation.sections.downstream import verdict_of
 from diffgen.labels import Labels
 from tests.evaluation.painted import NAMES, painted
 
 LABELS = Labels(NAMES)
-SETTINGS = Use(positive="nuclei")
+SETTINGS = Downstream(positive="nuclei")
 
 
 def maps(rng: np.random.Generator, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -26,8 +26,8 @@ def maps(rng: np.random.Generator, classes: int = 4) -> tuple[np.ndarray, np.nda
 
 def test_dice_is_the_f1_of_known_pixels(rng: np.random.Generator) -> None:
     truth, predicted = maps(rng)
-    counts = np.stack([use.count(*pair, 4) for pair in zip(truth, predicted, strict=True)])
-    found, known = use.dice(counts.sum(axis=0)), truth > 0
+    counts = np.stack([downstream.count(*pair, 4) for pair in zip(truth, predicted, strict=True)])
+    found, known = downstream.dice(counts.sum(axis=0)), truth > 0
     assert np.isnan(found[0])
     expected = f1_score(truth[known], predicted[known], average=None)
     assert found[1:] == pytest.approx(expected, abs=1e-12)
@@ -42,29 +42,31 @@ def test_what_is_predicted_where_nothing_is_known_counts_nowhere(rng: np.random.
     truth, predicted = maps(rng)
     other = np.where(truth == 0, 1, predicted).astype(np.uint8)
     assert (other != predicted).any()
-    assert np.array_equal(use.count(truth[0], predicted[0], 4), use.count(truth[0], other[0], 4))
+    assert np.array_equal(
+        downstream.count(truth[0], predicted[0], 4), downstream.count(truth[0], other[0], 4)
+    )
 
 
 def test_a_class_that_the_truth_lacks_has_no_dice(rng: np.random.Generator) -> None:
     truth = rng.integers(0, 2, (1, 9, 9), np.uint8) * 2
-    counts = use.count(truth[0], np.ones((9, 9), np.uint8), 3)[None]
-    assert use.segmentation_figures(counts, LABELS) == {"mean Dice": 0.0, "Dice stroma": 0.0}
+    counts = downstream.count(truth[0], np.ones((9, 9), np.uint8), 3)[None]
+    assert downstream.segmentation_figures(counts, LABELS) == {"mean Dice": 0.0, "Dice stroma": 0.0}
 
 
 def test_figures_of_classification() -> None:
     outcomes = np.array([[1, 1]] * 6 + [[1, 0]] * 2 + [[0, 0]] * 1 + [[0, 1]] * 1)
-    found = use.classification_figures(outcomes)
+    found = downstream.classification_figures(outcomes)
     assert found["balanced accuracy"] == pytest.approx((6 / 8 + 1 / 2) / 2)
     assert found["F1"] == pytest.approx(2 * 6 / (2 * 6 + 1 + 2))
 
 
 def test_a_region_is_positive_from_the_papers_share_on() -> None:
     pixels = np.array([[9996, 4, 0], [9995, 5, 0], [0, 0, 10000]])
-    assert use.positive(pixels, LABELS, SETTINGS).tolist() == [False, True, False]
+    assert downstream.positive(pixels, LABELS, SETTINGS).tolist() == [False, True, False]
 
 
 def test_arms_have_the_same_seeds_and_few_real_images_where_there_are_real_ones() -> None:
-    asked = use.experiments(Use(positive="nuclei", real_images=(10, 50), seeds=3))
+    asked = downstream.experiments(Downstream(positive="nuclei", real_images=(10, 50), seeds=3))
     kinds = [(one.task, one.trained_on, one.real_images) for one in asked if one.seed == 0]
     arms = [(arm, n) for arm in ("real", "both") for n in (None, 10, 50)] + [("synthetic", None)]
     assert set(kinds) == {(task, *arm) for task in ("classification", "segmentation") for arm in arms}
@@ -72,44 +74,44 @@ def test_arms_have_the_same_seeds_and_few_real_images_where_there_are_real_ones(
 
 
 def test_classification_is_left_out_where_nothing_is_positive() -> None:
-    assert {one.task for one in use.experiments(Use())} == {"segmentation"}
+    assert {one.task for one in downstream.experiments(Downstream())} == {"segmentation"}
 
 
 def test_few_images_are_among_more(tmp_path: Path) -> None:
     crops = painted(tmp_path / "set", 9, 0)
-    drawn = [{r.source for r in use.few(crops, n, 1).regions} for n in (2, 5, 9)]
+    drawn = [{r.source for r in downstream.few(crops, n, 1).regions} for n in (2, 5, 9)]
     assert [len(one) for one in drawn] == [2, 5, 9]
     assert drawn[0] < drawn[1] < drawn[2]
-    assert use.few(crops, 9, 1).regions == use.few(crops, None, 1).regions == crops.regions
-    assert len({frozenset(r.source for r in use.few(crops, 2, seed).regions) for seed in range(8)}) > 1
+    assert downstream.few(crops, 9, 1).regions == downstream.few(crops, None, 1).regions == crops.regions
+    assert len({frozenset(r.source for r in downstream.few(crops, 2, seed).regions) for seed in range(8)}) > 1
     with pytest.raises(UserError, match=r"real_images=10: .*set has 9 labelled sources"):
-        use.few(crops, 10, 1)
+        downstream.few(crops, 10, 1)
 
 
 def test_what_cannot_be_learned_is_named() -> None:
     both, one = np.array([[0, 5, 5]]), np.array([[5, 0, 5]])
     with pytest.raises(UserError, match="synthetic has no pixel of nuclei"):
-        use.check_classes("synthetic", one, both, LABELS)
-    use.check_classes("synthetic", both, one, LABELS)
+        downstream.check_classes("synthetic", one, both, LABELS)
+    downstream.check_classes("synthetic", both, one, LABELS)
     with pytest.raises(UserError, match="two known classes"):
-        use.check_test("test", one)
+        downstream.check_test("test", one)
     with pytest.raises(UserError, match=r"real has no region with 0.05% of nuclei"):
-        use.check_positive("real", np.array([False, False]), SETTINGS)
+        downstream.check_positive("real", np.array([False, False]), SETTINGS)
     with pytest.raises(UserError, match=r"real has no region without 0.05% of nuclei"):
-        use.check_positive("real", np.array([True, True]), SETTINGS)
+        downstream.check_positive("real", np.array([True, True]), SETTINGS)
     with pytest.raises(UserError, match=r"evaluation.use.positive=bone: .* nuclei, stroma"):
-        use.positive(both, LABELS, Use(positive="bone"))
+        downstream.positive(both, LABELS, Downstream(positive="bone"))
 
 
 def test_the_table_is_mean_and_deviation_over_seeds() -> None:
-    asked = [one for one in use.experiments(Use(seeds=3)) if one.trained_on != "both"]
+    asked = [one for one in downstream.experiments(Downstream(seeds=3)) if one.trained_on != "both"]
     values = {"real": (0.8, 0.9, 1.0), "synthetic": (0.5, 0.5, 0.5)}
-    rows = use.table([(one, {"mean Dice": values[one.trained_on][one.seed]}) for one in asked])
+    rows = downstream.table([(one, {"mean Dice": values[one.trained_on][one.seed]}) for one in asked])
     assert [row.trained_on for row in rows] == ["real", "synthetic"]
     assert rows[0].figures["mean Dice"].mean == pytest.approx(0.9)
     assert rows[0].figures["mean Dice"].deviation == pytest.approx(0.1)
     assert rows[1].figures["mean Dice"].deviation == 0
-    told = use.UseResults(rows, 3, {"test": 4}).to_json()
+    told = downstream.DownstreamResults(rows, 3, {"test": 4}).to_json()
     assert told["rows"][0]["figures"] == {"mean Dice": pytest.approx([0.9, 0.1])}
 
 
@@ -117,9 +119,9 @@ def test_the_table_is_mean_and_deviation_over_seeds() -> None:
 def test_what_real_images_do_not_teach_compares_nothing(real: float, level: str) -> None:
     means = {"real": real, "synthetic": 0.75, "both": 0.8}
     rows = tuple(
-        use.Row("classification", arm, None, {"balanced accuracy": Spread(means[arm], 0.01)})
-        for arm in use.ARMS
+        downstream.ResultRow("classification", arm, None, {"balanced accuracy": MeanStd(means[arm], 0.01)})
+        for arm in downstream.TRAINING_SETS
     )
-    dice = {"mean": Figure(0.7, 0.6, 0.8)}
-    said = verdict_of(use.UseResults(rows, 3, {}), Agreement(dice, dice))
+    dice = {"mean": Estimate(0.7, 0.6, 0.8)}
+    said = verdict_of(downstream.DownstreamResults(rows, 3, {}), Agreement(dice, dice))
     assert said.level == level

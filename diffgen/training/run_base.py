@@ -12,11 +12,11 @@ from rich.console import Console
 
 from diffgen import config
 from diffgen.appearance import Appearance
-from diffgen.data.stream import Patches
+from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import autoencoder, bundle
-from diffgen.models.bundle import Which
+from diffgen.models.bundle import ModelName
 from diffgen.models.mask_codec import GreyLatents, MaskCodec, build_mask_codec
 from diffgen.sampling.decode import from_picture
 from diffgen.sampling.solvers import Solver, noise_schedule
@@ -28,7 +28,7 @@ AUTOENCODER = "autoencoder"
 MEASURED_PATCHES = 256  # enough for the statistics of 48 numbers a block
 
 
-class Start(NamedTuple):
+class InitBundle(NamedTuple):
     """A bundle to start from."""
 
     name: str
@@ -36,14 +36,14 @@ class Start(NamedTuple):
     folder: Path
 
 
-def base_of(
-    parts: Sequence[Which],
+def build_base(
+    parts: Sequence[ModelName],
     data: Path,
     run: RunFolder,
     shaping: Mapping[str, Any],
     settings: config.Settings,
     console: Console,
-    start: Start | None,
+    start: InitBundle | None,
     place: Path,
 ) -> bundle.Bundle:
     """The bundle without U-Nets, made at a run's first start and kept in it as `base/`.
@@ -55,7 +55,7 @@ def base_of(
     made_by = yaml.safe_dump({key: value for key, value in shaping.items() if key != "training"})
     if run.exists(f"base/{bundle.INDEX}") and (run.exists(RUN) or run.read_text(MADE_BY) == made_by):
         return bundle.load(run.pull("base", place / "base"))
-    patches, maps = Patches(data, "image"), Patches(data, "mask")
+    patches, maps = PatchTable(data, "image"), PatchTable(data, "mask")
     trained = _with_trained(settings, run, place)
     codec = _started(start, settings, console) or _measured(parts, patches, trained, console)
     label_maps = [maps.label_map(number) for number in _spread(len(maps))]
@@ -70,7 +70,7 @@ def base_of(
         bits = {"mask_model": settings.mask_model.model_copy(update={"encoding": "bits"})}
         settings = settings.model_copy(update=bits)
     mask_codec = _mask_codec(start, settings, codec, label_maps, patches.labels)
-    facts = bundle.facts_of(settings, codec, mask_codec)
+    facts = bundle.generator_config(settings, codec, mask_codec)
     base = bundle.Bundle(
         facts, patches.labels, dict(schedule.config), codec, mask_codec=mask_codec,
         appearance=_appearance(start, patches, settings),
@@ -84,7 +84,9 @@ def base_of(
     return bundle.load(built)
 
 
-def _appearance(start: Start | None, patches: Patches, settings: config.Settings) -> Appearance | None:
+def _appearance(
+    start: InitBundle | None, patches: PatchTable, settings: config.Settings
+) -> Appearance | None:
     """Appearances of the training patches; a bundle to start from keeps the scale that its U-Net knows."""
     if "appearance" not in settings.image_model.conditions or not len(patches):
         return None
@@ -96,7 +98,7 @@ def _appearance(start: Start | None, patches: Patches, settings: config.Settings
 
 
 def _mask_codec(
-    start: Start | None,
+    start: InitBundle | None,
     settings: config.Settings,
     codec: autoencoder.LatentCodec,
     maps: Sequence[LabelMap],
@@ -130,7 +132,7 @@ def _with_trained(settings: config.Settings, run: RunFolder, place: Path) -> con
 
 
 def _started(
-    start: Start | None, settings: config.Settings, console: Console
+    start: InitBundle | None, settings: config.Settings, console: Console
 ) -> autoencoder.LatentCodec | None:
     """The autoencoder of a bundle to start from: its U-Net knows these latents and no others."""
     if start is None:
@@ -147,7 +149,7 @@ def _started(
 
 
 def _measured(
-    parts: Sequence[Which], patches: Patches, settings: config.Settings, console: Console
+    parts: Sequence[ModelName], patches: PatchTable, settings: config.Settings, console: Console
 ) -> autoencoder.LatentCodec:
     if not len(patches):
         if "image" in parts:
@@ -175,7 +177,7 @@ def _spread(count: int) -> list[int]:
     return numbers if count else []
 
 
-def _check_sides(patches: Patches, settings: config.Settings) -> None:
+def _check_sides(patches: PatchTable, settings: config.Settings) -> None:
     smallest = min(min(row["height"], row["width"]) for row in patches.rows)
     widest = max(side for _, side in settings.image_model.sides) * settings.autoencoder.factor
     if smallest < widest:

@@ -14,7 +14,7 @@ Report = Callable[[Status], None]
 
 
 @dataclass(frozen=True)
-class Task:
+class Backlog:
     """Images 0 … n − 1 of a plan, and which of them each shard lacks."""
 
     plan: Plan
@@ -70,15 +70,15 @@ class Task:
         return [k for k, lacking in self.lacking.items() if k not in begun and ready.issuperset(lacking)]
 
 
-def claim(plan: Plan, packed: dict[str, bytes], out: str, settings: config.Synthesis) -> Task:
+def claim(plan: Plan, packed: dict[str, bytes], out: str, settings: config.Synthesis) -> Backlog:
     """Make the folder ours and look what it lacks; whole tars without their mark are adopted.
 
     Raises `UserError` where the folder belongs to something else.
     """
-    return look_again(Task(plan, packed, out, settings.n, settings, {}))
+    return rescan(Backlog(plan, packed, out, settings.n, settings, {}))
 
 
-def look_again(task: Task) -> Task:
+def rescan(task: Backlog) -> Backlog:
     """The task with what its folder lacks now."""
     writer, per_shard = task.writer(), task.settings.images_per_shard
     committed = writer.begin(task.total)

@@ -18,7 +18,7 @@ WEIGHTS, AVERAGED = "unet", "unet_averaged"
 STATE, PROGRESS = "state.pt", "progress.json"
 
 
-class Trainee:
+class TrainState:
     """One U-Net with its optimiser, learning-rate schedule and moving average."""
 
     def __init__(self, unet: Any, part: config.Optimization, max_seconds: float | None = None) -> None:

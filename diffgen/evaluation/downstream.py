@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from diffgen.config import Use
+from diffgen.config import Downstream
 from diffgen.errors import UserError
-from diffgen.evaluation.bootstrap import Spread, as_json
-from diffgen.evaluation.images import Crops
+from diffgen.evaluation.bootstrap import MeanStd, as_json
+from diffgen.evaluation.images import RegionSet
 from diffgen.labels import UNKNOWN, LabelMap, Labels
 
-Task = Literal["classification", "segmentation"]
-Arm = Literal["real", "synthetic", "both"]
-ARMS: tuple[Arm, ...] = ("real", "synthetic", "both")
+TaskName = Literal["classification", "segmentation"]
+TrainingSet = Literal["real", "synthetic", "both"]
+TRAINING_SETS: tuple[TrainingSet, ...] = ("real", "synthetic", "both")
 Counts = NDArray[np.int64]
 """(N, classes, 3): pixels of each region that are true positives, false positives, false negatives."""
 Pixels = NDArray[np.int64]
@@ -33,8 +33,8 @@ Pixels = NDArray[np.int64]
 class Experiment:
     """One network."""
 
-    task: Task
-    trained_on: Arm
+    task: TaskName
+    trained_on: TrainingSet
     real_images: int | None
     """Of so many real sources; None for all, and for a network that sees none."""
     seed: int
@@ -50,21 +50,21 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """Networks that differ in their seed alone."""
 
-    task: Task
-    trained_on: Arm
+    task: TaskName
+    trained_on: TrainingSet
     real_images: int | None
-    figures: dict[str, Spread]
+    figures: dict[str, MeanStd]
     """Segmentation: `Dice CLASS`, and `mean Dice`; classification: `balanced accuracy`, `F1`."""
 
 
 @dataclass(frozen=True)
-class UseResults:
+class DownstreamResults:
     """The table of Section 5.3."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     seeds: int
     regions: dict[str, int]
     """How many there were of each set."""
@@ -78,19 +78,19 @@ class UseResults:
         }
 
 
-def experiments(settings: Use) -> list[Experiment]:
+def experiments(settings: Downstream) -> list[Experiment]:
     """All that are asked for; classification only where it is said what is positive."""
     return [
         Experiment(task, arm, images, seed)
         for task in settings.tasks
         if task == "segmentation" or settings.positive is not None
-        for arm in ARMS
+        for arm in TRAINING_SETS
         for images in (None, *(settings.real_images if arm != "synthetic" else ()))
         for seed in range(settings.seeds)
     ]
 
 
-def few(real: Crops, count: int | None, seed: int) -> Crops:
+def few(real: RegionSet, count: int | None, seed: int) -> RegionSet:
     """The regions of `count` sources drawn by `seed`: those of a smaller count are among them.
 
     `UserError` where there are not so many sources.
@@ -104,10 +104,10 @@ def few(real: Crops, count: int | None, seed: int) -> Crops:
         )
     order = np.random.default_rng(seed).permutation(len(names))[:count]
     drawn = {names[number] for number in order.tolist()}
-    return Crops(real.images, tuple(region for region in real.regions if region.source in drawn))
+    return RegionSet(real.images, tuple(region for region in real.regions if region.source in drawn))
 
 
-def positive(pixels: Pixels, labels: Labels, settings: Use) -> NDArray[np.bool_]:
+def positive(pixels: Pixels, labels: Labels, settings: Downstream) -> NDArray[np.bool_]:
     """(N,): regions with at least `positive_share` of their pixels of the class `positive`.
 
     `UserError` where no class is called so.
@@ -134,7 +134,7 @@ def check_test(name: str, test: Pixels) -> None:
         raise UserError(f"{name}: segmentation needs two known classes in the test images")
 
 
-def check_positive(name: str, regions: NDArray[np.bool_], settings: Use) -> None:
+def check_positive(name: str, regions: NDArray[np.bool_], settings: Downstream) -> None:
     """`UserError` unless a set has regions of both kinds."""
     if regions.all() or not regions.any():
         what = "without" if regions.all() else "with"
@@ -179,17 +179,17 @@ def classification_figures(outcomes: NDArray[np.int64]) -> dict[str, float]:
     }
 
 
-def table(found: Sequence[tuple[Experiment, dict[str, float]]]) -> tuple[Row, ...]:
+def table(found: Sequence[tuple[Experiment, dict[str, float]]]) -> tuple[ResultRow, ...]:
     """Mean and sample deviation over the seeds, in the order of the experiments."""
-    rows: dict[tuple[Task, Arm, int | None], list[dict[str, float]]] = {}
+    rows: dict[tuple[TaskName, TrainingSet, int | None], list[dict[str, float]]] = {}
     for one, figures in found:
         rows.setdefault((one.task, one.trained_on, one.real_images), []).append(figures)
     return tuple(
-        Row(*key, {name: spread([figures[name] for figures in seeds]) for name in seeds[0]})
+        ResultRow(*key, {name: spread([figures[name] for figures in seeds]) for name in seeds[0]})
         for key, seeds in rows.items()
     )
 
 
-def spread(values: Sequence[float]) -> Spread:
+def spread(values: Sequence[float]) -> MeanStd:
     """Mean and sample deviation (n − 1)."""
-    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)))
+    return MeanStd(float(np.mean(values)), float(np.std(values, ddof=1)))

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from diffgen import config
-from diffgen.evaluation.images import Crops, open_images
+from diffgen.evaluation.images import RegionSet, open_images
 from diffgen.files import atomic, write_text
 from diffgen.labels import LabelMap
 from diffgen.models import bundle
@@ -35,7 +35,7 @@ METHODS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Cost:
+class SamplingCost:
     """What a method takes for an image."""
 
     forwards: float
@@ -52,7 +52,7 @@ class Drawn:
 
     method: str
     where: str
-    cost: Cost
+    cost: SamplingCost
 
 
 def draw(
@@ -73,7 +73,7 @@ def draw(
             write_text(told, json.dumps({"seconds": busy / number}) + "\n")
         seconds = json.loads(told.read_text())["seconds"] if told.exists() else None
         plan = make_plan(bundle.pack(bundle_at), bundle_at, of_method, masks)
-        drawn.append(Drawn(method, str(out), Cost(*_counted(plan, number), seconds)))
+        drawn.append(Drawn(method, str(out), SamplingCost(*_counted(plan, number), seconds)))
     return drawn
 
 
@@ -99,10 +99,10 @@ def _counted(plan: Plan, number: int) -> tuple[float, int]:
 def label_maps_of(where: str, folder: Path) -> Path:
     """The label maps of a set of images as a folder of PNGs, one an image: for other methods to fill."""
     images = open_images(where)
-    return save_label_maps(Crops(images, tuple(images.regions(images.largest))), folder)
+    return save_label_maps(RegionSet(images, tuple(images.regions(images.largest))), folder)
 
 
-def save_label_maps(crops: Crops, folder: Path) -> Path:
+def save_label_maps(crops: RegionSet, folder: Path) -> Path:
     """Label maps of regions as a folder of PNGs that `diffgen synthesize --masks` fills, and that folder."""
     _save({f"{number:06d}.png": label_map for number, label_map in enumerate(crops.label_maps())}, folder)
     return folder

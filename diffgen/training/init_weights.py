@@ -12,7 +12,7 @@ from diffgen import config
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models.attention import MaskedCrossAttention
-from diffgen.models.bundle import Bundle, Which
+from diffgen.models.bundle import Bundle, ModelName
 from diffgen.models.unet import ImageUNet, MaskUNet
 
 SHAPE = ("channels", "width", "multipliers", "blocks", "heads", "head_channels")
@@ -21,7 +21,7 @@ NULL = ""  # the name of the mask model's ∅, which no context has
 
 def init_from(
     unet: ImageUNet | MaskUNet,
-    part: Which,
+    part: ModelName,
     source: Bundle,
     labels: Labels,
     settings: config.Settings,
@@ -49,7 +49,7 @@ def init_from(
 
 
 def check(
-    unet: ImageUNet | MaskUNet, part: Which, source: Bundle, settings: config.Settings, where: str
+    unet: ImageUNet | MaskUNet, part: ModelName, source: Bundle, settings: config.Settings, where: str
 ) -> None:
     """Whether a U-Net (on any device, the meta device too) can begin with the weights of a bundle.
 
@@ -88,14 +88,14 @@ def _plain(value: object) -> object:
     return " ".join(str(item) for item in value) if isinstance(value, Sequence) else value
 
 
-def _unet(part: Which, source: Bundle, where: str) -> ImageUNet | MaskUNet:
+def _unet(part: ModelName, source: Bundle, where: str) -> ImageUNet | MaskUNet:
     unet = source.image_unet if part == "image" else source.mask_unet
     if unet is None:
         raise UserError(f"{where} holds no {part} U-Net; train that one without --init-from")
     return unet
 
 
-def _names(part: Which, labels: Labels) -> tuple[str, ...]:
+def _names(part: ModelName, labels: Labels) -> tuple[str, ...]:
     """What the rows of `_rows_by_name` belong to."""
     return labels.classes if part == "image" else (NULL, *labels.contexts)
 
@@ -109,7 +109,7 @@ def _rows_by_name(unet: torch.nn.Module) -> set[str]:
     return {"label.weight", *others, *(f"{name}.query.weight" for name in asking)}
 
 
-def _remarks(part: Which, source: Bundle, ours: Labels) -> str:
+def _remarks(part: ModelName, source: Bundle, ours: Labels) -> str:
     """What is new here; and, for the mask model, which classes its label maps wrote in another way."""
     theirs, what = source.labels, "classes" if part == "image" else "contexts"
     known = set(_names(part, theirs))

@@ -22,14 +22,14 @@ from diffgen.sampling.canvas import Canvas, NonFiniteError, Patch
 from diffgen.sampling.denoise import num_forwards
 from diffgen.sampling.outpaint import Outpainting
 from diffgen.synthesis import render
-from diffgen.synthesis.plan import Model, Plan
+from diffgen.synthesis.plan import ModelSetup, Plan
 from diffgen.synthesis.shards import Sample
 
 Stage = Literal["mask", "layout", "image", "render", "done"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class LabelMapJob:
     """A finished mask canvas (C, h, w) → label map, cleaned, and its crop for the latent grid."""
 
     latents: NDArray[np.float32]
@@ -38,17 +38,17 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class LaidOut:
+class LabelMaps:
     """A label map at its own scale, and the image's at the latent grid."""
 
     label_map: LabelMap
     on_latents: LabelMap
 
 
-Work = Patch | Layout | render.Render
+Work = Patch | LabelMapJob | render.RenderJob
 
 
-class Painting:
+class ImageJob:
     """The state of one image; `tiles` are the numbers of the samples asked for (all, if none are)."""
 
     def __init__(self, plan: Plan, index: int, tiles: Collection[int] = ()) -> None:
@@ -61,7 +61,7 @@ class Painting:
         self.open: dict[int, int] = {}  # pieces of this turn that nobody has → rows through the network
         self.wanted: dict[int, int] = {}  # pieces of this turn that have no result yet → the same
         self.canvas: Canvas | Outpainting | None = None
-        self.layout: render.Labelled | None = None
+        self.layout: render.ScaledLabelMap | None = None
         self.samples: list[Sample] = []
         self.began = self.saved = time.monotonic()
         self.stage: Stage = "mask"
@@ -70,7 +70,7 @@ class Painting:
             self._begin("mask", plan.context_map(index))
         else:
             self.given, label_map = given
-            self.layout = render.Labelled(label_map, 1)
+            self.layout = render.ScaledLabelMap(label_map, 1)
             self._begin("image", masks.on_grid(label_map, plan.facts.factor))
 
     def next(self, number: int) -> Work:
@@ -78,7 +78,7 @@ class Painting:
         assert self.canvas is not None
         del self.open[number]
         if self.stage == "layout":
-            return Layout(self.canvas.latents, self.height, self.width)
+            return LabelMapJob(self.canvas.latents, self.height, self.width)
         if self.stage == "render":
             assert self.layout is not None
             return render.cut(self.plan, self.canvas.latents, self.layout, self.regions[number])
@@ -94,7 +94,7 @@ class Painting:
         self.open, self.wanted = dict(pieces), dict(pieces)
 
     @property
-    def model(self) -> Model:
+    def model(self) -> ModelSetup:
         return self.plan.model("mask" if self.stage == "mask" else "image")
 
     @property
@@ -133,7 +133,7 @@ class Painting:
         if isinstance(result, NonFiniteError):
             raise result
         if self.stage == "layout":
-            self.layout = render.Labelled(result.label_map, self.plan.facts.mask_pixel_px)
+            self.layout = render.ScaledLabelMap(result.label_map, self.plan.facts.mask_pixel_px)
             self._begin("image", result.on_latents)
         elif self.stage == "render":
             self.samples += [self._sample(done) for done in result]
@@ -181,7 +181,7 @@ class Painting:
             self.regions = render.regions(self.plan, self.height, self.width, self.tiles)
             self._offer(dict.fromkeys(range(len(self.regions)), 1))
 
-    def _sample(self, done: render.Rendered) -> Sample:
+    def _sample(self, done: render.RenderedTile) -> Sample:
         plan = self.plan
         index = plan.first_sample(self.index) + done.tile
         record = {
@@ -216,7 +216,7 @@ class Painting:
 
     def restore(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
         """Go on from a snapshot of this very image."""
-        self.layout = render.Labelled(arrays.pop("layout"), numbers["scale"])
+        self.layout = render.ScaledLabelMap(arrays.pop("layout"), numbers["scale"])
         self._begin("image", arrays.pop("on_latents"))
         assert self.canvas is not None
         self.canvas.restore(arrays, numbers)

@@ -9,12 +9,12 @@ from diffgen import progress
 from diffgen.evaluation import plots
 from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.copies import SAME, SIDE, Copies, Patterns, evaluate_copies, patterns
-from diffgen.evaluation.images import Crops
+from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.memorization import Memorization, evaluate_memorization
-from diffgen.evaluation.page import Block, Gallery, Level, Note, Plot, Question, Table, Tile, Verdict
-from diffgen.evaluation.questions.cells import cell, percent, tile
+from diffgen.evaluation.page import Block, Gallery, Level, Note, Plot, Section, Table, Tile, Verdict
+from diffgen.evaluation.run import EvaluationRun, SectionResult
+from diffgen.evaluation.sections.cells import cell, percent, tile
 from diffgen.evaluation.sets import numbered
-from diffgen.evaluation.study import Answer, Study
 from diffgen.labels import Picture
 
 Rows = NDArray[np.intp]
@@ -32,7 +32,7 @@ BLIND = (
 )
 
 
-def answer(study: Study) -> Answer:
+def answer(study: EvaluationRun) -> SectionResult:
     """Figures against the training set; of held-out real regions what copies nothing gets."""
     sets = study.sets
     synthetic, held_out = sets.synthetic, sets.held_out
@@ -56,8 +56,8 @@ def answer(study: Study) -> Answer:
             "authenticity has nothing beside it: name some with --held-out."
         )
         blocks.insert(0, Note(missing, warning=True))
-    return Answer(
-        Question("privacy", TITLE, verdict(memory, copies), blocks, BLIND),
+    return SectionResult(
+        Section("privacy", TITLE, verdict(memory, copies), blocks, BLIND),
         {
             "training_regions": len(sets.training),
             "authenticity": as_json(memory.authenticity),
@@ -148,11 +148,11 @@ def _tables(memory: Memorization, copies: Copies | None, training: int, how: str
 
 
 def _galleries(
-    study: Study, synthetic: Crops, memory: Memorization, copies: Copies | None, how: str
+    study: EvaluationRun, synthetic: RegionSet, memory: Memorization, copies: Copies | None, how: str
 ) -> list[Block]:
     training = study.sets.training
 
-    def pairs(rows: Rows, partners: Rows, of: Crops, said: Sequence[str]) -> list[Tile]:
+    def pairs(rows: Rows, partners: Rows, of: RegionSet, said: Sequence[str]) -> list[Tile]:
         return [
             tile(synthetic, row, None, f"{synthetic.regions[row].image} · {words}",
                  tile(of, partner, None, of.regions[partner].source))
@@ -204,7 +204,7 @@ def _galleries(
     return blocks
 
 
-def _copies(study: Study, sets: Sequence[Crops], sources: Rows) -> Copies | None:
+def _copies(study: EvaluationRun, sets: Sequence[RegionSet], sources: Rows) -> Copies | None:
     """By pixels; `None` for regions that are too small for it."""
     if study.sets.side < SIDE:
         return None
@@ -212,7 +212,7 @@ def _copies(study: Study, sets: Sequence[Crops], sources: Rows) -> Copies | None
     with progress.bar(study.console) as bar:
         row = bar.add_task("pixels", total=sum(map(len, sets)), figures="regions")
 
-        def pictures(crops: Crops) -> Iterator[Picture]:
+        def pictures(crops: RegionSet) -> Iterator[Picture]:
             for picture in crops.pictures():
                 yield study.view(picture)
                 bar.advance(row)

@@ -6,7 +6,7 @@ from typing import Any
 LINES = ("start", "note", "end")
 
 
-class Teller:
+class ProgressReporter:
     """Draws news of rank 0 (`reports.Link.tell`) on a bar; each line is said once."""
 
     def __init__(self, bar: Any, part: str, steps: int, waiting: str) -> None:

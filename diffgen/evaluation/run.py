@@ -13,22 +13,22 @@ from rich.console import Console
 from diffgen.config import Evaluation
 from diffgen.evaluation import backbones, features
 from diffgen.evaluation.backbones import Backbone
-from diffgen.evaluation.features import Features, Task, View
-from diffgen.evaluation.images import Crops, Region
-from diffgen.evaluation.page import Question
+from diffgen.evaluation.features import FeatureJob, Features, View
+from diffgen.evaluation.images import Region, RegionSet
+from diffgen.evaluation.page import Section
 from diffgen.evaluation.sets import Sets
 
 
 @dataclass(frozen=True)
-class Answer:
+class SectionResult:
     """What one question comes to: a section of the report, and its figures for machines."""
 
-    question: Question
+    question: Section
     figures: Mapping[str, Any]
 
 
 @dataclass
-class Study:
+class EvaluationRun:
     """What every question needs."""
 
     sets: Sets
@@ -77,17 +77,17 @@ class Study:
         """A spinner: what it is about takes seconds, up to a minute for ten thousand regions."""
         return self.console.status(what)
 
-    def features(self, crops: Crops) -> Features:
+    def features(self, crops: RegionSet) -> Features:
         """Features of some regions of the sets, as they are."""
         (values, logits), rows = self._known[id(crops.images)]
         chosen = [rows[region] for region in crops.regions]
         return Features(values[chosen], None if logits is None else logits[chosen])
 
-    def extract(self, asked: Sequence[tuple[Crops, View]]) -> list[Features]:
+    def extract(self, asked: Sequence[tuple[RegionSet, View]]) -> list[Features]:
         """Features of any regions in any view, those that are not there yet computed in one go."""
         settings = self.settings
         tasks = [
-            Task(crops, view, settings.backbone, self.backbone.digest, self.cache / "features")
+            FeatureJob(crops, view, settings.backbone, self.backbone.digest, self.cache / "features")
             for crops, view in asked
         ]
         return features.extract(tasks, settings.threads, settings.gpu, self.inline, self.console)

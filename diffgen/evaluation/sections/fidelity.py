@@ -9,10 +9,10 @@ from diffgen.evaluation import plots
 from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.divergences import KID_SIZE, principal
 from diffgen.evaluation.fidelity import Fidelity, evaluate_fidelity
-from diffgen.evaluation.page import Block, Gallery, Level, Note, Plot, Question, Table, Verdict
-from diffgen.evaluation.questions.cells import cell, legend, some, tile
+from diffgen.evaluation.page import Block, Gallery, Level, Note, Plot, Section, Table, Verdict
+from diffgen.evaluation.run import EvaluationRun, SectionResult
+from diffgen.evaluation.sections.cells import cell, legend, some, tile
 from diffgen.evaluation.sets import numbered
-from diffgen.evaluation.study import Answer, Study
 
 TITLE = "How good, how diverse?"
 GOOD, FAIR = 0.9, 0.6
@@ -28,7 +28,7 @@ BLIND = (
 )
 
 
-def answer(study: Study) -> Answer:
+def answer(study: EvaluationRun) -> SectionResult:
     """Figures of synthetic and of other real regions against the same real ones."""
     real, synthetic, other = study.sets.compared
     found = [study.features(crops) for crops in (real, synthetic, other)]
@@ -78,8 +78,8 @@ def answer(study: Study) -> Answer:
             command=how,
         ),
     ]
-    return Answer(
-        Question("fidelity", TITLE, verdict(of_synthetic, of_real), blocks, BLIND),
+    return SectionResult(
+        Section("fidelity", TITLE, verdict(of_synthetic, of_real), blocks, BLIND),
         {
             "backbone": study.backbone.name,
             "digest": study.backbone.digest,

@@ -9,19 +9,19 @@ import numpy as np
 
 from diffgen import config
 from diffgen.errors import UserError
-from diffgen.evaluation import methods, plots, tiles
+from diffgen.evaluation import baselines, plots, tiles
+from diffgen.evaluation.baselines import METHODS, Drawn
 from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.features import View
 from diffgen.evaluation.fidelity import precision_recall
-from diffgen.evaluation.images import Crops, open_images
+from diffgen.evaluation.images import RegionSet, open_images
 from diffgen.evaluation.large import Large
 from diffgen.evaluation.memorization import Memorization, evaluate_memorization
-from diffgen.evaluation.methods import METHODS, Drawn
-from diffgen.evaluation.page import Block, Gallery, Interval, Note, Plot, Question, Table, Tile
-from diffgen.evaluation.questions.cells import cell, legend, tile
-from diffgen.evaluation.questions.large import MOST, measured
+from diffgen.evaluation.page import Block, Gallery, Interval, Note, Plot, Section, Table, Tile
+from diffgen.evaluation.run import EvaluationRun, SectionResult
+from diffgen.evaluation.sections.cells import cell, legend, tile
+from diffgen.evaluation.sections.large import MOST, measured
 from diffgen.evaluation.sets import LEAST, numbered
-from diffgen.evaluation.study import Answer, Study
 from diffgen.models import bundle
 from diffgen.synthesis import driver
 
@@ -51,7 +51,7 @@ class Measured:
     large: Large | None
 
 
-def answer(study: Study, bundle_at: Path, settings: config.Settings) -> Answer:
+def answer(study: EvaluationRun, bundle_at: Path, settings: config.Settings) -> SectionResult:
     """Images of every method under the same label maps, and what they cost."""
     asked = settings.evaluation.methods
     facts = bundle.load(bundle_at, weights=False).facts
@@ -59,9 +59,9 @@ def answer(study: Study, bundle_at: Path, settings: config.Settings) -> Answer:
     side = settings.evaluation.methods_side or SQUARES[-1] * patch
     folder, how = study.folder / "methods", study.how("methods")
     masks = _masks(study, bundle_at, settings, folder, side)
-    drawn = methods.draw(asked, folder, bundle_at, masks, settings, study.inline, study.console)
+    drawn = baselines.draw(asked, folder, bundle_at, masks, settings, study.inline, study.console)
     found = _measure(study, drawn, patch, side)
-    costs = methods.costs(asked, tuple(patch * size for size in SIZES), bundle_at, settings, masks)
+    costs = baselines.costs(asked, tuple(patch * size for size in SIZES), bundle_at, settings, masks)
     number = len(list(masks.glob("*.png")))
     blocks: list[Block] = [
         Note(summary(found)),
@@ -71,8 +71,8 @@ def answer(study: Study, bundle_at: Path, settings: config.Settings) -> Answer:
         _figure_11(drawn, side, how),
         _figure_7(study, bundle_at, settings, patch, how),
     ]
-    return Answer(
-        Question("methods", TITLE, None, blocks, BLIND),
+    return SectionResult(
+        Section("methods", TITLE, None, blocks, BLIND),
         {
             "side": side,
             "patch_px": patch,
@@ -100,38 +100,38 @@ def summary(found: Sequence[Measured]) -> str:
     )
 
 
-def _masks(study: Study, bundle_at: Path, settings: config.Settings, folder: Path, side: int) -> Path:
+def _masks(study: EvaluationRun, bundle_at: Path, settings: config.Settings, folder: Path, side: int) -> Path:
     """Label maps for all methods: drawn by the mask model or, without one, real ones of that size."""
     number = settings.evaluation.methods_images
     into = folder / "masks"
     if "mask_unet" in bundle.read_index(bundle_at):
-        first = methods.with_cover(settings, "jittered", number)
+        first = baselines.with_cover(settings, "jittered", number)
         synthesis = first.synthesis.model_copy(update={"size": str(side)})
         driver.synthesize(
             bundle_at, str(folder / "sampled"), first.model_copy(update={"synthesis": synthesis}), None,
             study.inline, study.console,
         )  # fmt: skip
-        return methods.label_maps_of(str(folder / "sampled"), into)
-    crops = Crops(study.sets.training.images, tuple(study.sets.training.images.regions(side))).labelled
+        return baselines.label_maps_of(str(folder / "sampled"), into)
+    crops = RegionSet(study.sets.training.images, tuple(study.sets.training.images.regions(side))).labelled
     if not len(crops):
         raise UserError(
             f"the bundle has no mask model, and {study.sets.training.images.where} has no label maps of "
             f"{side} pixels to fill: --set evaluation.methods_side=…"
         )
-    return methods.save_label_maps(crops.drawn(number), into)
+    return baselines.save_label_maps(crops.drawn(number), into)
 
 
-def _measure(study: Study, drawn: Sequence[Drawn], patch: int, side: int) -> list[Measured]:
+def _measure(study: EvaluationRun, drawn: Sequence[Drawn], patch: int, side: int) -> list[Measured]:
     sets = study.sets
     real = [sets.training.images, *([sets.held_out.images] if sets.held_out else [])]
     tiles_of_real = [
-        Crops(images, tuple(images.regions(patch))).drawn(limit)
+        RegionSet(images, tuple(images.regions(patch))).drawn(limit)
         for images, limit in zip(real, (study.settings.training_samples, sets.samples), strict=False)
     ]
-    wholes_of_real = [Crops(images, tuple(images.regions(side))) for images in real]
+    wholes_of_real = [RegionSet(images, tuple(images.regions(side))) for images in real]
     mine = [open_images(one.where) for one in drawn]
-    tiled = [Crops(images, tuple(images.regions(patch))).drawn(sets.samples) for images in mine]
-    whole = [Crops(images, tuple(images.regions(side))) for images in mine]
+    tiled = [RegionSet(images, tuple(images.regions(patch))).drawn(sets.samples) for images in mine]
+    whole = [RegionSet(images, tuple(images.regions(side))) for images in mine]
     compare_wholes = all(len(crops) >= LEAST for crops in (*wholes_of_real, *whole))
     small = View(resize=patch, jpeg=study.settings.jpeg)
     asked = [(crops, study.view) for crops in (*tiles_of_real, *tiled)]
@@ -156,7 +156,7 @@ def _measure(study: Study, drawn: Sequence[Drawn], patch: int, side: int) -> lis
 
 
 def _figures_of(
-    study: Study, crops: Sequence[Crops], features: Sequence[np.ndarray]
+    study: EvaluationRun, crops: Sequence[RegionSet], features: Sequence[np.ndarray]
 ) -> tuple[tuple[float, float], Memorization]:
     """IP and IR against held-out regions (else training ones), and memorization; the method's set is last."""
     held = features[1] if len(features) == 3 else None
@@ -172,12 +172,12 @@ def _figures_of(
     return (float(balls.precise.mean()), float(balls.recalled.mean())), memory
 
 
-def _large(study: Study, whole: Crops, patch: int) -> Large | None:
+def _large(study: EvaluationRun, whole: RegionSet, patch: int) -> Large | None:
     """Seams and correlation, in images or parts of them as large as real regions are."""
     real = study.sets.training.images
     side = min(whole.side, real.largest)
     side -= side % patch if side > patch else 0
-    crops = [Crops(images, tuple(images.regions(side))).drawn(MOST) for images in (whole.images, real)]
+    crops = [RegionSet(images, tuple(images.regions(side))).drawn(MOST) for images in (whole.images, real)]
     if side <= patch or min(map(len, crops)) < 2:
         return None
     return measured(study, crops[0], crops[1], patch)
@@ -264,19 +264,21 @@ def _figure_11(drawn: Sequence[Drawn], side: int, how: str) -> Gallery:
     for number in range(SHOWN):
         for one in drawn:
             images = open_images(one.where)
-            crops = Crops(images, tuple(images.regions(side)))
+            crops = RegionSet(images, tuple(images.regions(side)))
             if number < len(crops):
                 shown.append(tile(crops, number, None, METHODS[one.method]))  # seams are looked for: no masks
     return Gallery("The same label maps, by each method (Fig. 11)", shown, command=how, large=True)
 
 
-def _figure_7(study: Study, bundle_at: Path, settings: config.Settings, patch: int, how: str) -> Gallery:
+def _figure_7(
+    study: EvaluationRun, bundle_at: Path, settings: config.Settings, patch: int, how: str
+) -> Gallery:
     """Nested squares as label maps, at one, two and four patches a side (Figs. 6 and 7)."""
     sides = settings.evaluation.squares or tuple(patch * size for size in SQUARES)
     labels = bundle.load(bundle_at, weights=False).labels
     masks, out = study.folder / "methods" / "squares-masks", study.folder / "methods" / "squares"
-    methods.save_squares(masks, sides, len(labels))
-    one = methods.with_cover(settings, settings.sampling.cover, len(sides))
+    baselines.save_squares(masks, sides, len(labels))
+    one = baselines.with_cover(settings, settings.sampling.cover, len(sides))
     driver.synthesize(bundle_at, str(out), one, masks, study.inline, study.console)
     images = open_images(str(out))
     shown = []

@@ -9,16 +9,16 @@ import torch
 from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
-from diffgen.training.trainee import STATE, Trainee, power_exponent
+from diffgen.training.train_state import STATE, TrainState, power_exponent
 
 
 @pytest.fixture
-def made(tiny: config.Settings, labels: Labels) -> Trainee:
+def made(tiny: config.Settings, labels: Labels) -> TrainState:
     torch.manual_seed(0)
-    return Trainee(bundle.new_mask_unet(tiny, labels, 3), config.Part(steps=50, batch=4))
+    return TrainState(bundle.new_mask_unet(tiny, labels, 3), config.ModelTraining(steps=50, batch=4))
 
 
-def test_optimiser_state_is_not_unpickled(made: Trainee, tmp_path: Path) -> None:
+def test_optimiser_state_is_not_unpickled(made: TrainState, tmp_path: Path) -> None:
     """Promise 8: a state file that would run code is refused."""
     made.write(tmp_path)
     mark = tmp_path / "it ran"
@@ -43,8 +43,8 @@ def test_a_power_function_average_has_its_relative_width(
     """σ_rel of Karras et al. (2024): deviation of the averaged steps over the length of the training."""
     gamma = power_exponent(length)
     assert np.sqrt(gamma + 1) / (gamma + 2) / np.sqrt(gamma + 3) == pytest.approx(length)
-    part = config.Part(steps=9, ema_length=length)
-    made = Trainee(bundle.new_mask_unet(tiny, labels, 3), part)
+    part = config.ModelTraining(steps=9, ema_length=length)
+    made = TrainState(bundle.new_mask_unet(tiny, labels, 3), part)
     steps = 4000
     decays = np.array([made.ema.get_decay(step) for step in range(1, steps + 1)])
     # What the weights of step s count in the end.
@@ -56,8 +56,8 @@ def test_a_power_function_average_has_its_relative_width(
 
 
 def test_the_average_moves_every_so_many_steps(tiny: config.Settings, labels: Labels) -> None:
-    part = config.Part(steps=50, ema_every=10)
-    made = Trainee(bundle.new_mask_unet(tiny, labels, 3), part)
+    part = config.ModelTraining(steps=50, ema_every=10)
+    made = TrainState(bundle.new_mask_unet(tiny, labels, 3), part)
     for _ in range(25):
         for parameter in made.unet.parameters():
             parameter.grad = torch.ones_like(parameter)
@@ -68,7 +68,7 @@ def test_the_average_moves_every_so_many_steps(tiny: config.Settings, labels: La
 @pytest.mark.parametrize("steps", [1, 2, 9, 19, 100])
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 1.0])
 def test_the_rate_rises_to_its_peak_and_falls(steps: int, warmup: float) -> None:
-    made = Trainee(torch.nn.Linear(1, 1), config.Part(steps=steps, lr=0.5, warmup=warmup))
+    made = TrainState(torch.nn.Linear(1, 1), config.ModelTraining(steps=steps, lr=0.5, warmup=warmup))
     rates = []
     for _ in range(steps):
         for parameter in made.unet.parameters():
@@ -86,11 +86,13 @@ def test_a_checkpoint_is_gone_on_with_by_another_rate(
 ) -> None:
     """The schedule is that of the new rate from there on; the state of Adam is the old one."""
 
-    def trainee(lr: float) -> Trainee:
+    def trainee(lr: float) -> TrainState:
         torch.manual_seed(0)
-        return Trainee(bundle.new_mask_unet(tiny, labels, 3), config.Part(steps=20, batch=4, lr=lr))
+        return TrainState(
+            bundle.new_mask_unet(tiny, labels, 3), config.ModelTraining(steps=20, batch=4, lr=lr)
+        )
 
-    def steps(made: Trainee, count: int) -> list[float]:
+    def steps(made: TrainState, count: int) -> list[float]:
         rates = []
         for _ in range(count):
             for parameter in made.unet.parameters():
@@ -108,9 +110,9 @@ def test_a_checkpoint_is_gone_on_with_by_another_rate(
     assert counts == {20}
 
 
-def clocked(linear: torch.nn.Module, elapsed: list[float]) -> tuple[Trainee, list[float]]:
+def clocked(linear: torch.nn.Module, elapsed: list[float]) -> tuple[TrainState, list[float]]:
     """A training of 10 s of at most 1000 steps, after steps that end at these seconds; their rates."""
-    made = Trainee(linear, config.Part(steps=1000, lr=0.5, warmup=0.2), max_seconds=10.0)
+    made = TrainState(linear, config.ModelTraining(steps=1000, lr=0.5, warmup=0.2), max_seconds=10.0)
     rates = []
     for seconds in elapsed:
         for parameter in linear.parameters():
@@ -137,8 +139,10 @@ def test_the_rate_decays_by_the_time_that_is_left() -> None:
 def test_elapsed_time_is_in_the_checkpoint_and_fused_is_the_device_s(
     tiny: config.Settings, labels: Labels, tmp_path: Path
 ) -> None:
-    def make(seconds: float) -> Trainee:
-        return Trainee(bundle.new_mask_unet(tiny, labels, 3), config.Part(steps=50, batch=4), seconds)
+    def make(seconds: float) -> TrainState:
+        return TrainState(
+            bundle.new_mask_unet(tiny, labels, 3), config.ModelTraining(steps=50, batch=4), seconds
+        )
 
     first, again = make(10.0), make(20.0)
     for parameter in first.unet.parameters():

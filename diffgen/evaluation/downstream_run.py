@@ -13,21 +13,21 @@ import torch
 from rich.console import Console
 
 from diffgen import progress
-from diffgen.cluster import computing, connect, need
-from diffgen.config import Use
+from diffgen.cluster import actor_runtime_env, connect, need
+from diffgen.config import Downstream
 from diffgen.errors import UserError
 from diffgen.evaluation.agreement import Agreement, agreement
-from diffgen.evaluation.features import Tally
-from diffgen.evaluation.images import Crops
-from diffgen.evaluation.use import (
+from diffgen.evaluation.downstream import (
+    DownstreamResults,
     Experiment,
-    UseResults,
     classification_figures,
     experiments,
     segmentation_figures,
     table,
 )
-from diffgen.evaluation.use_jobs import Job, plan, run
+from diffgen.evaluation.downstream_jobs import Job, plan, run
+from diffgen.evaluation.features import RegionCounter
+from diffgen.evaluation.images import RegionSet
 from diffgen.labels import Labels
 
 INTERVAL_S = 0.5
@@ -38,16 +38,16 @@ STORAGE = "ray-train"
 
 
 def evaluate_use(
-    real: Crops,
-    synthetic: Crops,
-    test: Crops,
-    settings: Use,
+    real: RegionSet,
+    synthetic: RegionSet,
+    test: RegionSet,
+    settings: Downstream,
     cache: Path,
     inline: bool,
     threads: int,
     gpu: bool,
     console: Console,
-) -> UseResults:
+) -> DownstreamResults:
     """Networks trained on `real`, `synthetic` and both, on `test`: mean and deviation over seeds.
 
     Regions are of one side, and `test` is of sources that neither the networks nor the generator saw.
@@ -57,14 +57,14 @@ def evaluate_use(
     labels, jobs, regions = plan(experiments(settings), real, synthetic, test, settings, cache)
     execute(jobs, cache, inline, threads, gpu, console)
     rows = table([(job.experiment, _figures(job, labels)) for job in jobs])
-    return UseResults(rows, settings.seeds, regions)
+    return DownstreamResults(rows, settings.seeds, regions)
 
 
 def evaluate_agreement(
-    real: Crops,
-    synthetic: Crops,
-    test: Crops,
-    settings: Use,
+    real: RegionSet,
+    synthetic: RegionSet,
+    test: RegionSet,
+    settings: Downstream,
     cache: Path,
     inline: bool,
     threads: int,
@@ -113,7 +113,7 @@ def _figures(job: Job, labels: Labels) -> dict[str, float]:
     return classification_figures(job.outcomes())
 
 
-class Board(Tally):
+class JobBoard(RegionCounter):
     """An actor that counts batches, and hears of a user's mistake."""
 
     failure = ""
@@ -152,7 +152,7 @@ def _on_ray(jobs: Sequence[Job], cache: Path, threads: int, gpu: bool, tell: Cal
     need(threads, 1 if gpu else 0, f"evaluation.threads={threads}, evaluation.gpu={gpu}")
     have = ray.cluster_resources()
     fitting = min(have.get("CPU", 0) // threads, have.get("GPU", 0) if gpu else len(jobs))
-    board = ray.remote(num_cpus=0)(Board).remote()
+    board = ray.remote(num_cpus=0)(JobBoard).remote()
     storage = cache.absolute() / STORAGE
     trainer = TorchTrainer(
         work,
@@ -167,7 +167,7 @@ def _on_ray(jobs: Sequence[Job], cache: Path, threads: int, gpu: bool, tell: Cal
             name="use",
             storage_path=str(storage),
             failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-            worker_runtime_env=computing(gpu),
+            worker_runtime_env=actor_runtime_env(gpu),
         ),
     )
     ended: list[BaseException] = []

@@ -2,14 +2,14 @@
 
 from diffgen.evaluation import plots
 from diffgen.evaluation.agreement import Agreement
-from diffgen.evaluation.bootstrap import Spread
-from diffgen.evaluation.images import Crops, Images
-from diffgen.evaluation.page import Block, Level, Note, Plot, Question, Table, Verdict
-from diffgen.evaluation.questions.cells import cell
-from diffgen.evaluation.questions.labels import without_labels
-from diffgen.evaluation.study import Answer, Study
-from diffgen.evaluation.use import Row, UseResults
-from diffgen.evaluation.use_run import evaluate_agreement, evaluate_use
+from diffgen.evaluation.bootstrap import MeanStd
+from diffgen.evaluation.downstream import DownstreamResults, ResultRow
+from diffgen.evaluation.downstream_run import evaluate_agreement, evaluate_use
+from diffgen.evaluation.images import Images, RegionSet
+from diffgen.evaluation.page import Block, Level, Note, Plot, Section, Table, Verdict
+from diffgen.evaluation.run import EvaluationRun, SectionResult
+from diffgen.evaluation.sections.cells import cell
+from diffgen.evaluation.sections.labels import without_labels
 
 TITLE = "How useful?"
 GOOD, FAIR = 0.9, 0.6
@@ -24,7 +24,7 @@ BLIND = (
 )
 
 
-def answer(study: Study) -> Answer:
+def answer(study: EvaluationRun) -> SectionResult:
     """Real, synthetic and both, tested on held-out real images; agreement of images with their masks."""
     sets, settings = study.sets, study.settings
     held_out = sets.held_out
@@ -35,10 +35,10 @@ def answer(study: Study) -> Answer:
     )  # fmt: skip
     if lacking or held_out is None:
         verdict = Verdict("unknown", "–", f"{lacking}.")
-        return Answer(Question("use", TITLE, verdict), {"not_measured": lacking})
+        return SectionResult(Section("use", TITLE, verdict), {"not_measured": lacking})
     if not settings.use.positive and "segmentation" not in settings.use.tasks:
         why = "Nothing is asked: classification needs evaluation.use.positive, the name of a class"
-        return Answer(Question("use", TITLE, Verdict("unknown", "–", f"{why}.")), {"not_measured": why})
+        return SectionResult(Section("use", TITLE, Verdict("unknown", "–", f"{why}.")), {"not_measured": why})
     every = [sets.training.images, sets.synthetic.images, held_out.images]
     side = min(settings.use.side, *(images.largest for images in every))
     real, synthetic, test = (_labelled(images, side) for images in every)
@@ -53,17 +53,17 @@ def answer(study: Study) -> Answer:
     ]
     if settings.use.positive is None:
         blocks.append(Note("Classification is left out: no class is named by evaluation.use.positive."))
-    return Answer(
-        Question("use", TITLE, verdict_of(found, agree), blocks, BLIND),
+    return SectionResult(
+        Section("use", TITLE, verdict_of(found, agree), blocks, BLIND),
         {"side": side, **found.to_json(), "agreement": agree.to_json()},
     )
 
 
-def _labelled(images: Images, side: int) -> Crops:
-    return Crops(images, tuple(images.regions(side))).labelled
+def _labelled(images: Images, side: int) -> RegionSet:
+    return RegionSet(images, tuple(images.regions(side))).labelled
 
 
-def verdict_of(found: UseResults, agree: Agreement) -> Verdict:
+def verdict_of(found: DownstreamResults, agree: Agreement) -> Verdict:
     """By what training on synthetic images reaches of training on all real ones."""
     task = _tasks(found)[-1]
     name = "mean Dice" if task == "segmentation" else "balanced accuracy"
@@ -92,15 +92,15 @@ def verdict_of(found: UseResults, agree: Agreement) -> Verdict:
     )
 
 
-def _tasks(found: UseResults) -> list[str]:
+def _tasks(found: DownstreamResults) -> list[str]:
     return list(dict.fromkeys(row.task for row in found.rows))
 
 
-def _name(row: Row) -> str:
+def _name(row: ResultRow) -> str:
     return row.trained_on if row.real_images is None else f"{row.trained_on}, {row.real_images} real images"
 
 
-def _table(study: Study, found: UseResults, task: str, command: str) -> Table:
+def _table(study: EvaluationRun, found: DownstreamResults, task: str, command: str) -> Table:
     rows = [row for row in found.rows if row.task == task]
     names = list(rows[0].figures)
     use = study.settings.use
@@ -118,11 +118,11 @@ def _table(study: Study, found: UseResults, task: str, command: str) -> Table:
     )
 
 
-def _regions(found: UseResults) -> str:
+def _regions(found: DownstreamResults) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in found.regions.items())
 
 
-def _curves(found: UseResults, command: str) -> list[Block]:
+def _curves(found: DownstreamResults, command: str) -> list[Block]:
     """Dice against the number of real images, where several were asked for."""
     rows = [row for row in found.rows if row.task == "segmentation"]
     counts = sorted({row.real_images for row in rows if row.real_images})
@@ -131,7 +131,7 @@ def _curves(found: UseResults, command: str) -> list[Block]:
 
     def band(arm: str) -> plots.Band:
         of = {row.real_images: row.figures["mean Dice"] for row in rows if row.trained_on == arm}
-        spreads: list[Spread] = [of.get(count, of[None]) for count in counts]
+        spreads: list[MeanStd] = [of.get(count, of[None]) for count in counts]
         return plots.Band(
             [one.mean for one in spreads],
             [one.mean - one.deviation for one in spreads],
