@@ -52,8 +52,9 @@ from diffgen.models.mask_codec import num_bits
 from diffgen.sampling import masks
 from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.covers import CoverRule, CoverSchedule
-from diffgen.sampling.denoise import mask_denoiser, run
+from diffgen.sampling.denoise import mask_denoiser
 from diffgen.sampling.guidance import Guidance
+from diffgen.sampling.loop import sample
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver
 
@@ -198,7 +199,7 @@ def _drawn(made: bundle.Bundle, settings: config.Settings, n: int, seed: int) ->
                 Purpose.MASK_COVER,
             )  # fmt: skip
             canvases.append(Canvas(codec.channels, context, one, solver, purposes))
-        for canvas in run(
+        for canvas in sample(
             canvases, denoiser, Guidance(sampling.mask_guidance), "per_label", sampling.on(gpu=False).batch
         ):
             yield codec.decode(canvas)

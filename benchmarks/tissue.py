@@ -20,7 +20,7 @@ from diffgen.evaluation import backbones
 from diffgen.evaluation.bootstrap import as_json
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.bundle import Bundle
-from diffgen.sampling import denoise
+from diffgen.sampling import denoise, loop
 from diffgen.sampling.decode import decode
 from diffgen.sampling.masks import on_grid
 from diffgen.synthesis.plan import IMAGE, ModelSetup, guidance_of
@@ -125,7 +125,7 @@ def paint(
     for start in range(0, len(tissue), at_once):
         chosen = range(start, min(start + at_once, len(tissue)))
         canvases = [model.canvas(latent_map(tissue.maps[k], facts.factor), k) for k in chosen]
-        for done in denoise.run(canvases, denoiser, *model.guidance, sampling.on(gpu=False).batch):
+        for done in loop.sample(canvases, denoiser, *model.guidance, sampling.on(gpu=False).batch):
             tile = done.shape[1] if done.shape[1] == done.shape[2] else sampling.decode_tile
             pictures.append(decode(bundle.codec.decode, done, facts.factor, tile, sampling.decode_overlap))
             latents.append(done)

@@ -64,15 +64,11 @@ def serve(task: Backlog, pipes: list[Connection]) -> None:
                     return
                 continue
             pipe.send(getattr(coordinator, method)(*arguments))
-            for painting in coordinator.paintings.values():
-                if (
-                    painting.stage == "image"
-                    and painting.canvas
-                    and turns.get(painting.index) != painting.turn
-                ):
-                    turns[painting.index] = painting.turn
-                    pixels = painting.canvas.label_map.size
-                    most = max(most, canvas_bytes(painting.canvas) / pixels)
+            for job in coordinator.jobs.values():
+                if job.stage == "image" and job.canvas and turns.get(job.index) != job.turn:
+                    turns[job.index] = job.turn
+                    pixels = job.canvas.label_map.size
+                    most = max(most, canvas_bytes(job.canvas) / pixels)
 
 
 def trivial_sampler(plan: Plan) -> Sampler:

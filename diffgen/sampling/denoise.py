@@ -5,7 +5,6 @@ Only labels that own a pixel of the patch are run, and the ∅ pass is shared: a
 worse network (`auto`) each of its forwards is one of that network too.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
@@ -18,10 +17,9 @@ from torch import Tensor
 
 from diffgen.labels import UNKNOWN, LabelMap
 from diffgen.models.device import moved
-from diffgen.sampling.canvas import Canvas, Patch
+from diffgen.sampling.canvas import Patch
 from diffgen.sampling.covers import CoverSchedule
 from diffgen.sampling.guidance import Guidance
-from diffgen.sampling.outpaint import Outpainting
 
 Conditioning = Literal["per_label", "joint"]
 JOINT = -1  # the one conditional forward of a patch under joint conditioning
@@ -173,32 +171,6 @@ def _batched(pairs: Iterable[tuple[int, int]], size: int) -> Iterable[list[tuple
     iterator = iter(pairs)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def run(
-    canvases: Sequence[Canvas | Outpainting],
-    denoiser: Denoiser,
-    guidance: Guidance,
-    conditioning: Conditioning,
-    micro_batch: int,
-    worse: Denoiser | None = None,
-) -> list[NDArray[np.float32]]:
-    """Algorithm 2 in one process: canvases of as many steps each, from y_T to y_0 (C, H, W), side by side."""
-    while not canvases[0].finished:
-        work = defaultdict[tuple[int, int], list[tuple[Canvas | Outpainting, int]]](list)
-        for canvas in canvases:
-            for j in range(len(canvas.cover)):
-                work[canvas.cover.shape(j)].append((canvas, j))
-        for shape, pieces in work.items():
-            batch = batch_size(micro_batch, canvases[0].covering.base, shape)
-            patches = [canvas.patch_of(j) for canvas, j in pieces]
-            for (canvas, j), noise in zip(
-                pieces, estimate(denoiser, patches, guidance, conditioning, batch, worse), strict=True
-            ):
-                canvas.write(j, noise)
-        for canvas in canvases:
-            canvas.advance()
-    return [canvas.latents for canvas in canvases]
 
 
 def autocast(unet: Any, bf16: bool) -> AbstractContextManager[Any]:

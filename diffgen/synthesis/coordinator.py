@@ -29,7 +29,7 @@ from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.shards import Sample
 from diffgen.synthesis.store import Store, warn
 
-NAMES = {"mask": "mask model", "layout": "layout", "image": "image model", "render": "autoencoder"}
+NAMES = {"mask": "mask model", "label_map": "label map", "image": "image model", "render": "autoencoder"}
 WELL_FILLED = 0.95  # share of a micro-batch's rows; less is not handed out while more is to come
 FIRST = 5  # a worker's first lease has so many times longer: it compiles, and its device wakes up
 
@@ -79,7 +79,7 @@ class Coordinator:
             image, tile = plan.where(sample)
             self.tiles.setdefault(image, []).append(tile)
         self.todo = sorted(self.tiles, reverse=True)
-        self.paintings: dict[int, ImageJob] = {}  # in order of their index
+        self.jobs: dict[int, ImageJob] = {}  # in order of their index
         self.finished: dict[int, Sample] = {}
         self.failed: dict[int, str] = {}
         self.held: dict[int, OpenLease] = {}
@@ -90,48 +90,48 @@ class Coordinator:
 
     @property
     def over(self) -> bool:
-        return not self.todo and not self.paintings
+        return not self.todo and not self.jobs
 
     def lease(self, worker: str, budget: int) -> Lease:
-        """Patches for about `budget` forwards, or one layout or region; to be answered by `commit`."""
+        """Patches for about `budget` forwards, or one label map or region; to be answered by `commit`."""
         self.workers.add(worker)
         self._admit(2 * budget * len(self.workers))
-        ripe = [painting for painting in self.paintings.values() if painting.open]
+        ripe = [job for job in self.jobs.values() if job.open]
         if not ripe:
             return Lease(0, "over" if self.over else "wait")
-        single = next((painting for painting in ripe if painting.stage in {"layout", "render"}), None)
+        single = next((job for job in ripe if job.stage in {"label_map", "render"}), None)
         if single is not None:
             number = next(iter(single.open))
             item = single.next(number)
             assert not isinstance(item, Patch)
             id = self._hold(worker, [LeaseItem(single.index, single.turn, number, 0)])
-            return Lease(id, "layout" if single.stage == "layout" else "render", item=item)
+            return Lease(id, "label_map" if single.stage == "label_map" else "render", item=item)
         chosen = self._choose(budget)
         if not chosen:
             return Lease(0, "wait")
         kind: Kind = "mask" if chosen[0][0].stage == "mask" else "image"
         patches, pieces = [], []
-        for painting, number in chosen:
-            patch = painting.next(number)
+        for job, number in chosen:
+            patch = job.next(number)
             assert isinstance(patch, Patch)
             patches.append(patch)
-            pieces.append(LeaseItem(painting.index, painting.turn, number, int(patch.owned.sum())))
+            pieces.append(LeaseItem(job.index, job.turn, number, int(patch.owned.sum())))
         return Lease(self._hold(worker, pieces), kind, PatchBatch.of(patches))
 
     def _admit(self, wanted: int) -> None:
         """Begin images until there are so many forwards to hand out."""
-        rows = sum(sum(painting.open.values()) for painting in self.paintings.values())
-        while (rows < wanted or not self.paintings) and (painting := self._begin_another()):
-            rows += sum(painting.open.values())
+        rows = sum(sum(job.open.values()) for job in self.jobs.values())
+        while (rows < wanted or not self.jobs) and (job := self._begin_another()):
+            rows += sum(job.open.values())
 
     def _begin_another(self) -> ImageJob | None:
-        if not self.todo or len(self.paintings) >= self.in_flight:
+        if not self.todo or len(self.jobs) >= self.in_flight:
             return None
         index = self.todo.pop()
         begin = partial(ImageJob, self.plan, index, self.tiles[index])
-        painting = begin() if self.store is None else snapshots.resume(self.store, begin)
-        self.paintings[index] = painting
-        return painting
+        job = begin() if self.store is None else snapshots.resume(self.store, index, begin)
+        self.jobs[index] = job
+        return job
 
     def _choose(self, budget: int) -> list[tuple[ImageJob, int]]:
         """Open patches of one model and shape, the oldest image's that fill micro-batches; none: wait.
@@ -141,14 +141,14 @@ class Coordinator:
         """
         while True:
             groups: dict[tuple[Stage, tuple[int, int]], list[Open]] = {}
-            paintings = list(self.paintings.values())
-            rows = sum(sum(painting.open.values()) for painting in paintings)
+            jobs = list(self.jobs.values())
+            rows = sum(sum(job.open.values()) for job in jobs)
             if not self.todo and rows < 4 * budget * len(self.workers):
-                paintings.sort(key=lambda painting: painting.fraction)
-            for painting in paintings:
-                if painting.stage in {"mask", "image"}:
-                    for shape, pieces in painting.open_by_shape().items():
-                        groups.setdefault((painting.stage, shape), []).append((painting, pieces))
+                jobs.sort(key=lambda job: job.fraction)
+            for job in jobs:
+                if job.stage in {"mask", "image"}:
+                    for shape, pieces in job.open_by_shape().items():
+                        groups.setdefault((job.stage, shape), []).append((job, pieces))
             choices = [self._fill(alike, shape, budget) for (_, shape), alike in groups.items()]
             for chosen, filled in choices:
                 if filled:
@@ -161,19 +161,19 @@ class Coordinator:
         self, alike: list[Open], shape: tuple[int, int], budget: int
     ) -> tuple[list[tuple[ImageJob, int]], bool]:
         """A fair share of open patches, as many as fill micro-batches best, and whether that is well."""
-        base = alike[0][0].model.base
+        base = alike[0][0].setup.base
         batch = batch_size(self.plan.sampling.batch, base, shape)
-        batch *= max(painting.networks for painting, _ in alike)  # each has micro-batches of its own
+        batch *= max(job.networks for job, _ in alike)  # each has micro-batches of its own
         there = sum(sum(pieces.values()) for _, pieces in alike)
         most = max(1, budget * base**2 // (shape[0] * shape[1]))
         target = max(batch, min(most, there // len(self.workers)) // batch * batch)
         chosen: list[tuple[ImageJob, int]] = []
         total, best, length = 0, 0.0, 0
-        for painting, pieces in alike:
+        for job, pieces in alike:
             for number, rows in pieces.items():
                 if total + rows > target and chosen:
                     continue
-                chosen.append((painting, number))
+                chosen.append((job, number))
                 total += rows
                 share = total / (-(-total // batch) * batch)
                 if share >= best:
@@ -184,8 +184,8 @@ class Coordinator:
 
     def _more_to_come(self, alike: list[Open]) -> bool:
         """Whether workers hold patches of other images, whose next steps would fill a micro-batch."""
-        others = {p.index for p in self.paintings.values() if p.stage in {"mask", "layout", "image"}}
-        others -= {painting.index for painting, _ in alike}
+        others = {p.index for p in self.jobs.values() if p.stage in {"mask", "label_map", "image"}}
+        others -= {job.index for job, _ in alike}
         return any(piece.image in others for held in self.held.values() for piece in held.pieces)
 
     def _hold(self, worker: str, pieces: list[LeaseItem]) -> int:
@@ -212,41 +212,41 @@ class Coordinator:
         return any(taken)
 
     def _give(self, piece: LeaseItem, result: Any) -> bool:
-        painting = self.paintings.get(piece.image)
-        if painting is None:
+        job = self.jobs.get(piece.image)
+        if job is None:
             return False
-        stage, before, turn = painting.stage, sum(painting.forwards.values()), painting.turn
+        stage, before, turn = job.stage, sum(job.forwards.values()), job.turn
         try:
-            if not painting.give(piece.turn, piece.number, result):
+            if not job.give(piece.turn, piece.number, result):
                 return False
         except NonFiniteError as error:
-            self.failed[painting.index] = f"image {painting.index}, {NAMES[stage]}, {error}"
-            self._close(painting)
+            self.failed[job.index] = f"image {job.index}, {NAMES[stage]}, {error}"
+            self._close(job)
             return True
         self.patches += stage in {"mask", "image"}
-        self.forwards += sum(painting.forwards.values()) - before
-        for sample in painting.samples:
+        self.forwards += sum(job.forwards.values()) - before
+        for sample in job.samples:
             self.finished[sample.index] = sample
-        painting.samples = []
-        if painting.stage == "done":
-            self._close(painting)
-        elif painting.turn != turn:
-            self._save(painting)
+        job.samples = []
+        if job.stage == "done":
+            self._close(job)
+        elif job.turn != turn:
+            self._save(job)
         return True
 
-    def _save(self, painting: ImageJob) -> None:
+    def _save(self, job: ImageJob) -> None:
         """Snapshot an image that has been long in the works since the last one."""
-        late = time.monotonic() - painting.saved > self.snapshot_s
-        if self.store is None or not late or painting.stage != "image":
+        late = time.monotonic() - job.saved > self.snapshot_s
+        if self.store is None or not late or job.stage != "image":
             return
         try:
-            snapshots.save(self.store, painting)
+            snapshots.save(self.store, job)
         except (OSError, ValueError, RuntimeError) as error:  # the work itself is not in danger
-            warn(f"image {painting.index} could not be snapshot ({one_line(error)})")
-        painting.saved = time.monotonic()
+            warn(f"image {job.index} could not be snapshot ({one_line(error)})")
+        job.saved = time.monotonic()
 
-    def _close(self, painting: ImageJob) -> None:
-        del self.paintings[painting.index]
+    def _close(self, job: ImageJob) -> None:
+        del self.jobs[job.index]
         self.images += 1
 
     def release(self, worker: str) -> None:
@@ -273,8 +273,8 @@ class Coordinator:
         for lease in leases:
             held = self.revoked[lease] = self.held.pop(lease)
             for piece in held.pieces:
-                if piece.image in self.paintings:
-                    self.paintings[piece.image].put_back(piece.turn, piece.number)
+                if piece.image in self.jobs:
+                    self.jobs[piece.image].put_back(piece.turn, piece.number)
 
     def take(self, samples: Iterable[int]) -> list[Sample]:
         """Those of these samples that are finished here; they stay until `drop`, as a writer may be lost."""
@@ -285,11 +285,11 @@ class Coordinator:
         images = {self.plan.where(index)[0] for index in samples if self.finished.pop(index, None)}
         images -= {self.plan.where(index)[0] for index in self.finished}  # tiles of a shard to come
         if self.store is not None:
-            for image in images - self.paintings.keys():
+            for image in images - self.jobs.keys():
                 snapshots.forget(self.store, image)
 
     def status(self) -> Status:
-        progress = self.images + sum(painting.fraction for painting in self.paintings.values())
+        progress = self.images + sum(job.fraction for job in self.jobs.values())
         return Status(
             self.images,
             progress,

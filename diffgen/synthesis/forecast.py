@@ -14,7 +14,7 @@ import numpy as np
 
 from diffgen.labels import LabelMap
 from diffgen.models.bundle import unpack
-from diffgen.sampling import denoise, masks
+from diffgen.sampling import denoise, loop, masks
 from diffgen.sampling.canvas import Patch
 from diffgen.sampling.guidance import NONE
 from diffgen.synthesis.image_job import LabelMapJob
@@ -58,7 +58,7 @@ def forecast(
     for k in images:
         if (given := plan.given(k)) is None:
             counted["mask"][k] = _forwards(plan, "mask", k, plan.context_map(k))
-            on_latents = _layout(plan, sampler, k) if depends else _any(plan, k)
+            on_latents = _label_map(plan, sampler, k) if depends else _any(plan, k)
         else:
             on_latents = masks.on_grid(given[1], plan.facts.factor)
         counted["image"][k] = _forwards(plan, "image", k, on_latents)
@@ -98,12 +98,12 @@ def _any(plan: Plan, index: int) -> LabelMap:
     return np.ones((height, width), dtype=np.uint8)
 
 
-def _layout(plan: Plan, sampler: Sampler, index: int) -> LabelMap:
+def _label_map(plan: Plan, sampler: Sampler, index: int) -> LabelMap:
     """The label map of an image at the latent grid, as the run will draw it."""
     model = plan.model("mask")
     canvas = model.canvas(plan.context_map(index), index)
-    (drawn,) = denoise.run([canvas], sampler.models["mask"][0], *model.guidance, plan.sampling.batch)
-    return sampler.layout(LabelMapJob(drawn, *plan.size_of(index))).on_latents
+    (drawn,) = loop.sample([canvas], sampler.models["mask"][0], *model.guidance, plan.sampling.batch)
+    return sampler.label_maps(LabelMapJob(drawn, *plan.size_of(index))).on_latents
 
 
 def _seconds(plan: Plan, sampler: Sampler, stage: str) -> float:

@@ -1,15 +1,15 @@
-"""One image on its way from nothing to samples: which work is open, and what its results lead to.
+"""The life of one image, from nothing to samples, and the work that is open in it.
 
-    sampled:  mask canvas ─► layout (clean, onto the latent grid) ─► image canvas ─► render ─► samples
-    given:    ─────────────────────────────────────────────────────► image canvas ─► render ─► samples
+    sampled:  mask canvas ─► label map (clean, onto the latent grid) ─► image canvas ─► render ─► samples
+    given:    ────────────────────────────────────────────────────────► image canvas ─► render ─► samples
 
-Pure state: no leases, no Ray. Work comes in turns (a step's patches, one layout, or the regions to
-render); a piece is a turn and a number in it. Its result is taken once, from whoever is first, and in
-its turn only. Nothing here is as large as the picture: pixels are made region by region, by samplers.
+Invariants: no leases and no Ray; work comes in turns (the patches of a step, one label map, or the regions
+to render), and the result of a piece is taken once, from whoever is first, and in its turn only. Nothing
+here is as large as the picture: samplers make pixels region by region.
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from diffgen.labels import LabelMap
 from diffgen.sampling import masks
-from diffgen.sampling.canvas import Canvas, NonFiniteError, Patch
-from diffgen.sampling.denoise import num_forwards
-from diffgen.sampling.outpaint import Outpainting
+from diffgen.sampling.canvas import NonFiniteError, Patch
+from diffgen.sampling.loop import AnyCanvas, fill
 from diffgen.synthesis import render
 from diffgen.synthesis.plan import ModelSetup, Plan
 from diffgen.synthesis.shards import Sample
 
-Stage = Literal["mask", "layout", "image", "render", "done"]
+Stage = Literal["mask", "label_map", "image", "render", "done"]
+Snapshot = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+"""Arrays and numbers of an image between two steps of its image canvas."""
 
 
 @dataclass(frozen=True)
@@ -48,60 +49,151 @@ class LabelMaps:
 Work = Patch | LabelMapJob | render.RenderJob
 
 
-class ImageJob:
-    """The state of one image; `tiles` are the numbers of the samples asked for (all, if none are)."""
+@dataclass(frozen=True)
+class Turn:
+    """Pieces of work that anyone may do, in any order."""
 
-    def __init__(self, plan: Plan, index: int, tiles: Collection[int] = ()) -> None:
+    stage: Stage
+    rows: dict[int, int]
+    """Piece → rows through the network."""
+    work: Callable[[int], Work]
+    """What a piece asks for."""
+    take: Callable[[int, Any], None]
+    """Accepts the result of a piece."""
+
+
+class ImageJob:
+    """One image in the making; `tiles` are the numbers of the samples asked for (all, if none are)."""
+
+    def __init__(
+        self, plan: Plan, index: int, tiles: Collection[int] = (), snapshot: Snapshot | None = None
+    ) -> None:
+        """At its beginning, or at a snapshot of this very image."""
         self.plan, self.index = plan, index
         self.height, self.width = plan.size_of(index)
         self.tiles = frozenset(tiles or range(plan.num_tiles(index)))
         self.context = plan.context_of(index)
+        self.given: str | None = None
         self.forwards = {"mask": 0, "image": 0}
-        self.turn = 0
-        self.open: dict[int, int] = {}  # pieces of this turn that nobody has → rows through the network
-        self.wanted: dict[int, int] = {}  # pieces of this turn that have no result yet → the same
-        self.canvas: Canvas | Outpainting | None = None
-        self.layout: render.ScaledLabelMap | None = None
+        self.canvas: AnyCanvas | None = None
+        self.label_map: render.ScaledLabelMap | None = None
         self.samples: list[Sample] = []
         self.began = self.saved = time.monotonic()
-        self.stage: Stage = "mask"
-        self.given: str | None = None
-        if (given := plan.given(index)) is None:
-            self._begin("mask", plan.context_map(index))
+        self.turn = 0
+        """Number of the turn."""
+        self.current: Turn | None = None
+        self._turns = self._life(snapshot)
+        self._next_turn()
+
+    def _life(self, snapshot: Snapshot | None) -> Iterator[Turn]:
+        """All turns of the image; each is over when the next is asked for."""
+        plan = self.plan
+        if (given := plan.given(self.index)) is not None:
+            self.given = given[0]
+        if snapshot is not None:
+            arrays, numbers = snapshot
+            self.forwards = dict(numbers["forwards"])
+            self.label_map = render.ScaledLabelMap(arrays.pop("layout"), numbers["scale"])
+            on_latents = arrays.pop("on_latents")
+        elif given is not None:
+            self.label_map = render.ScaledLabelMap(given[1], 1)
+            on_latents = masks.on_grid(given[1], plan.facts.factor)
         else:
-            self.given, label_map = given
-            self.layout = render.ScaledLabelMap(label_map, 1)
-            self._begin("image", masks.on_grid(label_map, plan.facts.factor))
+            yield from self._fill("mask", plan.context_map(self.index))
+            on_latents = yield from self._sampled_label_map()
+        yield from self._fill("image", on_latents, snapshot)
+        yield from self._render()
+
+    def _fill(
+        self, stage: Literal["mask", "image"], label_map: LabelMap, snapshot: Snapshot | None = None
+    ) -> Iterator[Turn]:
+        """Algorithm 2 on a canvas of this image."""
+        setup = self.plan.model(stage)
+        whole = self.plan.whole(self.index) if stage == "image" else None
+        self.canvas = canvas = setup.canvas(label_map, self.index, whole)
+        if snapshot is not None:
+            canvas.restore(*snapshot)
+
+        def take(patch: int, estimate: NDArray[np.float32]) -> None:
+            self.forwards[stage] += rows[patch] * canvas.covering.cost(canvas.cover.shape(patch))
+            canvas.write(patch, estimate)
+
+        for rows in fill(canvas, *setup.guidance):
+            yield Turn(stage, rows, canvas.patch_of, take)
+
+    def _sampled_label_map(self) -> Generator[Turn, None, LabelMap]:
+        """The label map of the mask canvas; returns it on the latent grid."""
+        canvas, results = self.canvas, dict[int, LabelMaps]()
+        assert canvas is not None
+        job = LabelMapJob(canvas.latents, self.height, self.width)
+        yield Turn("label_map", {0: 1}, lambda _: job, results.__setitem__)
+        self.label_map = render.ScaledLabelMap(results[0].label_map, self.plan.facts.mask_pixel_px)
+        return results[0].on_latents
+
+    def _render(self) -> Iterator[Turn]:
+        """The samples of the finished canvas, region by region."""
+        plan, canvas, label_map = self.plan, self.canvas, self.label_map
+        assert canvas is not None
+        assert label_map is not None
+        regions = render.regions(plan, self.height, self.width, self.tiles)
+
+        def work(number: int) -> render.RenderJob:
+            return render.cut(plan, canvas.latents, label_map, regions[number])
+
+        def take(_: int, tiles: list[render.RenderedTile]) -> None:
+            self.samples += [self._sample(tile) for tile in tiles]
+
+        yield Turn("render", dict.fromkeys(range(len(regions)), 1), work, take)
+
+    def _next_turn(self) -> None:
+        self.turn += 1
+        self.current = next(self._turns, None)
+        self.open = {} if self.current is None else dict(self.current.rows)
+        """Pieces of this turn that nobody has → rows through the network."""
+        self.wanted = set(self.open)
+        """Pieces of this turn that have no result yet."""
+        if self.current is None:
+            self.canvas = self.label_map = None
+
+    @property
+    def stage(self) -> Stage:
+        return "done" if self.current is None else self.current.stage
 
     def next(self, number: int) -> Work:
         """An open piece of work; it is no longer open."""
-        assert self.canvas is not None
+        assert self.current is not None
         del self.open[number]
-        if self.stage == "layout":
-            return LabelMapJob(self.canvas.latents, self.height, self.width)
-        if self.stage == "render":
-            assert self.layout is not None
-            return render.cut(self.plan, self.canvas.latents, self.layout, self.regions[number])
-        return self.canvas.patch_of(number)
+        return self.current.work(number)
 
     def put_back(self, turn: int, number: int) -> None:
         """A piece whose worker is lost is open again, unless it was done by another."""
         if turn == self.turn and number in self.wanted:
-            self.open.setdefault(number, self.wanted[number])
+            assert self.current is not None
+            self.open.setdefault(number, self.current.rows[number])
 
-    def _offer(self, pieces: dict[int, int]) -> None:
-        self.turn += 1
-        self.open, self.wanted = dict(pieces), dict(pieces)
+    def give(self, turn: int, number: int, result: Any) -> bool:
+        """The result of a piece; false if it is no longer wanted. Raises `NonFiniteError`."""
+        if turn != self.turn or number not in self.wanted:
+            return False
+        assert self.current is not None
+        self.wanted.remove(number)
+        self.open.pop(number, None)  # given up for lost, and here all the same
+        if isinstance(result, NonFiniteError):
+            raise result
+        self.current.take(number, result)
+        if not self.wanted:
+            self._next_turn()
+        return True
 
     @property
-    def model(self) -> ModelSetup:
+    def setup(self) -> ModelSetup:
         return self.plan.model("mask" if self.stage == "mask" else "image")
 
     @property
     def networks(self) -> int:
         """U-Nets that the patches of this step go through: two where a worse one guides."""
         assert self.canvas is not None
-        guidance, _ = self.model.guidance
+        guidance, _ = self.setup.guidance
         return 2 if guidance.at(self.canvas.log_snr).by_network else 1
 
     def open_by_shape(self) -> dict[tuple[int, int], dict[int, int]]:
@@ -120,66 +212,9 @@ class ImageJob:
         """How much of the image is done, by steps."""
         before, after = 0 if self.given else self.plan.sampling.mask_steps, self.plan.steps
         done = 0.0 if self.canvas is None else self.canvas.step / self.canvas.steps
-        reached = {"mask": done * before, "layout": before, "image": before + done * after}
+        reached = {"mask": done * before, "label_map": before, "image": before + done * after}
         total = before + after
         return reached.get(self.stage, total) / total
-
-    def give(self, turn: int, number: int, result: Any) -> bool:
-        """The result of a piece; false if it is no longer wanted. Raises `NonFiniteError`."""
-        if turn != self.turn or number not in self.wanted:
-            return False
-        rows = self.wanted.pop(number)
-        self.open.pop(number, None)  # given up for lost, and here all the same
-        if isinstance(result, NonFiniteError):
-            raise result
-        if self.stage == "layout":
-            self.layout = render.ScaledLabelMap(result.label_map, self.plan.facts.mask_pixel_px)
-            self._begin("image", result.on_latents)
-        elif self.stage == "render":
-            self.samples += [self._sample(done) for done in result]
-            if not self.wanted:
-                self.stage, self.canvas, self.layout = "done", None, None
-        else:
-            self._write(number, rows, result)
-        return True
-
-    def _write(self, number: int, rows: int, estimate: NDArray[np.float32]) -> None:
-        assert self.canvas is not None
-        canvas = self.canvas
-        self.forwards[self.stage] += rows * canvas.covering.cost(canvas.cover.shape(number))
-        canvas.write(number, estimate)
-        if canvas.full:
-            canvas.advance()
-            self._offer_step()
-
-    def _begin(self, stage: Literal["mask", "image"], label_map: LabelMap) -> None:
-        self.stage = stage
-        whole = self.plan.whole(self.index) if stage == "image" else None
-        self.canvas = self.model.canvas(label_map, self.index, whole)
-        self._offer_step()
-
-    def _offer_step(self) -> None:
-        """The patches of the canvas's step, or what comes after the last one."""
-        canvas = self.canvas
-        assert canvas is not None
-        if not canvas.finished:
-            guidance, conditioning = self.model.guidance
-            here = guidance.at(canvas.log_snr)
-            self._offer(
-                {
-                    number: num_forwards(
-                        canvas.labels_of(number), canvas.cover.owned(number), here, conditioning
-                    )
-                    for number in range(len(canvas.cover))
-                }
-            )
-        elif self.stage == "mask":
-            self.stage = "layout"
-            self._offer({0: 1})
-        else:
-            self.stage = "render"
-            self.regions = render.regions(self.plan, self.height, self.width, self.tiles)
-            self._offer(dict.fromkeys(range(len(self.regions)), 1))
 
     def _sample(self, done: render.RenderedTile) -> Sample:
         plan = self.plan
@@ -205,20 +240,11 @@ class ImageJob:
             record |= {"parent": parent, "y": done.y, "x": done.x}
         return Sample(index, done.image, done.mask, record, time.monotonic() - self.began)
 
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    def state(self) -> Snapshot:
         """Arrays and numbers of a snapshot, between two steps of the image canvas."""
         assert self.canvas is not None
-        assert self.layout is not None
-        assert self.wanted.keys() == set(range(len(self.canvas.cover)))
+        assert self.label_map is not None
+        assert self.wanted == set(range(len(self.canvas.cover)))
         arrays, numbers = self.canvas.state()
-        arrays |= {"layout": self.layout.label_map, "on_latents": self.canvas.label_map}
-        return arrays, numbers | {"forwards": self.forwards, "scale": self.layout.scale}
-
-    def restore(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
-        """Go on from a snapshot of this very image."""
-        self.layout = render.ScaledLabelMap(arrays.pop("layout"), numbers["scale"])
-        self._begin("image", arrays.pop("on_latents"))
-        assert self.canvas is not None
-        self.canvas.restore(arrays, numbers)
-        self.forwards = dict(numbers["forwards"])
-        self._offer_step()
+        arrays |= {"layout": self.label_map.label_map, "on_latents": self.canvas.label_map}
+        return arrays, numbers | {"forwards": self.forwards, "scale": self.label_map.scale}

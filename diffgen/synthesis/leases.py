@@ -11,7 +11,7 @@ from diffgen.sampling.canvas import GlobalCondition, Patch
 from diffgen.synthesis.image_job import LabelMapJob
 from diffgen.synthesis.render import RenderJob
 
-Kind = Literal["mask", "layout", "image", "render", "wait", "over"]
+Kind = Literal["mask", "label_map", "image", "render", "wait", "over"]
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Sampler:
         made: LabelMaps | Picture | NonFiniteError
         try:
             if isinstance(lease.item, LabelMapJob):
-                made = self.layout(lease.item)
+                made = self.label_maps(lease.item)
             else:
                 made = paint(self.bundle.codec.decode, lease.item, self.bundle.facts.factor, self.tiling)
         except NonFiniteError as error:
@@ -122,7 +122,7 @@ class Sampler:
         asked, slots = own + others, sum(-(-count // size) * size for count in (own, others))
         return np.concatenate(estimates, axis=1), round(asked * cost), round(slots * cost)
 
-    def layout(self, item: LabelMapJob) -> LabelMaps:
+    def label_maps(self, item: LabelMapJob) -> LabelMaps:
         """Mask canvas → label map at the mask's scale, cleaned; and at the latent grid of the image.
 
         The label map may reach beyond the image, as the canvas does. Raises `NonFiniteError`.

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from diffgen.synthesis.image_job import ImageJob
+from diffgen.synthesis.image_job import ImageJob, Snapshot
 from diffgen.synthesis.store import Store, warn
 
 FOLDER = "snapshots"
@@ -21,29 +21,31 @@ def _name(image: int) -> str:
     return f"{FOLDER}/{image:09d}.safetensors"
 
 
-def save(store: Store, painting: ImageJob) -> None:
+def save(store: Store, job: ImageJob) -> None:
     """Write a snapshot over the last one; `OSError` where the store does not take it."""
-    arrays, numbers = painting.state()
+    arrays, numbers = job.state()
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    store.write(_name(painting.index), to_bytes(whole, {"numbers": json.dumps(numbers)}))
+    store.write(_name(job.index), to_bytes(whole, {"numbers": json.dumps(numbers)}))
 
 
-def resume(store: Store, begin: Callable[[], ImageJob]) -> ImageJob:
-    """The image as it was at its snapshot, if there is a whole one; else as it begins."""
-    painting = begin()
-    name = _name(painting.index)
+def resume(store: Store, image: int, begin: Callable[..., ImageJob]) -> ImageJob:
+    """An image at its snapshot, if there is a whole one; else at its beginning."""
+    name = _name(image)
     try:
         if store.exists(name):
-            with store.scratch() as scratch:
-                path = scratch / "snapshot"
-                path.write_bytes(store.read(name))
-                with safe_open(path, framework="numpy") as file:
-                    arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
-                    painting.restore(arrays, json.loads(file.metadata()["numbers"]))
+            return begin(snapshot=_read(store, name))
     except (SafetensorError, OSError, LookupError, ValueError, TypeError) as error:
         warn(f"{name} is not whole ({error}); the image is begun anew")
-        return begin()  # what was restored of it may be half of it
-    return painting
+    return begin()
+
+
+def _read(store: Store, name: str) -> Snapshot:
+    with store.scratch() as scratch:
+        path = scratch / "snapshot"
+        path.write_bytes(store.read(name))
+        with safe_open(path, framework="numpy") as file:
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
+            return arrays, json.loads(file.metadata()["numbers"])
 
 
 def forget(store: Store, image: int) -> None:

@@ -74,9 +74,9 @@ def test_the_trivial_sampler_paints_tiles_and_the_canvas_keeps_to_its_bytes() ->
     while not serving.over:
         lease = serving.lease("one", 32)
         serving.commit(lease.id, sampler.work(lease))
-        for painting in serving.paintings.values():
-            if painting.stage == "image" and painting.canvas is not None:
-                most = max(most, memory.canvas_bytes(painting.canvas) / 64**2)
+        for job in serving.jobs.values():
+            if job.stage == "image" and job.canvas is not None:
+                most = max(most, memory.canvas_bytes(job.canvas) / 64**2)
     assert 2 * 16 < most <= 16 * 4 + 8
     assert not serving.failed
 

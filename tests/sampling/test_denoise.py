@@ -13,9 +13,9 @@ from diffgen.sampling.denoise import (
     estimate,
     forwards,
     num_forwards,
-    run,
 )
 from diffgen.sampling.guidance import NONE, Guidance
+from diffgen.sampling.loop import sample
 from diffgen.sampling.solvers import Solver, SolverState, noise_schedule
 from tests.sampling.helpers import WIDE, make
 
@@ -111,7 +111,7 @@ def test_the_canvas_does_as_the_solver_alone(prediction: str) -> None:
         del timesteps, maps
         return torch.tanh(latents)
 
-    (filled,) = run([canvas], tanh, NONE, "per_label", 4)
+    (filled,) = sample([canvas], tanh, NONE, "per_label", 4)
     assert np.array_equal(filled, y.numpy())
 
 
@@ -123,7 +123,7 @@ def test_algorithm_2_fills_each_label_with_its_own(solver: str, rule: str, shape
     label_map = rng.integers(0, 4, shape).astype(np.uint8)
     made = Solver(solver, dict(SCHEDULE.config), 8)
     canvas = make(2, label_map, made, rule)
-    (filled,) = run([canvas], by_label, NONE, "per_label", 4)
+    (filled,) = sample([canvas], by_label, NONE, "per_label", 4)
     assert np.abs(filled - label_map).max() < 0.05
 
 
@@ -143,7 +143,7 @@ def test_forwards_are_known_before(rule: str, guidance: float, conditioning: Con
         ran += max(1, latents.shape[2] * latents.shape[3] / 64)
         return torch.zeros_like(latents)
 
-    run([canvas], count, Guidance(guidance), conditioning, 1)
+    sample([canvas], count, Guidance(guidance), conditioning, 1)
     assert ran == foretold
 
 
@@ -179,7 +179,7 @@ def test_outside_its_interval_nothing_is_guided_and_no_forward_spent(kind: str) 
     steps, levels = canvas.solver.timesteps, canvas.covering.log_snr
     patches = [len(cover) for cover in canvas.covering]
     foretold = forwards(label_map, canvas.covering, interval, "per_label")
-    run([canvas], spy, interval, "per_label", 1, spy)
+    sample([canvas], spy, interval, "per_label", 1, spy)
     within = [-3 <= level <= 3 for level in levels]
     assert any(within)
     assert not all(within)

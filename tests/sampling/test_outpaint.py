@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.sampling.covers import CoverRule
-from diffgen.sampling.denoise import Conditioning, forwards, run
+from diffgen.sampling.denoise import Conditioning, forwards
 from diffgen.sampling.guidance import NONE, Guidance
+from diffgen.sampling.loop import sample
 from diffgen.sampling.outpaint import Outpainting, WindowSchedule
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver, noise_schedule
@@ -81,7 +82,7 @@ def test_one_patch_alone_is_what_the_canvas_makes(solver: str) -> None:
 @pytest.mark.parametrize("solver", ["dpmsolver++", "euler", "ddim"])
 def test_each_label_is_filled_with_its_own(solver: str) -> None:
     label_map = np.random.default_rng(0).integers(0, 4, (19, 30)).astype(np.uint8)
-    (filled,) = run([under(label_map, solver, steps=8)], by_label, NONE, "per_label", 4)
+    (filled,) = sample([under(label_map, solver, steps=8)], by_label, NONE, "per_label", 4)
     assert np.abs(filled - label_map).max() < 0.05
 
 
@@ -127,7 +128,7 @@ def test_forwards_are_known_before(guidance: float, conditioning: Conditioning) 
         ran += len(latents)
         return torch.zeros_like(latents)
 
-    run([canvas], count, Guidance(guidance), conditioning, 1)
+    sample([canvas], count, Guidance(guidance), conditioning, 1)
     assert ran == foretold
 
 
@@ -147,7 +148,7 @@ def test_a_snapshot_goes_on_as_if_nothing_had_happened(solver: str, after: int) 
 
 def test_the_micro_batch_does_not_matter() -> None:
     label_map = np.random.default_rng(0).integers(0, 4, (13, 18)).astype(np.uint8)
-    made = [run([under(label_map)], by_label, Guidance(1.0), "per_label", size)[0] for size in (1, 3, 8)]
+    made = [sample([under(label_map)], by_label, Guidance(1.0), "per_label", size)[0] for size in (1, 3, 8)]
     assert np.array_equal(made[0], made[1])
     assert np.array_equal(made[0], made[2])
 

@@ -106,8 +106,8 @@ def test_a_late_answer_serves_if_it_is_still_wanted(plan: Plan, sampler: Sampler
     again = coordinator.lease("other", 100)
     assert coordinator.commit(slow.id, results)
     assert not coordinator.commit(again.id, results)
-    assert coordinator.paintings[0].canvas is not None
-    assert coordinator.paintings[0].canvas.step == 1
+    assert coordinator.jobs[0].canvas is not None
+    assert coordinator.jobs[0].canvas.step == 1
 
 
 def test_leases_fill_across_images_and_hold_one_model(plan: Plan) -> None:
@@ -143,13 +143,8 @@ def test_not_a_number_stops_that_image_only(plan: Plan, sampler: Sampler) -> Non
         lease = coordinator.lease("w", 1)
         results = sampler.work(lease)
         index, _, number, _ = coordinator.held[lease.id].pieces[0]
-        painting = coordinator.paintings[index]
-        if (
-            index == 1
-            and painting.stage == "image"
-            and painting.canvas is not None
-            and painting.canvas.step == 1
-        ):
+        job = coordinator.jobs[index]
+        if index == 1 and job.stage == "image" and job.canvas is not None and job.canvas.step == 1:
             results = replace(results, result=np.full_like(results.result, np.nan))
             broken = number
         coordinator.commit(lease.id, results)

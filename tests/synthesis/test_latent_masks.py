@@ -69,7 +69,7 @@ def test_a_large_canvas_is_decoded_by_windows(sampler: Sampler, folder: Path) ->
     decode = codec.autoencoder.decode  # type: ignore[attr-defined]
     codec.autoencoder.decode = lambda z: sides.append(max(z.shape[-2:])) or decode(z)  # type: ignore[attr-defined, func-returns-value]
     made.sampling = made.sampling.model_copy(update={"min_region_um2": 0.0})
-    laid = made.layout(LabelMapJob(canvas, 2048, 2048))
+    laid = made.label_maps(LabelMapJob(canvas, 2048, 2048))
     assert np.array_equal(laid.label_map, sampler.bundle.mask_codec.decode(canvas))
     assert len(sides) > 1
     assert max(sides) <= made.sampling.decode_tile
