@@ -58,7 +58,7 @@ class Tissue:
 
 def segmenter(train: Tissue, classes: int, steps: int) -> Callable[[NDArray[np.uint8], Tissue], float]:
     """Mean Dice of pictures by a network that learned from real ones, as a function."""
-    settings = config.load(None).evaluation.use
+    settings = config.load(None).evaluation.downstream
     network = build("segmentation", classes - 1, settings.width, seed=0)
     order = draws([np.arange(len(train.pictures))], settings.batch, steps, seed=0)
     fit(network, "segmentation", train.pictures, train.label_maps, order, settings, seed=0)
@@ -105,7 +105,7 @@ def measure(
     pixels = images.shape[0] * images.shape[-1] ** 2 / 1e6
     return {
         "autoencoder": name,
-        "numbers a pixel": codec.channels / codec.factor**2,
+        "numbers per pixel": codec.channels / codec.factor**2,
         "PSNR": psnr(images, decoded),
         "sharpness": roughness(decoded) / roughness(images),
         "slope": slope(latents),

@@ -145,7 +145,7 @@ def encoder_rate(codec: LatentCodec, images: Tensor, processes: int, seconds: fl
 
 
 def encoder(codec: LatentCodec, images: Tensor, seconds: float, ready: Any, answers: Any) -> None:
-    """The bare autoencoder: puts its images a second."""
+    """The bare autoencoder: puts its images per second."""
     torch.set_num_threads(1)
     batches = images.split(max(1, BATCH_PIXELS["cpu"] // (images.shape[-1] * images.shape[-2])))
     codec.moments(batches[0])

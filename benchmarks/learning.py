@@ -17,7 +17,7 @@ distances are of real patches of the training split (as good as can be), and of 
 autoencoder alone. Under the table: rank correlation of distance with step, and last less first, with
 intervals.
 
-Drawn patches are kept in RUN/learning: the same command goes on where it was stopped. About 100 s of one
+Drawn patches are kept in RUN/learning: the same command resumes where it was stopped. About 100 s of one
 core a checkpoint for the preset `nuclei`.
 """
 

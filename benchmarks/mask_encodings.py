@@ -4,7 +4,7 @@
         --json masks.json --picture masks.png
 
 prepares the BCSS label maps (0.25 µm/px, a folder with gtruth_codes.tsv), trains both through `diffgen
-train mask`, draws maps with the averaged weights, and prints one table. A run that was broken off goes
+train mask`, draws maps with the averaged weights, and prints one table. A run that was interrupted goes
 on with the same command; more `--steps` are new runs. About 12 minutes of one core.
 
 Setting: five classes of the 22 codes; the paper's two scales, regions of 512² and 2048² pixels of
@@ -17,7 +17,7 @@ real          as many real maps, drawn at random, against the others: what a per
 real, cleaned all real maps with regions below `sampling.min_region_um2` cleaned away, as all drawn ones are
 real, coded   all real maps to latents and back, then cleaned: what the autoencoder alone costs
 shares        |generated − real| of the share of a class, unknown left out: largest and mean
-regions       4-connected regions a mm², generated over real: median over classes; then the median |ratio − 1|
+regions       4-connected regions per mm², generated over real: median over classes; then median |ratio − 1|
 boundary      the same of the boundary's length
 unknown       share of unknown pixels
 seconds       of the training steps, by the clock

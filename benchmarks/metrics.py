@@ -14,8 +14,9 @@ distances    10,240 against 10,240 features of 1,280 dimensions (and 10,240 held
 naive        the same figures from whole matrices of distances by differences in float64, cells and ranks by
              numpy and scipy, on the first 2,048 of each set, as they would not fit else: the largest
              difference of any figure, radius and nearest distance.
-extraction   regions a second through `features.extract`, inline and on a Ray pool of one actor, over those of
-             the bare network fed from memory: EfficientNet-Lite0, crops of 128 px, one thread, batches of 16.
+extraction   regions per second through `features.extract`, inline and on a Ray pool of one actor, over those
+             of the bare network fed from memory: EfficientNet-Lite0, crops of 128 px, one thread, batches of
+             16.
              The three take turns: each turn of the command is held against the mean of the bare ones before
              and after it, median. As its rate counts what comes after the first chunk's file, the start of
              Ray and the loading of weights are left out; reading, decoding and writing are not. Goal: 0.9.
@@ -220,7 +221,7 @@ def some(where: str, side: int, count: int) -> RegionSet:
 
 
 def rate(crops: RegionSet, digest: str, cache: Path, inline: bool) -> float:
-    """Regions a second of the command, from its first chunk's file to its last."""
+    """Regions per second of the command, from its first chunk's file to its last."""
     task = features.FeatureJob(crops, View(), BACKBONE, digest, cache)
     features.extract([task], threads=1, gpu=False, inline=inline, console=Console(quiet=True))
     ends = sorted(task.path(chunk).stat().st_mtime for chunk in task.chunks)
@@ -228,7 +229,7 @@ def rate(crops: RegionSet, digest: str, cache: Path, inline: bool) -> float:
 
 
 def bare(where: str, side: int, count: int, pipe: Connection) -> None:
-    """The network alone, again and again: crops in memory, regions a second down the pipe."""
+    """The network alone, again and again: crops in memory, regions per second down the pipe."""
     torch.set_num_threads(1)
     network = backbones.load(BACKBONE)
     pictures = np.stack(list(some(where, side, min(count, CHUNK)).pictures()))
@@ -245,7 +246,7 @@ def bare(where: str, side: int, count: int, pipe: Connection) -> None:
 
 
 def inline(where: str, side: int, count: int, digest: str, pipe: Connection) -> None:
-    """The command without Ray; regions a second down the pipe."""
+    """The command without Ray; regions per second down the pipe."""
     crops = some(where, side, count)
     while pipe.recv():
         with tempfile.TemporaryDirectory() as cache:

@@ -4,7 +4,7 @@
 
 BUNDLE: a folder made by `diffgen train`; without one, the demo's models with random weights.
 
-efficiency   forwards a second of the command on its Ray pool, from the first commit to the last shard ÷
+efficiency   forwards per second of the command on its Ray pool, from the first commit to the last shard ÷
              those of the bare image U-Net in a loop: same micro-batch, threads and mixture of patch sides,
              before and after each run (A B A), median. Only the image model runs (label maps are given).
              Wide patches count as the base patches that have as many pixels. Two samplers are held against
@@ -15,11 +15,11 @@ paper        the command against the paper's sampler: random patches, one patch 
              Forwards are counted whole; the paper's time is taken on some of its steps and scaled by
              forwards (--full: all). Goals: 16 times fewer forwards, 25 times less time.
 coordinator  leases and commits of paper-size patches (4×64×64) by a worker that answers zeros at once:
-             in this process, and over Ray with the pool's own loop. 1,000 such patches a second are an H100.
+             in this process, and over Ray with the pool's own loop. An H100 takes 1,000 of them per second.
 scaling      what that makes of 1 to 512 samplers, by simulation (synthesis/simulate.py says what is assumed).
 memory       most memory (RSS) of writer, coordinator and sampler, each its own process, for images up to
              16,384² written as tiles of 512; U-Nets and decoder are trivial, the rest is the command's own.
-             Bytes a latent pixel are those of the arrays of the canvas; goal 16·C + 8.
+             Bytes per latent pixel are those of the arrays of the canvas; goal 16·C + 8.
 
 On two cores all of it takes about an hour; --quick two minutes, with numbers that mean nothing.
 --json adds to what the file has from other parts.

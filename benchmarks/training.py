@@ -4,7 +4,7 @@
 
 DATA: a folder made by `diffgen prepare`; its settings give the model (the preset `nuclei`, or `make demo`'s).
 
-train    steps a second of `diffgen train image` on its Ray workers ÷ those of a loop that has nothing but
+train    steps per second of `diffgen train image` on its Ray workers ÷ those of a loop that has nothing but
          what learning takes: all latents in memory, random crops and time steps, forward, backward, clip,
          AdamW, OneCycle, average of the weights. Same U-Net, batch, crops of one size, precision and
          threads and settings of malloc; two workers against two processes of DDP (gloo). Both run all the
@@ -13,7 +13,7 @@ train    steps a second of `diffgen train image` on its Ray workers ÷ those of 
          Goal: 0.95 with a thread a worker. One worker with all cores is told beside it: no core is left
          for Ray's own dozen processes, which take an eighth of one, and all threads wait for the last.
          `wait`: share of the time that a worker waits for data; goal: below 5 %.
-encode   images a second of `diffgen encode`, from the autoencoder's start to the last shard, ÷ those of the
+encode   images per second of `diffgen encode`, from the autoencoder's start to the last shard, ÷ those of the
          bare autoencoder on pictures in memory before and after it, median of three; a process of one
          thread a core on both sides, so DATA wants many shards (`prepare.patches_per_shard`). The
          autoencoder is Stable Diffusion's at a quarter of its width, with random weights; the linear one is
@@ -101,7 +101,7 @@ class Bench:
 
 
 def train(bench: Bench, workers: int, threads: int, effort: Effort) -> dict[str, Any]:
-    """Steps a second of the command and of the loop, and the command's share of waiting for data."""
+    """Steps per second of the command and of the loop, and the command's share of waiting for data."""
     endless = [f"training.image.{key}=1000000" for key in ("steps", "checkpoint_every", "sample_every")]
     settings, told = bench.settings(workers, threads, f"training.log_every={LOG_EVERY}", *endless)
     run = bench.work / f"train-{workers}-{threads}"

@@ -17,7 +17,7 @@ seam         squared jump of latents across the borders of the last step's owner
 KID          × 1000, whole canvases and crops of a patch (tissue.py)
 nuclei       haematoxylin under nuclei less the rest, as a share of the real difference
 
-About an hour of one core; the same command goes on where it was stopped.
+About an hour of one core; the same command resumes where it was stopped.
 """
 
 import argparse
@@ -77,7 +77,7 @@ ROWS = (
 """Base: joint conditioning, wide crops, v-prediction."""
 
 
-def cost_a_sample(settings: config.Settings) -> float:
+def cost_per_sample(settings: config.Settings) -> float:
     """Base forwards a training sample costs on average: four where the crop is wide."""
     diffusion, model = settings.diffusion, settings.image_model
     schedule = noise_schedule(
@@ -105,7 +105,7 @@ def prepared(pairs: Path, work: Path) -> Path:
 def trained(row: Row, data: Path, work: Path, steps: int) -> tuple[Path, int]:
     """The bundle of a row, and the steps it was trained for, at the cost of `steps` of the base."""
     saved = config.read_yaml(data / "settings.yaml")
-    base, own = (cost_a_sample(config.load(None, change, saved)) for change in ((), row.change))
+    base, own = (cost_per_sample(config.load(None, change, saved)) for change in ((), row.change))
     own_steps = round(steps * base / own)
     name = row.name.replace(", ", "-").replace(" ", "-")
     folder = work / "runs" / name
@@ -248,7 +248,7 @@ def main() -> None:
                 rows.append(judged(row, data, work, given.steps, real, judge))
         folder, _ = trained(ROWS[0], data, work, given.steps)
         rows.append({"row": "real, through the autoencoder", **judge(restored(folder, real))})
-    cost = given.steps * settings.training.image.batch * cost_a_sample(settings)
+    cost = given.steps * settings.training.image.batch * cost_per_sample(settings)
     title = f"{len(real)} canvases of {ACROSS * side} px; each row was trained on {cost:,.0f} base forwards"
     console.print(shown(rows, title))
     real_correlation = correlation(judge.moments, judge.weights[0])[0].tolist()

@@ -64,7 +64,7 @@ def take_turns(pids: Sequence[Sequence[int]], seconds: float, turns: int) -> lis
 
 
 def rate(times: Sequence[float], window: Window, steps: int = 1) -> float:
-    """Steps a second within a window, by the times at which each `steps` of them ended."""
+    """Steps per second within a window, by the times at which each `steps` of them ended."""
     inside = [t for t in times if window[0] < t <= window[1]]
     if len(inside) < 3:
         raise SystemExit(

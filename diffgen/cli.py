@@ -1,4 +1,4 @@
-"""The command line: one thin function a command. Heavy imports are late, so that help is quick."""
+"""The command line: one thin function per command. Heavy imports are late, so that help is quick."""
 
 import sys
 from pathlib import Path
@@ -82,7 +82,7 @@ def prepare(
 Data = Annotated[Path | None, typer.Option(help="Prepared data. [default: the last prepared]")]
 Run = Annotated[
     str | None,
-    typer.Option(help="Name of the run, in the folder or URL `places.runs`; the same name goes on."),
+    typer.Option(help="Name of the run, in the folder or URL `places.runs`; the same name resumes."),
 ]
 
 
@@ -132,7 +132,7 @@ def train(
 ) -> None:
     """Train the image and the mask model, and write a bundle.
 
-    Runs on Ray Train with as many workers as the settings say, or inline. A run that was stopped goes on
+    Runs on Ray Train with as many workers as the settings say, or inline. A stopped run resumes
     from its last checkpoint when it is started again. Settings begin with those of the data.
 
     Example: `diffgen train --data data --run lung --set training.workers=4`
@@ -163,7 +163,7 @@ def train(
         start = _named(init_from) if init_from else None
         bundle = launch(parts, data, folder, settings, console, start, inline)
     except KeyboardInterrupt as stopped:
-        console.print("[yellow]stopped[/]: the same command goes on from the last checkpoint")
+        console.print("[yellow]stopped[/]: the same command resumes from the last checkpoint")
         sys.exit(128 + getattr(stopped, "signal", 2))
     if "://" not in bundle:
         places.remember("bundle", Path(bundle))
@@ -186,7 +186,7 @@ def _train_autoencoder(data: Path, settings: Any, inline: bool, dry_run: bool, c
     try:
         made = launch_autoencoder(data, folder, settings, console, inline)
     except KeyboardInterrupt as stopped:
-        console.print("[yellow]stopped[/]: the same command goes on from the last checkpoint")
+        console.print("[yellow]stopped[/]: the same command resumes from the last checkpoint")
         sys.exit(128 + getattr(stopped, "signal", 2))
     console.print(f"autoencoder: {made}")
     _next(f"diffgen train --data {data} --set autoencoder.kind=conv")
@@ -235,7 +235,7 @@ def synthesize(
 ) -> None:
     """Write WebDataset shards of synthetic images with their label maps.
 
-    The same command goes on where it was stopped; a larger --n adds images. Any size from one
+    The same command resumes where it was stopped; a larger --n adds images. Any size from one
     patch up, square or not. Sampling settings begin with those of the bundle.
 
     Example: `diffgen synthesize --n 10000 --size 2048 --out s3://bucket/tissue`
@@ -265,7 +265,7 @@ def synthesize(
     try:
         done = driver.synthesize(folder, out, settings, masks, inline, console, save_time_map, looks)
     except KeyboardInterrupt:
-        console.print(f"[yellow]stopped[/]: whole shards are in {out}; the same command goes on from there")
+        console.print(f"[yellow]stopped[/]: whole shards are in {out}; the same command resumes from there")
         sys.exit(130)
     size_text = "given label maps" if masks else f"{settings.synthesis.size} px"
     console.print(
@@ -308,7 +308,7 @@ def evaluate(
     """Say how good, how diverse, how private and how useful synthetic images are.
 
     Writes `report.html`, one file that opens offline, `metrics.json`, and a section in the dataset
-    card of the images. The same command goes on where it was stopped.
+    card of the images. The same command resumes where it was stopped.
 
     Example: `diffgen evaluate data out`
     """
@@ -323,8 +323,8 @@ def evaluate(
     under.pop("evaluation", None)  # defaults of the day when a bundle was trained say nothing of today's
     options = {"places.report": out, "evaluation.backbone": backbone}
     settings = load(config, overrides or (), under, options)
-    if paper and "methods" not in settings.evaluation.parts:
-        more = {"evaluation.parts": [*settings.evaluation.parts, "methods"]}
+    if paper and "baselines" not in settings.evaluation.parts:
+        more = {"evaluation.parts": [*settings.evaluation.parts, "baselines"]}
         settings = load(config, overrides or (), under, options | more)
     from diffgen.evaluation.evaluate import evaluate as run
 
@@ -332,7 +332,7 @@ def evaluate(
     try:
         run(real, synthetic, held_out, settings, command, inline, console)
     except KeyboardInterrupt:
-        console.print("[yellow]stopped[/]: no report is written; the same command goes on from there")
+        console.print("[yellow]stopped[/]: no report is written; the same command resumes from there")
         sys.exit(130)
     folder = settings.places.report
     console.print(f"report: {folder}/report.html   figures: {folder}/metrics.json")

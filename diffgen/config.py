@@ -6,6 +6,7 @@ not exist, a value of the wrong type and a combination that cannot work are one 
 value and what is allowed.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -64,6 +65,14 @@ __all__ = [
     "validate",
 ]
 
+RENAMED = {
+    "use": "downstream",
+    "methods": "baselines",
+    "methods_images": "baseline_images",
+    "methods_side": "baseline_side",
+}
+"""Keys and parts of `evaluation` under their names of release 0.1, which are understood until 0.3."""
+
 
 def load(
     base: Path | str | None = None,
@@ -76,7 +85,7 @@ def load(
     Over them go `key=value` overrides, then `options` (dotted key → value; `None` is not given).
     Raises `UserError` on an unknown key, a wrong type or an impossible combination.
     """
-    tree = merge(under or {}, given(base, overrides))
+    tree = merge(current(under or {}), given(base, overrides))
     for key, value in (options or {}).items():
         if value is not None:
             tree = merge(tree, leaf(key, str(value) if isinstance(value, Path) else value))
@@ -85,15 +94,28 @@ def load(
 
 def given(base: Path | str | None, overrides: Iterable[str]) -> dict[str, Any]:
     """What a command is told: a preset or a file, and `key=value` over it. Not validated."""
-    tree = {} if base is None else read_yaml(preset(base))
+    tree = {} if base is None else current(read_yaml(preset(base)), say=True)
     for override in overrides:
-        tree = merge(tree, parse_override(override))
+        tree = merge(tree, current(parse_override(override), say=True))
     return tree
+
+
+def current(tree: Mapping[str, Any], say: bool = False) -> dict[str, Any]:
+    """A tree whose settings have their present names; on stderr, if asked, a line for each old one."""
+    evaluation = tree.get("evaluation")
+    if not isinstance(evaluation, Mapping):
+        return dict(tree)
+    named = {RENAMED.get(key, key): value for key, value in evaluation.items()}
+    if isinstance(named.get("parts"), list):
+        named["parts"] = [RENAMED.get(part, part) for part in named["parts"]]
+    for old in sorted(RENAMED.keys() & evaluation.keys()) if say else ():
+        print(f"evaluation.{old} is now called evaluation.{RENAMED[old]}", file=sys.stderr)
+    return {**tree, "evaluation": named}
 
 
 def validate(tree: Mapping[str, Any]) -> Settings:
     try:
-        return Settings.model_validate(tree)
+        return Settings.model_validate(current(tree))
     except ValidationError as error:
         raise UserError(explain(error)) from error
 

@@ -1,6 +1,6 @@
 """Files on a local disk that stand whole or not at all, URLs, and tars that repeat byte for byte.
 
-Kept true: a name holds the old file or the new one, never a piece, whoever dies when; and once a
+Invariants: a name holds the old file or the new one, never a piece, whoever dies when; and once a
 function here has returned, the new one survives a power cut.
 """
 

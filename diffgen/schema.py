@@ -115,7 +115,7 @@ class UNet(SettingsSection):
 
 class ImageModel(UNet):
     conditioning: Literal["per_label", "joint"] = "per_label"
-    """`per_label`: one forward a label (paper); `joint`: each pixel asks with its own label, one forward."""
+    """`per_label`: one forward per label (paper); `joint`: one forward, each pixel with its own label."""
     context: Literal["fixed", "wide"] = "fixed"
     """`wide`: at high noise, where large structure is decided, most crops are twice as wide."""
     wide_below: float = -2.0
@@ -200,7 +200,7 @@ class Optimization(SettingsSection):
 
     steps: Positive = 1000
     batch: Positive = 16
-    """Patches a step, over all workers."""
+    """Patches per step, over all workers."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak of the OneCycle schedule."""
     warmup: Share = 0.1
@@ -285,9 +285,9 @@ class Training(SettingsSection):
     workers: Positive | tuple[Positive, Positive] = 1
     """DDP workers; `[least, most]`: as many as the cluster has, more or fewer as it changes."""
     threads: Positive = 2
-    """CPU cores a worker."""
+    """CPU cores per worker."""
     gpu: bool = False
-    """One GPU a worker (then NCCL, else gloo)."""
+    """One GPU per worker (then NCCL, else gloo)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16`: autocast; weights, optimiser and average stay fp32."""
     compile: bool = False
@@ -296,13 +296,13 @@ class Training(SettingsSection):
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, a third more time."""
     readers: Annotated[int, Field(ge=0)] = 1
-    """Threads a worker that read batches ahead; 0 reads each when it is needed."""
+    """Threads per worker that read batches ahead; 0 reads each when it is needed."""
     keep_checkpoints: Positive = 2
     """Last checkpoints that are kept; the one of least held-out loss is kept beside them."""
     cache_mb: Annotated[int, Field(ge=0)] = 512
     """Decoded patches a worker keeps in memory."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """Lost workers after which training goes on from its last checkpoint, before it gives up."""
+    """Lost workers after which training resumes from its last checkpoint, before it gives up."""
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which the training of a model ends by itself, resumptions added up, its learning rate
     decayed to zero; the last samples and checkpoint come after them."""
@@ -400,12 +400,12 @@ class Sampling(SettingsSection):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the U-Nets: `bf16` by autocast, with channels last; `auto`: that on a GPU, fp32 on a CPU."""
     micro_batch: Positive | None = None
-    """Patches a forward; the last batch is padded, so that a result never depends on its companions.
+    """Patches per forward; the last batch is padded, so that a result never depends on its companions.
     None: 8 on a CPU, 64 on a GPU."""
     compile: bool = False
     """`torch.compile` the U-Nets; on a GPU as CUDA graphs, which the fixed size of a forward allows."""
     threads: Positive = 1
-    """CPU threads a sampler (bytes depend on it)."""
+    """CPU threads per sampler (bytes depend on it)."""
     decode_tile: Positive = 96
     """Side of a decoded tile, in latent pixels."""
     decode_overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.125
@@ -424,7 +424,7 @@ class Sampling(SettingsSection):
 
     @property
     def batch(self) -> int:
-        """Patches a forward of what `on` returned."""
+        """Patches per forward of what `on` returned."""
         assert self.micro_batch is not None, "settled by `on`"
         return self.micro_batch
 
@@ -458,7 +458,7 @@ class Synthesis(SettingsSection):
     """A lease that is older is handed out again."""
 
 
-Topic = Literal["fidelity", "privacy", "labels", "large", "use", "methods"]
+Topic = Literal["fidelity", "privacy", "labels", "large", "downstream", "baselines"]
 Method = Literal["jittered", "random", "diffcollage", "multidiffusion", "outpaint"]
 
 
@@ -479,7 +479,7 @@ class Downstream(SettingsSection):
     steps: Annotated[int, Field(ge=10)] = 500
     """The same for all that a network is trained on, however many images these are."""
     batch: Annotated[int, Field(ge=4, multiple_of=4)] = 8
-    """Regions a step; trained on both, half of them are real."""
+    """Regions per step; trained on both, half of them are real."""
     lr: Annotated[float, Field(gt=0)] = 3e-3
     """Peak of the OneCycle schedule."""
     width: Annotated[int, Field(ge=4)] = 16
@@ -509,12 +509,12 @@ class Evaluation(SettingsSection):
     """Neighbours that make a ball of precision, recall, density and coverage."""
     bootstrap: Annotated[int, Field(ge=100)] = 400
     """Draws that an interval comes from."""
-    use: Downstream = Downstream()
-    methods: tuple[Method, ...] = get_args(Method)
+    downstream: Downstream = Downstream()
+    baselines: tuple[Method, ...] = get_args(Method)
     """Ways to draw large images that `--paper` compares, by their `sampling.cover`."""
-    methods_images: Positive = 24
+    baseline_images: Positive = 24
     """Images of each of them."""
-    methods_side: Positive | None = None
+    baseline_side: Positive | None = None
     """Their side in pixels; None: four patches."""
     squares: tuple[Positive, ...] = ()
     """Sides in pixels of the images under nested squares (Fig. 7); none: 1, 2 and 4 patches."""

@@ -1,6 +1,6 @@
 """How the time of a recipe is shared out over its parts: a table, and pure functions.
 
-Kept true: no part is given more than it can use, and what one part leaves over goes to those after it.
+Invariants: no part is given more than it can use, and what one part leaves over goes to those after it.
 """
 
 import re

@@ -1,6 +1,6 @@
-"""What the parts of a recipe took: `parts.json` in a run's folder, which the next start goes on from.
+"""What the parts of a recipe took: `parts.json` in a run's folder, which the next start resumes from.
 
-Kept true: a part is done only when it has ended; the seconds of a part that was stopped are not counted, for
+Invariants: a part is done only when it has ended; the seconds of a part that was stopped are not counted, for
 what it did is in its checkpoint, and the time that it was first given stays with it.
 """
 

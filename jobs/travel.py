@@ -3,7 +3,7 @@
 `make gpu-pack` fills a folder with code, pictures and wheels (`pack`); `run.sh` in it, the one command there,
 runs the recipe and leaves its results in few, small files (`collect`); `unpack` takes these into a run.
 
-Kept true: a pack is below 60 MB, a result at most eight files of at most 16 MB; a file that holds weights
+Invariants: a pack is below 60 MB, a result at most eight files of at most 16 MB; a file that holds weights
 is whole or refused.
 """
 
@@ -27,7 +27,7 @@ PACK_MB, FILE_MB, FILES = 60.0, 16.0, 8
 QUALITIES = range(95, 39, -1)
 """AVIF without subsampled colour: at equal size it loses 2 dB less than WebP or JPEG on H&E."""
 SAMPLE = 20
-"""Every so many-th picture tells the size of all."""
+"""Every n-th picture tells the size of all."""
 PIECE = 15 * 2**20
 PICTURES, BUNDLE, CHECKPOINT = "pictures.tar.gz", "bundle.tar", "checkpoint.tar"
 

@@ -65,3 +65,13 @@ def test_arrows_go_one_way(name: str) -> None:
         module for module in imported if module.split(".")[1] not in MAY_IMPORT[package] | {"__version__"}
     }
     assert not wrong
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """One word for one thing: docs/glossary.md."""
+    places: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(name)
+    assert not {name: where for name, where in places.items() if len(where) > 1}

@@ -161,3 +161,15 @@ def test_what_is_left_to_the_device_is_settled_by_it(gpu: bool, settled: tuple[s
 def test_what_is_said_is_not_left_to_the_device() -> None:
     said = config.Sampling(precision="bf16", micro_batch=3)
     assert said.on(gpu=False) == said
+
+
+def test_the_last_release_s_names_of_settings_are_understood(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = config.load(None, ["evaluation.use.steps=70", "evaluation.methods_side=64"])
+    assert (made.evaluation.downstream.steps, made.evaluation.baseline_side) == (70, 64)
+    assert "evaluation.use is now called evaluation.downstream" in capsys.readouterr().err
+    saved = {"evaluation": {"parts": ["fidelity", "use"], "use": {"steps": 90}}}
+    assert config.validate(saved).evaluation.downstream.steps == 90
+    assert config.load(None, under=saved).evaluation.parts == ("fidelity", "downstream")
+    assert not capsys.readouterr().err

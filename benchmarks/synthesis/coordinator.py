@@ -1,4 +1,4 @@
-"""How many patches a second the coordinator serves, in this process and over Ray."""
+"""How many patches per second the coordinator serves, in this process and over Ray."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +23,11 @@ from diffgen.synthesis.leases import Lease, Result
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.render import RenderedTile, RenderJob, png
 
-H100 = 1000  # paper-size patches a second
+H100 = 1000  # paper-size patches per second
 
 
 def paper_plan(side: int, n: int, emit: str = "images", tile: int = 512, given: bool = True) -> Backlog:
-    """A task for paper-size patches, 4×64×64 at factor 8, without weights: one forward a patch."""
+    """A task for paper-size patches, 4×64×64 at factor 8, without weights: one forward per patch."""
     facts = bundle.GeneratorConfig(
         mpp=0.5, mask_pixel_um=8.0, factor=8, image_channels=4, image_patch=64, mask_patch=64,
         patch_by_log_snr=((None, 64),), conditioning="joint",
@@ -52,7 +52,7 @@ def paper_plan(side: int, n: int, emit: str = "images", tile: int = 512, given: 
         {"of": side},
     )
     task = Backlog(plan, {}, "", n, settings.synthesis, {})
-    return replace(task, lacking={0: tuple(range(task.total))})
+    return replace(task, missing={0: tuple(range(task.total))})
 
 
 @dataclass
@@ -85,7 +85,7 @@ def coordinator_task(patches: int) -> Backlog:
     task = paper_plan(2048, 1)
     an_image = forwards_of(task.plan, 0)
     n = max(2, round(patches / an_image))
-    return replace(task, n=n, lacking={0: tuple(range(n))})
+    return replace(task, n=n, missing={0: tuple(range(n))})
 
 
 def in_process(task: Backlog, budget: int) -> dict[str, float]:
@@ -113,13 +113,13 @@ def in_process(task: Backlog, budget: int) -> dict[str, float]:
     spent["commit"] -= spent["step"]
     pixels = (2048 // 8) ** 2 * task.plan.steps * task.n
     return {
-        "patches_a_second": zeros.patches / (sum(spent.values())),
+        "patches_per_second": zeros.patches / (sum(spent.values())),
         "with_the_worker": zeros.patches / seconds,
-        "mb_a_second": zeros.num_bytes / sum(spent.values()) / 1e6,
-        "lease_us_a_patch": 1e6 * spent["lease"] / zeros.patches,
-        "commit_us_a_patch": 1e6 * spent["commit"] / zeros.patches,
-        "step_us_a_patch": 1e6 * spent["step"] / zeros.patches,
-        "step_ns_a_latent_pixel": 1e9 * spent["step"] / pixels,
+        "mb_per_second": zeros.num_bytes / sum(spent.values()) / 1e6,
+        "lease_us_per_patch": 1e6 * spent["lease"] / zeros.patches,
+        "commit_us_per_patch": 1e6 * spent["commit"] / zeros.patches,
+        "step_us_per_patch": 1e6 * spent["step"] / zeros.patches,
+        "step_ns_per_latent_pixel": 1e9 * spent["step"] / pixels,
     }
 
 
@@ -170,10 +170,10 @@ def over_ray(task: Backlog, budget: int) -> dict[str, float]:
         ray.kill(coordinator)
         ray.kill(worker)
     return {
-        "patches_a_second": zeros.patches / seconds,
-        "leases_a_second": zeros.calls / seconds,
-        "mb_a_second": zeros.num_bytes / seconds / 1e6,
-        "coordinator_cpu_us_a_patch": 1e6 * busy / zeros.patches,
+        "patches_per_second": zeros.patches / seconds,
+        "leases_per_second": zeros.calls / seconds,
+        "mb_per_second": zeros.num_bytes / seconds / 1e6,
+        "coordinator_cpu_us_per_patch": 1e6 * busy / zeros.patches,
         "round_trip_ms": 1e3 * round_trip,
         "h100s": zeros.patches / seconds / H100,
     }
@@ -195,10 +195,11 @@ def show_coordinator(found: dict[str, Any]) -> Table:
     )  # fmt: skip
     for budget, row in found.items():
         inside, ray = row["in_process"], row["ray"]
-        parts = " + ".join(f"{inside[f'{name}_us_a_patch']:.0f}" for name in ("lease", "commit", "step"))
+        parts = " + ".join(f"{inside[f'{name}_us_per_patch']:.0f}" for name in ("lease", "commit", "step"))
         table.add_row(
-            budget, f"{inside['patches_a_second']:.0f}", f"{inside['mb_a_second']:.0f}", parts,
-            f"{ray['patches_a_second']:.0f}", f"{ray['leases_a_second']:.0f}", f"{ray['mb_a_second']:.0f}",
-            f"{ray['coordinator_cpu_us_a_patch']:.0f}", f"{ray['round_trip_ms']:.1f}", f"{ray['h100s']:.1f}",
+            budget, f"{inside['patches_per_second']:.0f}", f"{inside['mb_per_second']:.0f}", parts,
+            *(f"{ray[f'{what}_per_second']:.0f}" for what in ("patches", "leases", "mb")),
+            f"{ray['coordinator_cpu_us_per_patch']:.0f}", f"{ray['round_trip_ms']:.1f}",
+            f"{ray['h100s']:.1f}",
         )  # fmt: skip
     return table

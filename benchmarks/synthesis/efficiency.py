@@ -46,7 +46,7 @@ def efficiency(folder: Path, effort: Effort, samplers: Sequence[int]) -> dict[st
 
 
 def paper(folder: Path, effort: Effort, full: bool) -> dict[str, Any]:
-    """Forwards and seconds an image of the paper's sampler and of the command."""
+    """Forwards and seconds per image of the paper's sampler and of the command."""
     import ray
 
     loaded = bundle.load(folder, weights=False)
@@ -84,7 +84,8 @@ def paper(folder: Path, effort: Effort, full: bool) -> dict[str, Any]:
         "forwards": their_forwards / our_forwards,
         "time": their_seconds / our_seconds,
         "paper": {"forwards": their_forwards, "seconds": their_seconds, "timed_forwards": done,
-                  "patches_a_step": patches / len(maps) / PAPER_STEPS, "labels_a_patch": labels / patches},
+                  "patches_per_step": patches / len(maps) / PAPER_STEPS,
+                  "labels_per_patch": labels / patches},
         "ours": {"forwards": our_forwards, "seconds": our_seconds, "images": n},
     }  # fmt: skip
 
@@ -103,8 +104,8 @@ def show_paper(found: dict[str, Any]) -> Table:
     theirs, ours = found["paper"], found["ours"]
     table = Table("an image", "paper's sampler", "this command", "ratio", title="against the paper's sampler")
     table.caption = (
-        f"{theirs['patches_a_step']:.1f} patches a step, {theirs['labels_a_patch']:.2f} labels a patch; "
-        f"the paper's time from {theirs['timed_forwards']} forwards"
+        f"{theirs['patches_per_step']:.1f} patches per step, {theirs['labels_per_patch']:.2f} labels per "
+        f"patch; the paper's time from {theirs['timed_forwards']} forwards"
     )
     rows = (("forwards", 16.0, ".0f"), ("seconds", 25.0, ".1f"))
     for name, least, form in rows:

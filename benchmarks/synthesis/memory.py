@@ -58,7 +58,7 @@ def serve(task: Backlog, pipes: list[Connection]) -> None:
             assert isinstance(pipe, Connection)
             method, arguments = pipe.recv()
             if method == "stop":
-                pipe.send({"base": base, "peak": most_mb(), "bytes_a_latent_pixel": most})
+                pipe.send({"base": base, "peak": most_mb(), "bytes_per_latent_pixel": most})
                 pipes.remove(pipe)
                 if not pipes:
                     return
@@ -127,9 +127,9 @@ def paint(task: Backlog, end: Connection, calls: Connection) -> None:
 
     while True:
         status = call("status")
-        for k in task.ripe(status, written):
-            writer.complete(k, task.total, call("take", task.lacking[k]))
-            call("drop", task.lacking[k])
+        for k in task.ready_shards(status, written):
+            writer.complete(k, task.total, call("take", task.missing[k]))
+            call("drop", task.missing[k])
             written.add(k)
         if status.over:
             break
@@ -180,22 +180,22 @@ def memory_of(side: int, tile: int, steps: int = 3, settings: dict[str, Any] | N
     return {
         "coordinator": coordinator["peak"], "sampler": sampler["peak"], "writer": writer["peak"],
         "before": {"coordinator": coordinator["base"], "sampler": sampler["base"], "writer": writer["base"]},
-        "bytes_a_latent_pixel": coordinator["bytes_a_latent_pixel"],
-        "rss_bytes_a_latent_pixel": (coordinator["peak"] - coordinator["base"]) * 2**20 / pixels,
+        "bytes_per_latent_pixel": coordinator["bytes_per_latent_pixel"],
+        "rss_bytes_per_latent_pixel": (coordinator["peak"] - coordinator["base"]) * 2**20 / pixels,
         "seconds": time.monotonic() - began,
     }  # fmt: skip
 
 
 def show_memory(found: dict[str, Any]) -> Table:
     table = Table(
-        "image", "coordinator MB", "sampler MB", "writer MB", "canvas bytes a latent pixel", "of RSS", "s",
+        "image", "coordinator MB", "sampler MB", "writer MB", "canvas bytes per latent pixel", "of RSS", "s",
         title="most memory (before the work)",
     )  # fmt: skip
     for side, row in found.items():
         cells = [
             f"{row[name]:.0f} ({row['before'][name]:.0f})" for name in ("coordinator", "sampler", "writer")
         ]
-        canvas = f"{row['bytes_a_latent_pixel']:.1f} (goal {16 * 4 + 8})"
-        rss = f"{row['rss_bytes_a_latent_pixel']:.0f}"
+        canvas = f"{row['bytes_per_latent_pixel']:.1f} (goal {16 * 4 + 8})"
+        rss = f"{row['rss_bytes_per_latent_pixel']:.0f}"
         table.add_row(f"{side}²", *cells, canvas, rss, f"{row['seconds']:.0f}")
     return table

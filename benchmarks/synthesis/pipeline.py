@@ -42,14 +42,14 @@ class Clock:
 
     @property
     def rate(self) -> float:
-        """Forwards a second; the last report comes when the last shard is committed."""
+        """Forwards per second; the last report comes when the last shard is committed."""
         assert self.first is not None, "all samplers took part"
         assert self.last[1] > self.first[1], "the run is long enough to be measured"
         return (self.last[1] - self.first[1]) / (self.last[0] - self.first[0])
 
 
 def run_command(folder: Path, settings: config.Settings, given: Path, samplers: int) -> tuple[float, int]:
-    """Forwards a second of the command on Ray, and forwards in all."""
+    """Forwards per second of the command on Ray, and forwards in all."""
     clock = Clock(samplers)
 
     @contextmanager
@@ -70,7 +70,7 @@ class Bare:
 
     @torch.inference_mode()
     def loop(self, sides: Sequence[int], seconds: float) -> float:
-        """Base forwards a second of the image U-Net on fixed inputs, a micro-batch of each side in turn."""
+        """Base forwards per second of the image U-Net on fixed inputs, a micro-batch of each side in turn."""
         sampler, facts = self.sampler, self.sampler.bundle.facts
         unet, base = sampler.bundle.image_unet, facts.image_patch
         assert unet is not None
@@ -110,7 +110,7 @@ class Bare:
         seconds = time.perf_counter() - began
         began = time.perf_counter()
         png(decode.decode(sampler.bundle.codec.decode, latents.numpy(), facts.factor, *sampler.tiling))
-        share = len(steps) / total  # decoding is done once an image, not once a step
+        share = len(steps) / total  # decoding is done once per image, not once per step
         return forwards, seconds + share * (time.perf_counter() - began)
 
 
@@ -133,7 +133,7 @@ def bare_actors(folder: Path, sampling: config.Sampling, number: int) -> Iterato
 
 
 def bare_rate(folder: Path, plan: Plan, size: tuple[int, int], number: int, seconds: float) -> float:
-    """Base forwards a second of so many bare loops side by side."""
+    """Base forwards per second of so many bare loops side by side."""
     import ray
 
     covering = plan.model("image").covering(*size, 0)

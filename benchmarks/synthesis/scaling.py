@@ -11,8 +11,8 @@ from diffgen.schema import Sampling
 
 STEPS = Sampling().steps_for(1)
 ASSUMED: dict[str, Any] = {
-    "in_process": {"lease_us_a_patch": 60.0, "commit_us_a_patch": 60.0, "step_ns_a_latent_pixel": 40.0},
-    "ray": {"patches_a_second": 4000.0, "round_trip_ms": 3.0},
+    "in_process": {"lease_us_per_patch": 60.0, "commit_us_per_patch": 60.0, "step_ns_per_latent_pixel": 40.0},
+    "ray": {"patches_per_second": 4000.0, "round_trip_ms": 3.0},
 }
 """Where the coordinator was not measured before."""
 
@@ -20,10 +20,10 @@ ASSUMED: dict[str, Any] = {
 def costs_of(measured: dict[str, Any], render_s: float = 0.0) -> simulate.Costs:
     """The coordinator's time over Ray: what the class takes by itself, the rest a call's and its bytes'."""
     inside, ray = measured["in_process"], measured["ray"]
-    lease_s, commit_s = (inside[f"{name}_us_a_patch"] / 1e6 for name in ("lease", "commit"))
-    step_s = inside["step_ns_a_latent_pixel"] / 1e9
+    lease_s, commit_s = (inside[f"{name}_us_per_patch"] / 1e6 for name in ("lease", "commit"))
+    step_s = inside["step_ns_per_latent_pixel"] / 1e9
     an_average_patch = 256**2 / 28.9  # stepped pixels a patch, of the images it was measured with
-    rest = max(0.0, 1 / ray["patches_a_second"] - lease_s - commit_s - step_s * an_average_patch) / 2
+    rest = max(0.0, 1 / ray["patches_per_second"] - lease_s - commit_s - step_s * an_average_patch) / 2
     trip = ray["round_trip_ms"] / 1e3
     return simulate.Costs(lease_s + rest, commit_s + rest, step_s, trip / 4, trip, render_s=render_s)
 

@@ -10,7 +10,7 @@ next coordinator when theirs is over.
 
 What is assumed: a coordinator handles one call at a time and costs the same for each patch and each latent
 pixel stepped; samplers are equally fast and none is lost; messages take half a round trip each, whatever
-their size (their bytes are in the coordinator's measured costs); one forward a patch; actors are up.
+their size (their bytes are in the coordinator's measured costs); one forward per patch; actors are up.
 """
 
 import heapq
@@ -51,7 +51,7 @@ class Fleet:
     samplers: int
     samplers_per_coordinator: int = 4
     budget: int = 32
-    """Patches a lease."""
+    """Patches per lease."""
     micro_batch: int = 32
     in_flight: int = 32
 

@@ -1,6 +1,6 @@
 """Where patches are cut, and on which side of the split: pure planning, no pixels are read.
 
-Kept true: no pixel of a source is in a training patch and in a test patch, whatever their kinds. Either
+Invariants: no pixel of a source is in a training patch and in a test patch, whatever their kinds. Either
 whole sources go to one side, or each source is cut once and patches are laid within the parts.
 """
 

@@ -4,7 +4,7 @@ Two pipelines (`pipeline`): one looks at every source, one cuts the patches; bet
 on classes, stains and the split, and it alone writes. Rows arrive in their order, so the same sources and
 settings give the same bytes. A source that fails is named in the report and stops nothing. The folder
 gets a mark before anything else (`prepare.json`) and is complete when it holds `statistics.json`; the same
-command starts a run that was broken off afresh.
+command starts a run that was interrupted afresh.
 """
 
 import json

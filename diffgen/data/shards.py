@@ -27,7 +27,7 @@ LEFTOVER = re.compile(
     r"((image|mask)-(train|test)-\d{6,}\.tar|patches\.parquet|labels\.json|settings\.yaml|contact_sheet\.png)"
     rf"({re.escape(PARTIAL)})?|({re.escape(MARK)}|{re.escape(COMPLETE)}){re.escape(PARTIAL)}"
 )
-"""What a run that was broken off may have left beside the mark."""
+"""What a run that was interrupted may have left beside the mark."""
 SCHEMA = pa.schema(
     [
         ("kind", pa.string()),
@@ -48,19 +48,19 @@ SCHEMA = pa.schema(
 
 
 def check_folder(out: Path) -> None:
-    """`UserError` unless `out` is absent, empty, or left by a run of prepare that was broken off."""
+    """`UserError` unless `out` is absent, empty, or left by a run of prepare that was interrupted."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out wants a folder")
     if (out / COMPLETE).exists():
         raise UserError(f"{out} already holds prepared data; choose another --out")
     names = {path.name for path in out.iterdir()} if out.exists() else set()
-    # A run may be broken off while it writes its mark.
+    # A run may be interrupted while it writes its mark.
     if names - {MARK + PARTIAL} and not _marked(out):
         raise UserError(f"{out} is not empty and was not made by diffgen prepare; choose another --out")
 
 
 def claim(out: Path) -> None:
-    """Mark a folder that passes `check_folder` as ours, and remove what a run broken off left in it."""
+    """Mark a folder that passes `check_folder` as ours, and remove what a run interrupted left in it."""
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     if not _marked(out):
@@ -116,7 +116,7 @@ class PatchWriter:
             self._open.pop(stream).exit.close()
 
     def write_index(self, path: Path) -> None:
-        """`patches.parquet`: one row a patch."""
+        """`patches.parquet`: one row per patch."""
         with atomic(path) as file:
             pq.write_table(pa.Table.from_pylist(self.rows, schema=SCHEMA), file)
 

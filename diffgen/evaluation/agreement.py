@@ -1,6 +1,6 @@
 """Do synthetic images show what their own masks say? A segmenter that learned from real images is asked.
 
-Kept true: synthetic and held-out real images are judged by the same networks and the same formula, so the
+Invariants: synthetic and held-out real images are judged by the same networks and the same formula, so the
 Dice on real ones is the ceiling: what the segmenter itself lacks, and not the images. What this does not
 detect: images that agree with their masks because they are copies, or masks that no tissue has.
 """

@@ -7,7 +7,7 @@
     anything else         id or folder of a Hugging Face vision model (`pip install diffgen[hub]`): a
                           pathology encoder such as UNI or Phikon, whose gated weights are the user's
 
-Kept true: pictures come as 8-bit RGB and are brought to a network's size by one filter for all (bilinear,
+Invariants: pictures come as 8-bit RGB and are brought to a network's size by one filter for all (bilinear,
 antialiased), but for Inception-v3 and VGG-16, which bring the filters their published scores rest on.
 """
 

@@ -1,6 +1,6 @@
 """Ways to draw large images with one bundle, through the same engine: Table 1 and Fig. 3 of the paper.
 
-Kept true: all methods fill the same label maps from the same seed with the same solver, steps and guidance.
+Invariants: all methods fill the same label maps from the same seed with the same solver, steps and guidance.
 What differs is how patches are laid, and so what a pixel knows of its surroundings.
 """
 
@@ -43,7 +43,7 @@ class SamplingCost:
     sequential: int
     """Forwards that wait for one another, whatever the number of samplers."""
     seconds: float | None
-    """Of one sampler, denoising and decoding; None where the run was gone on with."""
+    """Of one sampler, denoising and decoding; None where the run was resumed."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def draw(
     methods: tuple[str, ...], folder: Path, bundle_at: Path, masks: Path, settings: config.Settings,
     inline: bool, console: Console,
 ) -> list[Drawn]:  # fmt: skip
-    """Images of every method under the label maps of a folder; goes on where it was stopped."""
+    """Images of every method under the label maps of a folder; resumes where it was stopped."""
     number = len(list(masks.glob("*.png")))
     drawn = []
     for method in methods:
@@ -86,7 +86,7 @@ def with_cover(settings: config.Settings, method: str, number: int) -> config.Se
 
 
 def _counted(plan: Plan, number: int) -> tuple[float, int]:
-    """Forwards an image (mean) and in sequence, exactly, by the covers themselves."""
+    """Forwards per image (mean) and in sequence, exactly, by the covers themselves."""
     model, factor, counts = plan.model("image"), plan.facts.factor, []
     for index, (name, data) in enumerate(plan.masks[:number]):
         label_map = on_grid(read_mask(data, name), factor)

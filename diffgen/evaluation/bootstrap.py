@@ -1,7 +1,7 @@
 """Figures with intervals: whole sources are drawn again, with all samples that are of them.
 
 A source is what crops are of, a slide or an image. Crops of one source are alike, so drawing single
-samples again would give intervals that are far too narrow. Kept true: the first of all bootstraps is the
+samples again would give intervals that are far too narrow. Invariants: the first of all bootstraps is the
 data itself, each source once, and sets that share a source draw it equally often.
 """
 

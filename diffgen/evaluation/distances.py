@@ -1,7 +1,7 @@
 """Euclidean distances between sets of features, in blocks: exact, and never all at once in memory.
 
 All distances come from |a|² + |b|² − 2ab of centred features in float64, which is one product of matrices
-a block. That form loses digits where distances are small against the features. Kept true: whatever is
+a block. That form loses digits where distances are small against the features. Invariants: whatever is
 returned or decided was computed again from differences wherever rounding could have changed it, so exact
 duplicates are at distance 0 and results are those of the naive form. Distances have the unit of the
 features, which for those of a network is none.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from diffgen.errors import UserError
 
 FeatureMatrix = NDArray[np.float64]
-"""(N, d): a row a sample."""
+"""(N, d): a row per sample."""
 
 BLOCK_BYTES = 2**26
 """Of squared distances at a time; a few arrays of this size are held."""

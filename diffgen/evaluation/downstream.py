@@ -1,7 +1,7 @@
 """Use: what small networks learn from synthetic images (Section 5.3), as plain figures and tables.
 
 A network is trained on real images, on synthetic ones or on both, always for the same number of steps, and
-tested on real images of sources that neither it nor the generator saw. Kept true: every figure is pooled
+tested on real images of sources that neither it nor the generator saw. Invariants: every figure is pooled
 over all regions of the test set, unknown pixels (class 0) count nowhere, and what a network cannot learn
 from the data at hand is an error before any training.
 """
@@ -100,7 +100,8 @@ def few(real: RegionSet, count: int | None, seed: int) -> RegionSet:
     names = sorted({region.source for region in real.regions})
     if count > len(names):
         raise UserError(
-            f"evaluation.use.real_images={count}: {real.images.where} has {len(names)} labelled sources"
+            f"evaluation.downstream.real_images={count}: {real.images.where} has {len(names)} "
+            "labelled sources"
         )
     order = np.random.default_rng(seed).permutation(len(names))[:count]
     drawn = {names[number] for number in order.tolist()}
@@ -115,7 +116,9 @@ def positive(pixels: Pixels, labels: Labels, settings: Downstream) -> NDArray[np
     assert settings.positive is not None
     if settings.positive not in labels.classes[UNKNOWN + 1 :]:
         known = ", ".join(labels.classes[UNKNOWN + 1 :])
-        raise UserError(f"evaluation.use.positive={settings.positive}: no such class; there are {known}")
+        raise UserError(
+            f"evaluation.downstream.positive={settings.positive}: no such class; there are {known}"
+        )
     share = pixels[:, labels.classes.index(settings.positive)] / pixels.sum(axis=1)
     return np.asarray(share >= settings.positive_share)
 

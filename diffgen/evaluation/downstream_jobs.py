@@ -3,8 +3,8 @@
     <digest>.safetensors   its weights, by all that it was trained on and how
     <digest>.json          what it made of a set of regions, by the weights' digest and that set
 
-Kept true: a file stands whole or not at all, under a digest of all that it depends on. So a run that was
-broken off goes on with what it lacks, results of other data are never taken for these, and a network that
+Invariants: a file stands whole or not at all, under a digest of all that it depends on. So a run that was
+interrupted resumes with what it lacks, results of other data are never taken for these, and a network that
 saw real images alone is not trained anew for another synthetic set.
 """
 
@@ -40,7 +40,7 @@ from diffgen.files import atomic, write_text
 from diffgen.labels import MAX_CLASSES, Labels
 
 SCORED = 16
-"""Regions a forward when a network is judged."""
+"""Regions per forward when a network is judged."""
 
 
 @dataclass(frozen=True)

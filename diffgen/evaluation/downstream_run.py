@@ -1,6 +1,6 @@
 """Use and agreement, run: networks one after the other `inline`, or divided among workers of Ray Train.
 
-Kept true: both give the same files; what is finished is not done again.
+Invariants: both give the same files; what is finished is not done again.
 """
 
 import shutil
@@ -33,7 +33,7 @@ from diffgen.labels import Labels
 INTERVAL_S = 0.5
 """Between looks at how far the workers are."""
 MAX_FAILURES = 3
-"""Lost workers, before it is given up; what was finished is kept, and the same command goes on."""
+"""Lost workers, before it is given up; what was finished is kept, and the same command resumes."""
 STORAGE = "ray-train"
 
 
@@ -97,7 +97,7 @@ def execute(
         return
     with progress.bar(console) as bar:
         total = sum(job.cost for job in todo)
-        shown = bar.add_task("use", total=total, figures=f"steps of {len(todo)} networks")
+        shown = bar.add_task("downstream", total=total, figures=f"steps of {len(todo)} networks")
         if inline:
             torch.set_num_threads(threads)
             for job in todo:
@@ -126,7 +126,7 @@ class JobBoard(RegionCounter):
 
 
 def work(task: dict[str, Any]) -> None:
-    """One worker of Ray Train: every so many-th job."""
+    """One worker of Ray Train: every n-th job."""
     import ray
     import ray.train
     from ray.train.torch import get_device
@@ -164,7 +164,7 @@ def _on_ray(jobs: Sequence[Job], cache: Path, threads: int, gpu: bool, tell: Cal
         ),
         torch_config=TorchConfig(backend="gloo"),  # workers have nothing to say to each other
         run_config=ray.train.RunConfig(
-            name="use",
+            name="downstream",
             storage_path=str(storage),
             failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
             worker_runtime_env=actor_runtime_env(gpu),
@@ -190,5 +190,5 @@ def _on_ray(jobs: Sequence[Job], cache: Path, threads: int, gpu: bool, tell: Cal
     if ended:
         if isinstance(ended[0], ray.train.TrainingFailedError):
             cause = str(ended[0]).strip().splitlines()[-1]
-            raise UserError(f"training of use failed: {cause}; the same command goes on") from ended[0]
+            raise UserError(f"training of use failed: {cause}; the same command resumes") from ended[0]
         raise ended[0]

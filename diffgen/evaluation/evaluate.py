@@ -1,6 +1,6 @@
-"""`diffgen evaluate`: sets, questions, report. What it says it says at the end, whole or not at all.
+"""`diffgen evaluate`: sets, sections, report. The report is written at the end, whole or not at all.
 
-Features, networks and images from a bundle are kept in the folder as they come, so the same command goes on
+Features, networks and images from a bundle are kept in the folder as they come, so the same command resumes
 where it was stopped. `report.html` and `metrics.json` of an earlier evaluation go when a new one begins.
 """
 
@@ -21,20 +21,20 @@ from diffgen.evaluation.sections import baselines, downstream, fidelity, labels,
 from diffgen.evaluation.sets import Sets, make_sets, real_sets
 from diffgen.files import write_text
 
-ASKED: Mapping[str, Callable[[EvaluationRun], SectionResult]] = {
-    "fidelity": fidelity.answer,
-    "privacy": privacy.answer,
-    "labels": labels.answer,
-    "large": large.answer,
-    "use": downstream.answer,
+SECTIONS: Mapping[str, Callable[[EvaluationRun], SectionResult]] = {
+    "fidelity": fidelity.build,
+    "privacy": privacy.build,
+    "labels": labels.build,
+    "large": large.build,
+    "downstream": downstream.build,
 }
 TITLES = {
     "fidelity": fidelity.TITLE,
     "privacy": privacy.TITLE,
     "labels": labels.TITLE,
     "large": large.TITLE,
-    "use": downstream.TITLE,
-    "methods": baselines.TITLE,
+    "downstream": downstream.TITLE,
+    "baselines": baselines.TITLE,
 }
 
 
@@ -47,7 +47,7 @@ def evaluate(
     inline: bool,
     console: Console,
 ) -> dict[str, Verdict]:
-    """Measure, and write `report.html` and `metrics.json`; the verdict of each question.
+    """Measure, and write `report.html` and `metrics.json`; the verdict of each section.
 
     `synthetic` may be a bundle, which is sampled from first. Raises `UserError` for sets that cannot be
     compared, before any work where that can be told.
@@ -55,7 +55,7 @@ def evaluate(
     folder = Path(settings.places.report)
     folder.mkdir(parents=True, exist_ok=True)
     bundle = synthetic if is_bundle(synthetic) else None
-    if "methods" in settings.evaluation.parts and bundle is None:
+    if "baselines" in settings.evaluation.parts and bundle is None:
         raise UserError(f"--paper draws images by several methods and needs a bundle, not {synthetic}")
     real_sets(
         real, held_out, settings.evaluation
@@ -66,40 +66,38 @@ def evaluate(
     tell(sets, console)
     for old in ("report.html", "metrics.json"):  # not before: a refused command loses nothing
         (folder / old).unlink(missing_ok=True)
-    study = EvaluationRun(sets, settings.evaluation, folder, command, inline, console)
-    answers: dict[str, SectionResult] = {}
+    run = EvaluationRun(sets, settings.evaluation, folder, command, inline, console)
+    results: dict[str, SectionResult] = {}
     for topic in settings.evaluation.parts:
         console.print(f"[bold]{TITLES[topic]}[/]")
-        answers[topic] = _answer(topic, study, bundle, settings)
-        show(answers[topic].question, console)
+        results[topic] = _result(topic, run, bundle, settings)
+        show(results[topic].section, console)
     figures = {
         "version": __version__,
         "command": list(command),
         "sets": _facts(sets),
         "settings": settings.evaluation.model_dump(mode="json"),
-        "not_asked": _left_out(answers),
-        **{topic: _with_verdict(answer) for topic, answer in answers.items()},
+        "not_asked": _left_out(results),
+        **{topic: _with_verdict(result) for topic, result in results.items()},
     }
     write_text(folder / "metrics.json", json.dumps(figures, indent=2, allow_nan=False) + "\n")
-    page.write(_page(study, answers), folder / "report.html")
-    verdicts = {
-        topic: answer.question.verdict for topic, answer in answers.items() if answer.question.verdict
-    }
-    if len(answers) > 1:  # one figure made again (`Study.how`) leaves the section of all
-        _put_section(synthetic, study, verdicts)
+    page.write(_page(run, results), folder / "report.html")
+    verdicts = {topic: result.section.verdict for topic, result in results.items() if result.section.verdict}
+    if len(results) > 1:  # one figure made again (`Study.how`) leaves the section of all
+        _put_section(synthetic, run, verdicts)
     return verdicts
 
 
-def _answer(topic: str, study: EvaluationRun, bundle: str | None, settings: config.Settings) -> SectionResult:
-    """A question's answer. What the data does not serve for is not known; the other questions stand.
+def _result(topic: str, run: EvaluationRun, bundle: str | None, settings: config.Settings) -> SectionResult:
+    """One section. What the data cannot answer is "not known"; the other sections stand.
 
     Fidelity and privacy come first and read every region: what they refuse (a picture that cannot be read, a
     feature that is NaN) ends the evaluation.
     """
     try:
-        if topic == "methods":
-            return baselines.answer(study, Path(str(bundle)), settings)
-        return ASKED[topic](study)
+        if topic == "baselines":
+            return baselines.build(run, Path(str(bundle)), settings)
+        return SECTIONS[topic](run)
     except UserError as error:
         if topic in {"fidelity", "privacy"}:
             raise
@@ -124,39 +122,39 @@ def shown(where: str) -> str:
     return str(path.relative_to(here)) if "://" not in where and path.is_relative_to(here) else where
 
 
-def show(question: Section, console: Console) -> None:
-    verdict = question.verdict
+def show(section: Section, console: Console) -> None:
+    verdict = section.verdict
     if verdict is not None:
         colour = {"good": "green", "fair": "yellow", "poor": "red", "unknown": "dim"}[verdict.level]
         console.print(f"  [{colour}]{page.WORDS[verdict.level]}[/]: {verdict.number}. {verdict.text}")
 
 
-def _left_out(answers: Mapping[str, SectionResult]) -> list[str]:
-    """Questions that are usually asked and were not."""
-    return [topic for topic in config.Evaluation().parts if topic not in answers]
+def _left_out(results: Mapping[str, SectionResult]) -> list[str]:
+    """Sections that are usually there and were left out."""
+    return [topic for topic in config.Evaluation().parts if topic not in results]
 
 
-def _with_verdict(answer: SectionResult) -> dict[str, Any]:
-    verdict = answer.question.verdict
+def _with_verdict(result: SectionResult) -> dict[str, Any]:
+    verdict = result.section.verdict
     said = None if verdict is None else vars(verdict)
-    return {"verdict": said, "does_not_detect": list(answer.question.blind), **answer.figures}
+    return {"verdict": said, "does_not_detect": list(result.section.blind), **result.figures}
 
 
-def _put_section(synthetic: str, study: EvaluationRun, verdicts: Mapping[str, Verdict]) -> None:
-    held_out = study.sets.held_out
+def _put_section(synthetic: str, run: EvaluationRun, verdicts: Mapping[str, Verdict]) -> None:
+    held_out = run.sets.held_out
     text = card.section(
         {TITLES[topic]: verdict for topic, verdict in verdicts.items()},
-        len(study.sets.training),
+        len(run.sets.training),
         None if held_out is None else len(held_out),
-        study.how_all,
+        run.how_all,
     )
     try:
         found = card.put(synthetic, text)
     except OSError as error:
-        study.console.print(f"[yellow]dataset card[/]: not written, {one_line(error)}")
+        run.console.print(f"[yellow]dataset card[/]: not written, {one_line(error)}")
         return
     if found:
-        study.console.print(f"dataset card: a section in {synthetic.rstrip('/')}/README.md")
+        run.console.print(f"dataset card: a section in {synthetic.rstrip('/')}/README.md")
 
 
 def _facts(sets: Sets) -> dict[str, Any]:
@@ -174,8 +172,8 @@ def _facts(sets: Sets) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _page(study: EvaluationRun, answers: Mapping[str, SectionResult]) -> Page:
-    sets, settings = study.sets, study.settings
+def _page(run: EvaluationRun, results: Mapping[str, SectionResult]) -> Page:
+    sets, settings = run.sets, run.settings
     scale = f" of {sets.mpp:g} µm" if sets.mpp else ""
     facts = [
         ("training", f"{shown(sets.training.images.where)} ({len(sets.training):,} regions)"),
@@ -184,16 +182,16 @@ def _page(study: EvaluationRun, answers: Mapping[str, SectionResult]) -> Page:
         ("synthetic", f"{shown(sets.synthetic.images.where)} ({len(sets.synthetic):,} regions)"),
         ("regions", f"{sets.side}×{sets.side} pixels{scale}"),
         ("features", f"{settings.backbone}"),
-        ("pictures", str(study.view)),
+        ("pictures", str(run.view)),
     ]  # fmt: skip
-    left_out = [TITLES[topic] for topic in _left_out(answers)]
-    notes = [f"diffgen {__version__}. All of it: {study.how_all}"]
+    left_out = [TITLES[topic] for topic in _left_out(results)]
+    notes = [f"diffgen {__version__}. All of it: {run.how_all}"]
     if left_out:
         notes.append(f"Not asked (evaluation.parts): {' '.join(left_out)}")
     return Page(
         title="Evaluation of synthetic histopathology",
         subtitle=f"{shown(sets.synthetic.images.where)} against {shown(sets.training.images.where)}",
         facts=facts,
-        questions=[answer.question for answer in answers.values()],
+        sections=[result.section for result in results.values()],
         footnotes=notes,
     )

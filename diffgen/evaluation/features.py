@@ -1,6 +1,6 @@
-"""Features of regions, computed once: a pool of networks on Ray Data fills a Parquet file a chunk.
+"""Features of regions, computed once: a pool of networks on Ray Data fills a Parquet file per chunk.
 
-Kept true: a file is at its path only when it is whole, so a run that was broken off goes on with the chunks
+Invariants: a file is at its path only when it is whole, so a run that was interrupted resumes with the chunks
 it lacks; and the folder's name is a digest of all that the numbers depend on, weights, pixels, regions and
 what was done to them, so features of other data are never taken for these.
 """
@@ -34,7 +34,7 @@ from diffgen.files import atomic
 from diffgen.labels import Picture
 
 CHUNK = 256
-"""Regions a file: what is lost of a run that is broken off."""
+"""Regions per file: what is lost of a run that is interrupted."""
 BATCH = 16
 
 

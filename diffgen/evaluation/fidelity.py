@@ -1,7 +1,7 @@
 """How good and how diverse a synthetic set is: figures of its features against those of a real one.
 
 Appendix C of the paper and what its peers report. Features (N, d) are those of one network for both sets
-and have no unit; nor has any figure here. Kept true: crops of one source are alike, so all intervals come
+and have no unit; nor has any figure here. Invariants: crops of one source are alike, so all intervals come
 from drawing whole sources again (`bootstrap`). None of these figures sees a copy: a generator that repeats
 the training set is perfect by all of them (`memorization`, `copies`).
 """

@@ -1,6 +1,6 @@
 """WebDataset shards and folders of images as a set of images.
 
-Kept true: a set is read whole or not at all. A shard that is cut short, a run of `diffgen synthesize` that
+Invariants: a set is read whole or not at all. A shard that is cut short, a run of `diffgen synthesize` that
 is not finished and a label map that is missing among others are errors that name it, before any work.
 """
 
@@ -136,7 +136,7 @@ def open_files(where: str, mpp: float | None = None) -> Files:
         if str(PurePosixPath(info.path).parent) == root.rstrip("/")
     }
     if "run.json" in top and "manifest.parquet" not in top:
-        raise UserError(f"{where} is not finished: the same diffgen synthesize goes on with it")
+        raise UserError(f"{where} is not finished: the same diffgen synthesize resumes it")
     if "patches.parquet" in top:
         raise UserError(f"{where}: prepared data is read from a folder of this machine, not from a URL")
     tars = [info for name, info in top.items() if name.endswith(".tar")]

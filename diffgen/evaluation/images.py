@@ -1,6 +1,6 @@
 """What is compared: square regions of one size out of shards, folders or prepared data.
 
-Kept true: regions of a set never overlap, their order is that of the set, and a region is read the same
+Invariants: regions of a set never overlap, their order is that of the set, and a region is read the same
 way wherever it lies. Pixels are 8-bit RGB as they were stored: nothing here resizes or recodes.
 """
 

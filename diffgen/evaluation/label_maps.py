@@ -46,7 +46,7 @@ class Comparison:
     mean_share_error: float
     """The mean of the same over the classes that either set has."""
     region_ratio: PerClass
-    """Regions a mm², generated over real; NaN for a class that the real maps lack."""
+    """Regions per mm², generated over real; NaN for a class that the real maps lack."""
     boundary_ratio: PerClass
     """Boundary a mm², generated over real; NaN where the real maps have none."""
     region_error: float

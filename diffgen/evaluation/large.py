@@ -2,7 +2,7 @@
 
 Features of a network see a patch; a large image of good patches may still be a quilt. What is measured is
 in `structure`; here are sets of images, the real ones beside the synthetic ones, and intervals over sources.
-Kept true: images are read one at a time, and the same is done to both sets.
+Invariants: images are read one at a time, and the same is done to both sets.
 """
 
 from collections.abc import Callable, Sequence

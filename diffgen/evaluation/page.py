@@ -1,6 +1,6 @@
 """`report.html`: what it says as plain data, and that data as one file of HTML that opens offline.
 
-Kept true: same page, same bytes; the file loads nothing, and forbids itself to (its Content-Security-Policy
+Invariants: same page, same bytes; the file loads nothing, and forbids itself to (its Content-Security-Policy
 admits embedded pictures, and its own style and script by their hashes); any text shows as it was given,
 whatever is in it.
 """
@@ -31,7 +31,7 @@ MASK_OPACITY = 25  # %: what is looked at is the tissue
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer to a question: a word, the number it stands on, and a sentence."""
+    """What a section comes to: a word, the number it stands on, and a sentence."""
 
     level: Level
     number: str
@@ -133,7 +133,7 @@ class Page:
     title: str
     subtitle: str
     facts: Sequence[tuple[str, str]]
-    questions: Sequence[Section]
+    sections: Sequence[Section]
     footnotes: Sequence[str] = ()
 
 
@@ -144,7 +144,7 @@ def write(page: Page, path: Path) -> None:
 
 def render(page: Page) -> str:
     """The page as HTML. `ValueError` for an anchor given twice or that is no word, and for no picture."""
-    anchors = [question.id for question in page.questions]
+    anchors = [section.id for section in page.sections]
     if len(set(anchors)) < len(anchors) or not all(re.fullmatch(r"[a-z][a-z0-9-]*", a) for a in anchors):
         raise ValueError(f"anchors of the page: {anchors}")
     style, script = ((TEMPLATES / f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))

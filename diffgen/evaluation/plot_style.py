@@ -1,6 +1,6 @@
 """The one style of the report's figures, and how one becomes SVG.
 
-Kept true: a figure has no background of its own, and its ink turns light where the page is dark, so it is at
+Invariants: a figure has no background of its own, and its ink turns light where the page is dark, so it is at
 home in both; nothing of the moment is in its bytes.
 """
 

@@ -1,6 +1,6 @@
 """Figures of the report: from numbers to SVG.
 
-Kept true: same numbers, same bytes; and no series is told from another by its colour alone.
+Invariants: same numbers, same bytes; and no series is told from another by its colour alone.
 """
 
 from collections.abc import Mapping, Sequence

@@ -21,15 +21,15 @@ from diffgen.evaluation.sets import Sets
 
 @dataclass(frozen=True)
 class SectionResult:
-    """What one question comes to: a section of the report, and its figures for machines."""
+    """A section of the report, and its figures for machines."""
 
-    question: Section
+    section: Section
     figures: Mapping[str, Any]
 
 
 @dataclass
 class EvaluationRun:
-    """What every question needs."""
+    """What every section needs."""
 
     sets: Sets
     settings: Evaluation
@@ -58,9 +58,9 @@ class EvaluationRun:
         return shlex.join(self.command)
 
     def how(self, topic: str) -> str:
-        """The command that computes the figures of one question."""
+        """The command that computes the figures of one section."""
         words = [word for word in self.command if word != "--paper"]
-        out = f"{self.folder}-{topic}"  # the last --out counts: the report of all questions stays
+        out = f"{self.folder}-{topic}"  # the last --out counts: the report of all sections stays
         return shlex.join([*words, "--out", out, "--set", f"evaluation.parts=[{topic}]"])
 
     @cached_property

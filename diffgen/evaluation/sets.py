@@ -1,6 +1,6 @@
 """The sets of an evaluation: real regions that a generator learned from, held-out ones, and synthetic ones.
 
-Kept true: all regions have one size and one scale; what is compared has one number of regions, drawn evenly
+Invariants: all regions have one size and one scale; what is compared has one number of regions, drawn evenly
 over sources; and no source is on both sides of a comparison of real regions with real ones.
 """
 

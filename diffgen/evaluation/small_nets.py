@@ -1,7 +1,7 @@
 """The small, standard networks that synthetic images are put to use with (Section 5.3), and their training.
 
 Segmentation: MONAI's residual U-Net, Dice and cross-entropy. Classification: a small DenseNet of MONAI,
-cross-entropy. Kept true: on a CPU weights are a function of the data, the settings and the seed, for one
+cross-entropy. Invariants: on a CPU weights are a function of the data, the settings and the seed, for one
 number of threads; whatever a network is trained on, steps, schedule and augmentations are the same.
 """
 

@@ -1,7 +1,7 @@
 """What a large image has that a patch has not: lines where patches meet, order at a distance, colour drift.
 
 An image is measured by itself, and a set is judged by sums of what was measured, so no more than one image
-is held. Figures of a set have a value for each row of weights (`bootstrap`). Kept true: mean and variance
+is held. Figures of a set have a value for each row of weights (`bootstrap`). Invariants: mean and variance
 are those of the set and not of the image, so what varies from image to image counts as order at all
 distances. Colours are 8-bit sRGB; optical density is −log₁₀((value + 1) / 256) of a channel.
 """

@@ -1,6 +1,6 @@
 """Attention of the two U-Nets (paper, Appendix E), each in time linear in the number of pixels.
 
-Shapes: B batch, N heads, D channels a head, L labels, h × w a feature map.
+Shapes: B batch, N heads, D channels per head, L labels, h × w a feature map.
 """
 
 import torch

@@ -23,7 +23,7 @@ from diffgen.models.conv_autoencoder import ConvAutoencoder
 
 BATCH_PIXELS = {"cpu": 2**19, "cuda": 2**21}
 """Of the pictures encoded at a time: 1.3 and 5 GB of activations in Stable Diffusion's autoencoder."""
-ENCODER_BYTES_A_PIXEL = 2400
+ENCODER_BYTES_PER_PIXEL = 2400
 
 
 class LinearAutoencoder(ModelMixin, ConfigMixin):

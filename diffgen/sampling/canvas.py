@@ -113,8 +113,8 @@ class Canvas:
         self.cover: Cover = self.covering.at(self.step)
         self.missing = len(self.cover)
         self.next_sum = 0  # patches before this one are summed (where there are weights)
-        self.early: dict[int, Latents] = {}  # those that came before their turn
-        self.due = None if self.cover.weights is None else self.cover.touches()
+        self.pending: dict[int, Latents] = {}  # those that came before their turn
+        self.remaining = None if self.cover.weights is None else self.cover.touches()
 
     def patch_of(self, number: int) -> Patch:
         """Patch `number` of this step's cover (Alg. 2, lines 4–5); of arrays that are the canvas's own."""
@@ -145,11 +145,11 @@ class Canvas:
         if self.cover.weights is None:
             self._place(number, estimate)
         else:
-            assert number >= self.next_sum, "a patch is written once a step"
-            assert number not in self.early, "a patch is written once a step"
-            self.early[number] = estimate
-            while self.next_sum in self.early:
-                self._add(self.next_sum, self.early.pop(self.next_sum))
+            assert number >= self.next_sum, "a patch is written once per step"
+            assert number not in self.pending, "a patch is written once per step"
+            self.pending[number] = estimate
+            while self.next_sum in self.pending:
+                self._add(self.next_sum, self.pending.pop(self.next_sum))
                 self.next_sum += 1
         self.missing -= 1
 
@@ -163,17 +163,17 @@ class Canvas:
             estimate = estimate.reshape(noise.shape)
         where = slice(None) if whole else owned
         reached = self.steps - self.step  # t + 1: pixels of this step that still wait
-        assert (state[where] == reached).all(), "a pixel is written once a step"
+        assert (state[where] == reached).all(), "a pixel is written once per step"
         noise[:, where] = estimate
         state[where] = reached - 1
 
     def _add(self, number: int, estimate: NDArray[np.float32]) -> None:
         """A patch's share of its pixels; L goes to t where it was the last that a pixel waited for."""
-        assert self.due is not None
-        box, share = self.cover.box(number), self.cover.share(number)
+        assert self.remaining is not None
+        box, share = self.cover.box(number), self.cover.normalized_weight(number)
         self.noise[:, box[0], box[1]] += estimate.reshape(-1, *share.shape) * share
-        self.due[box] -= 1
-        self.time_state[box][self.due[box] == 0] = self.steps - self.step - 1
+        self.remaining[box] -= 1
+        self.time_state[box][self.remaining[box] == 0] = self.steps - self.step - 1
 
     def advance(self) -> None:
         """One solver step on every block, y_t → y_(t−1) (eqs. 3, 5), and the next step's cover.
@@ -231,7 +231,7 @@ class Canvas:
         return arrays, {"step": self.step, "histories": memory}
 
     def restore(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
-        """Go on from a snapshot of this very canvas."""
+        """Resume from a snapshot of this very canvas."""
         self.latents[...] = arrays["latents"]
         self.histories = [dict(history) for history in numbers["histories"]]
         for key, array in arrays.items():

@@ -22,7 +22,7 @@ Box = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Cover:
-    """Patches as boxes (m, 4) of y0, x0, y1, x1 in latent pixels, with an owner a pixel or weights."""
+    """Patches as boxes (m, 4) of y0, x0, y1, x1 in latent pixels, with an owner per pixel or weights."""
 
     boxes: NDArray[np.int32]
     owner: NDArray[np.int32] | None = None
@@ -53,12 +53,12 @@ class Cover:
         owned: NDArray[np.bool_] = self.owner[self.box(patch)] == self.first + patch
         return owned
 
-    def only(self, patch: int) -> "Cover":
+    def single(self, patch: int) -> "Cover":
         """The cover of that patch alone, with the pixels that it owns."""
         assert self.weights is None, "patches with weights share their pixels"
         return Cover(self.boxes[patch : patch + 1], self.owner, first=self.first + patch)
 
-    def share(self, patch: int) -> NDArray[np.float32]:
+    def normalized_weight(self, patch: int) -> NDArray[np.float32]:
         """(h, w): what a patch's estimate counts in each of its pixels; 1 in all is the sum over patches."""
         if self.weights is None:
             return self.owned(patch).astype(np.float32)

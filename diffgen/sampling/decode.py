@@ -63,7 +63,7 @@ def windows(length: int, tile: int, overlap: float) -> list[Span]:
 
 
 def weights(length: int, spans: Sequence[Span], factor: int, cut: bool = False) -> list[NDArray[np.float32]]:
-    """Weight a pixel of each window along one axis; over all windows they sum to one.
+    """Weight per pixel of each window along one axis; over all windows they sum to one.
 
     Hann curves, normalised; or, where windows are `cut`, 1 up to the middle of what two share, and 0.
     """

@@ -107,7 +107,7 @@ def estimate(
         difference = outputs[i][condition] - others[i][condition]
         outputs[i][condition] = outputs[i][condition] + here[i].by_network * difference
     combined = [_combine(patch, outputs[i], here[i].by_label) for i, patch in enumerate(patches)]
-    together = torch.cat(combined, dim=1).cpu().numpy()  # one copy from a GPU a lease
+    together = torch.cat(combined, dim=1).cpu().numpy()  # one copy from a GPU per lease
     ends = np.cumsum([part.shape[1] for part in combined])[:-1]
     return np.split(together, ends, axis=1)
 

@@ -1,6 +1,6 @@
 """Algorithm 2 of the paper: the one loop behind every image, on a cluster or in one process.
 
-`fill` says which patches a step needs and when the canvas takes it; who estimates them, where and in
+`fill` says which patches per step needs and when the canvas takes it; who estimates them, where and in
 which order changes nothing. `sample` drives it here; `synthesis.image_job` drives it by leases.
 """
 

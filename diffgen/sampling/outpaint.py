@@ -40,7 +40,7 @@ class WindowSchedule(CoverSchedule):
         return self.base
 
     def at(self, step: int) -> Cover:
-        return self.windows.only(step // len(self.log_snr))
+        return self.windows.single(step // len(self.log_snr))
 
 
 class Outpainting:
@@ -147,7 +147,7 @@ class Outpainting:
         return arrays | {"latents": self.latents}, {"step": self.step, "window": numbers}
 
     def restore(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
-        """Go on from a snapshot of this very canvas."""
+        """Resume from a snapshot of this very canvas."""
         self.latents[...] = arrays["latents"]
         self.step = numbers["step"]
         self._open()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffgen.sampling.covers import CoverSchedule
 
-FRAMES_A_STEP = 4
+FRAMES_PER_STEP = 4
 SIDE = 256  # of the film, in pixels, at least
 
 
@@ -27,8 +27,8 @@ def record(covering: CoverSchedule) -> tuple[bytes, bytes]:
         for number in range(len(cover)):
             reached[cover.box(number)][cover.owned(number)] = number
         last.append(reached)
-        for part in range(FRAMES_A_STEP):
-            written = reached < len(cover) * part / FRAMES_A_STEP
+        for part in range(FRAMES_PER_STEP):
+            written = reached < len(cover) * part / FRAMES_PER_STEP
             frames.append(_frame(np.where(written, steps - step - 1, steps - step) / steps))
     frames.append(_frame(np.zeros((covering.height, covering.width))))
     state = np.arange(steps, -1, -1, dtype=np.int16)[:, None, None] * np.ones(reached.shape, np.int16)

@@ -23,12 +23,12 @@ class Backlog:
     out: str
     n: int
     settings: config.Synthesis
-    lacking: dict[int, tuple[int, ...]]
+    missing: dict[int, tuple[int, ...]]
     """Shard → indices of the samples to paint; a shard that is complete is not here."""
 
     @property
     def indices(self) -> list[int]:
-        return [index for indices in self.lacking.values() for index in indices]
+        return [index for indices in self.missing.values() for index in indices]
 
     def writer(self) -> ShardWriter:
         return ShardWriter(self.out, self.plan.run, self.settings.images_per_shard)
@@ -64,10 +64,10 @@ class Backlog:
             settings.snapshot_s,
         )
 
-    def ripe(self, status: Status, begun: Collection[int]) -> list[int]:
-        """Shards whose last lacking sample is painted, and that are not begun."""
+    def ready_shards(self, status: Status, begun: Collection[int]) -> list[int]:
+        """Shards whose last missing sample is painted, and that are not begun."""
         ready = set(status.ready)
-        return [k for k, lacking in self.lacking.items() if k not in begun and ready.issuperset(lacking)]
+        return [k for k, missing in self.missing.items() if k not in begun and ready.issuperset(missing)]
 
 
 def claim(plan: Plan, packed: dict[str, bytes], out: str, settings: config.Synthesis) -> Backlog:
@@ -78,13 +78,13 @@ def claim(plan: Plan, packed: dict[str, bytes], out: str, settings: config.Synth
     return rescan(Backlog(plan, packed, out, settings.n, settings, {}))
 
 
-def rescan(task: Backlog) -> Backlog:
+def rescan(backlog: Backlog) -> Backlog:
     """The task with what its folder lacks now."""
-    writer, per_shard = task.writer(), task.settings.images_per_shard
-    committed = writer.begin(task.total)
-    lacking = {}
-    for k in range(num_shards(task.total, per_shard)):
+    writer, per_shard = backlog.writer(), backlog.settings.images_per_shard
+    committed = writer.begin(backlog.total)
+    missing = {}
+    for k in range(num_shards(backlog.total, per_shard)):
         if k not in committed:
-            there = writer.salvage(k, task.total)
-            lacking[k] = tuple(i for i in shard_indices(k, task.total, per_shard) if i not in there)
-    return replace(task, out=writer.store.url, lacking=lacking)
+            there = writer.salvage(k, backlog.total)
+            missing[k] = tuple(i for i in shard_indices(k, backlog.total, per_shard) if i not in there)
+    return replace(backlog, out=writer.store.url, missing=missing)

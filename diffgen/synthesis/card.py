@@ -1,6 +1,6 @@
 """How a synthesised data set presents itself: `README.md` for people and the Hub, `preview.png` for the eye.
 
-Kept true: both depend on the samples and on the run's settings alone, so a second run gives the same
+Invariants: both depend on the samples and on the run's settings alone, so a second run gives the same
 bytes; and every number in the card is counted from the manifest, none is promised by the settings.
 """
 
@@ -59,7 +59,7 @@ The licence is left to whoever publishes it.
 | `shard-000000.tar`, … | WebDataset shards; a sample is `KEY.png`, `KEY.mask.png`, `KEY.json` |
 | `KEY.mask.png` | label map: 8-bit, one channel, the class id as value, no palette |
 | `KEY.json` | its provenance: seed, index, context, appearance, settings, bundle, class shares{tile} |
-| `manifest.parquet` | a row a sample: shard, key, size, sha256, context, class shares, forwards, seconds |
+| `manifest.parquet` | a row per sample: shard, key, size, sha256, context, class shares, forwards, seconds |
 | `manifest/` | the same, one part a shard, written after it: a shard without its part is not finished |
 | `labels.json` | names and colours of the classes, names of the contexts |
 | `run.json` | what the samples depend on: images of another run do not come into this folder |

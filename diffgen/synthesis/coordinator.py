@@ -1,6 +1,6 @@
 """The coordinator: owns the canvases, hands out work, takes results. A plain class, no Ray inside.
 
-What it keeps true:
+Invariants:
 - the result of a piece of work is taken exactly once, from whoever brings it first: samplers are pure
   functions, so all results of a piece are equal;
 - `lease` and `commit` may be called again: what a dead or hanging worker held is handed out anew, and
@@ -60,7 +60,7 @@ class Coordinator:
     """Paints the images that these samples are of, in order, at most `in_flight` at a time.
 
     An image that takes longer than `snapshot_s` is saved under `url` between two steps, and a new
-    coordinator goes on from there.
+    coordinator resumes from there.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """`diffgen synthesize`: plan, claim the folder, paint what is missing, write shards, merge.
 
 The driver holds no data: samples go from the coordinator to the writer. It notices lost actors,
-replaces them and reports. A run that is stopped anywhere is gone on with by the same command.
+replaces them and reports. A run that is stopped anywhere is resumed by the same command.
 """
 
 import time
@@ -92,19 +92,19 @@ def synthesize(
     plan = make_plan(packed, folder, settings, masks, references, _on_gpus(inline), console)
     if time_maps and plan.sampling.cover == "outpaint":
         raise UserError("--save-time-map: sampling.cover=outpaint has no step that the whole canvas takes")
-    task = claim(plan, packed, out, settings.synthesis)
-    began, made = time.monotonic(), len(task.images)
-    if already := task.n - made:
-        console.print(f"going on: {already} of {task.n} images are there already")
+    backlog = claim(plan, packed, out, settings.synthesis)
+    began, made = time.monotonic(), len(backlog.images)
+    if already := backlog.n - made:
+        console.print(f"going on: {already} of {backlog.n} images are there already")
     status = Status()
     if made:
         with _shown(console, made) as show:
-            status = _painter(inline)(task, show)
-    writer = task.writer()
-    writer.begin(task.total)
+            status = _painter(inline)(backlog, show)
+    writer = backlog.writer()
+    writer.begin(backlog.total)
     writer.store.write("settings.yaml", settings.dump().encode())
     try:
-        writer.finish(task.total, plan.labels)
+        writer.finish(backlog.total, plan.labels)
     except UserError as error:
         if not status.failed:
             raise
@@ -112,9 +112,9 @@ def synthesize(
         raise UserError(f"{failed} of {made} images failed, their shards are not written: {first}") from error
     snapshots.clear(writer.store)
     if time_maps:
-        save_time_maps(plan, task.n, writer.store, console)
-    shards = num_shards(task.total, settings.synthesis.images_per_shard)
-    megapixels = sum(height * width for height, width in map(plan.size_of, task.images)) / 1e6
+        save_time_maps(plan, backlog.n, writer.store, console)
+    shards = num_shards(backlog.total, settings.synthesis.images_per_shard)
+    megapixels = sum(height * width for height, width in map(plan.size_of, backlog.images)) / 1e6
     return Summary(made, already, shards, time.monotonic() - began, status, writer.store.url, megapixels)
 
 
@@ -137,7 +137,7 @@ def summarise(done: Summary, console: Console) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2))
     an_image, a_megapixel = status.forwards / max(done.made, 1), status.forwards / max(done.megapixels, 1e-9)
     table.add_row("forwards", f"{status.forwards} ({an_image:.1f} an image, {a_megapixel:.1f} a megapixel)")
-    table.add_row("forwards a second", f"{status.forwards / seconds:.1f}")
+    table.add_row("forwards per second", f"{status.forwards / seconds:.1f}")
     table.add_row("micro-batches filled", f"{status.rows / max(status.slots, 1):.1%}")
     for sampler, busy in sorted(status.busy.items()):
         table.add_row(f"{sampler} busy", f"{min(1.0, busy / seconds):.0%}")

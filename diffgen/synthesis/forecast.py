@@ -23,7 +23,7 @@ from diffgen.synthesis.sampler import Sampler
 
 COUNTED = 64  # images whose covers are drawn; of more, the mean
 SAMPLED = 8  # images whose label map is sampled, where forwards depend on it
-BYTES_A_PIXEL = 2.0  # of a tissue PNG and its label map
+BYTES_PER_PIXEL = 2.0  # of a tissue PNG and its label map
 TIMED = 3  # micro-batches of each model that are timed, after one that is not
 
 
@@ -72,7 +72,8 @@ def forecast(
     pixels = sum(float(np.prod(plan.size_of(k))) for k in range(n))
     factor, channels = plan.facts.factor, plan.facts.image_channels
     cells = max(height * width for height, width in plan.sizes) / factor**2
-    a_cell = 16 * channels + 8 + (factor**2 if plan.masks else 0)  # a given label map has the image's size
+    own = factor**2 if plan.masks else 0  # a given label map has the image's size
+    bytes_per_cell = 16 * channels + 8 + own
     total = round(sum(sum(counts) for counts in counted.values()) * share)
     return Forecast(
         total,
@@ -80,8 +81,8 @@ def forecast(
         total / n,
         total / pixels * 1e6,
         seconds,
-        pixels * BYTES_A_PIXEL,
-        min(n, in_flight) * cells * a_cell,
+        pixels * BYTES_PER_PIXEL,
+        min(n, in_flight) * cells * bytes_per_cell,
         sum(p.numel() * p.element_size() for p in sampler.parameters()),
     )
 

@@ -9,19 +9,19 @@ from diffgen.synthesis.leases import Status
 from diffgen.synthesis.sampler import Sampler
 
 
-def run_inline(task: Backlog, report: Report) -> Status:
+def run_inline(backlog: Backlog, report: Report) -> Status:
     """Paint and write what the task lacks; the final figures."""
-    coordinator, writer = task.coordinator(), task.writer()
+    coordinator, writer = backlog.coordinator(), backlog.writer()
     with tempfile.TemporaryDirectory() as folder:
-        sampler = Sampler(unpack(task.packed, Path(folder)), task.plan.sampling)
+        sampler = Sampler(unpack(backlog.packed, Path(folder)), backlog.plan.sampling)
     written: set[int] = set()
     while not coordinator.over:
-        lease = coordinator.lease("inline", task.settings.lease)
+        lease = coordinator.lease("inline", backlog.settings.lease)
         coordinator.commit(lease.id, sampler.work(lease))
         status = coordinator.status()
-        for k in task.ripe(status, written):
-            writer.complete(k, task.total, coordinator.take(task.lacking[k]))
-            coordinator.drop(task.lacking[k])
+        for k in backlog.ready_shards(status, written):
+            writer.complete(k, backlog.total, coordinator.take(backlog.missing[k]))
+            coordinator.drop(backlog.missing[k])
             written.add(k)
         report(status)
     return coordinator.status()

@@ -34,7 +34,7 @@ from diffgen.synthesis.store import warn
 WAIT_S = 0.02, 0.2  # between two asks of an idle sampler: at first, and at most
 POLL_S = 0.2
 LOOK_S = 5.0  # between two looks for leases that expired and nodes that came or went
-GPUS_FED = 2  # by one coordinator, at about 1,000 paper-size patches a second each: it takes three times that
+GPUS_FED = 2  # by one coordinator, which serves 3,000 paper-size patches per second; each asks for 1,000
 CPUS_FED = 32
 MAX_LOSSES = 5  # of actors, with nothing achieved in between: then it is no accident
 
@@ -89,26 +89,26 @@ def pause(idle: int) -> float:
     return min(WAIT_S[0] * 1.5 ** min(idle, 10), WAIT_S[1]) if idle else 0.0
 
 
-def run_on_ray(task: Backlog, report: Report) -> Status:
+def run_on_ray(backlog: Backlog, report: Report) -> Status:
     """Paint and write what the task lacks, on the cluster; the final figures.
 
     Raises `UserError` where actors are lost again and again with no shard committed in between.
     """
     connect()
-    losses, left, total = 0, len(task.indices), len(task.images)
+    losses, left, total = 0, len(backlog.indices), len(backlog.images)
     before = Status(over=True)  # figures of the attempts before
-    while task.indices:
-        pool = Pool(task)
+    while backlog.indices:
+        pool = Pool(backlog)
         try:
             return before + pool.run(partial(_report_all, report, before))
         except RayActorError as error:
             pool.close()  # one writer a folder at a time
-            task = rescan(task)
-            images = total - len(task.images)
+            backlog = rescan(backlog)
+            images = total - len(backlog.images)
             spent = before + pool.status
             before = replace(spent, images=images, progress=images, ready=(), failed={}, over=True)
-            losses = losses + 1 if len(task.indices) == left else 0
-            left = len(task.indices)
+            losses = losses + 1 if len(backlog.indices) == left else 0
+            left = len(backlog.indices)
             if losses > MAX_LOSSES:
                 raise UserError(f"coordinator or writer is lost again and again: {cause(error)}") from error
         finally:
@@ -145,29 +145,29 @@ def on_gpus() -> bool:
 class Pool:
     """The actors of one attempt."""
 
-    def __init__(self, task: Backlog) -> None:
-        self.task = task
-        self.packed = ray.put(task.packed)  # travels to each node once
-        sampling, settings = task.plan.sampling, task.settings
+    def __init__(self, backlog: Backlog) -> None:
+        self.backlog = backlog
+        self.packed = ray.put(backlog.packed)  # travels to each node once
+        sampling, settings = backlog.plan.sampling, backlog.settings
         self.gpus = on_gpus()
         self.count = self._wanted()
         # Beside the driver: a local folder is its own, and the node of any other may go.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         pinned: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
-        plan = ray.put(task.plan)  # given label maps are in it
+        plan = ray.put(backlog.plan)  # given label maps are in it
         self.coordinators = [
             ray.remote(**pinned)(Coordinator).remote(
                 plan,
                 samples,
                 settings.in_flight,
                 settings.lease_timeout_s,
-                task.out,
+                backlog.out,
                 settings.snapshot_s,
             )
-            for samples in task.split(-(-self.count // (GPUS_FED if self.gpus else CPUS_FED)))
+            for samples in backlog.split(-(-self.count // (GPUS_FED if self.gpus else CPUS_FED)))
         ]
         self.writer = ray.remote(**pinned)(ShardWriter).remote(
-            task.out, task.plan.run, settings.images_per_shard
+            backlog.out, backlog.plan.run, settings.images_per_shard
         )
         threads = min(sampling.threads, available("CPU"))
         self.sampler = ray.remote(
@@ -183,7 +183,7 @@ class Pool:
 
     def _wanted(self) -> int:
         """Samplers that there should be now; `auto` follows the cluster as it grows and shrinks."""
-        settings, threads = self.task.settings, self.task.plan.sampling.threads
+        settings, threads = self.backlog.settings, self.backlog.plan.sampling.threads
         if settings.samplers != "auto":
             return settings.samplers
         return available("GPU") if self.gpus else max(1, available("CPU") // threads)
@@ -206,9 +206,9 @@ class Pool:
             self.gauges.show(status)
             report(status)
             over = status.over
-            for k in self.task.ripe(status, self.begun):
-                samples = [c.take.remote(self.task.lacking[k]) for c in self.coordinators]
-                self.writing[self.writer.complete.remote(k, self.task.total, *samples)] = k
+            for k in self.backlog.ready_shards(status, self.begun):
+                samples = [c.take.remote(self.backlog.missing[k]) for c in self.coordinators]
+                self.writing[self.writer.complete.remote(k, self.backlog.total, *samples)] = k
                 self.begun.add(k)
             if status.over and not self.writing:
                 return status
@@ -239,12 +239,12 @@ class Pool:
         self.started += 1
         name = f"sampler-{self.started}"
         order = [*self.coordinators[turn:], *self.coordinators[:turn]]
-        actor = self.sampler.remote(self.packed, self.task.plan.sampling, self.gpus)
-        self.pulling[actor.pull.remote(name, order, self.task.settings.lease)] = name, actor
+        actor = self.sampler.remote(self.packed, self.backlog.plan.sampling, self.gpus)
+        self.pulling[actor.pull.remote(name, order, self.backlog.settings.lease)] = name, actor
 
     def _written(self, reference: Any) -> None:
         ray.get(reference)
-        self._all("drop", self.task.lacking[self.writing.pop(reference)])
+        self._all("drop", self.backlog.missing[self.writing.pop(reference)])
 
     def _stopped(self, reference: Any) -> None:
         """A sampler has ended: because all is over, or because it was lost."""

@@ -1,6 +1,6 @@
 """Finished samples → shards: WebDataset tars, their manifest, and everything that makes them a data set.
 
-Kept true, whoever dies when (promises 2–7 of the design):
+Invariants, whoever dies when (promises 2–7 of the design):
 
 - A shard is committed when `manifest/shard-000000.parquet` stands, and that is written after its tar.
 - The same samples give the same tar, byte for byte: nothing of the run is in it.

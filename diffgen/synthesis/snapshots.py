@@ -1,6 +1,6 @@
 """Snapshots of large images in the works: `snapshots/000000012.safetensors` in the output folder.
 
-They are taken between two steps and hold the solver's history, so that an image that is gone on with
+They are taken between two steps and hold the solver's history, so that an image that is resumed
 has the bytes of one that was never stopped. The folder belongs to one run, and so do they.
 """
 

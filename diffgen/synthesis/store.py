@@ -1,6 +1,6 @@
 """Where output goes: a folder, here or behind any URL `pyarrow.fs` or fsspec opens; and its file formats.
 
-Kept true on a local filesystem: a file stands under its name whole or not at all, and once its
+Invariants on a local filesystem: a file stands under its name whole or not at all, and once its
 writer has returned it survives a power cut. A remote filesystem has no rename: a file is built
 here and sent as one stream. Object stores show it whole or not at all, others may show a piece
 of it; so no file counts as finished because it is there (`shards` says what does).

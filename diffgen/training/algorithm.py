@@ -102,11 +102,11 @@ class Loss:
     """What a batch gives."""
 
     samples: Tensor
-    """(B,): weighted squared error a sample, the mean over its pixels and channels; what is reported."""
+    """(B,): weighted squared error per sample, the mean over its pixels and channels; what is reported."""
     descended: Tensor
     """(B,): what the gradient is of: `samples`, or with a learned weight samples / exp(u) + u."""
     pixels: Tensor
-    """(B, h, w): squared error a pixel without weights, the mean over channels; without a gradient."""
+    """(B, h, w): squared error per pixel without weights, the mean over channels; without a gradient."""
 
 
 class Objective(Protocol):

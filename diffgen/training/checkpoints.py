@@ -1,6 +1,6 @@
 """The checkpoints of a run, `train/PART/step-N/`, in the order of Ray Train and without it.
 
-Kept true: `register` writes the snapshot that Ray Train reads when it starts, and `last` reads the one that
+Invariants: `register` writes the snapshot that Ray Train reads when it starts, and `last` reads the one that
 Ray Train writes. So a run begun with Ray goes on without, and the other way round. A checkpoint is in the
 snapshot only when it is whole.
 """

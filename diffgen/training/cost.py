@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
-from diffgen.models.autoencoder import BATCH_PIXELS, ENCODER_BYTES_A_PIXEL
+from diffgen.models.autoencoder import BATCH_PIXELS, ENCODER_BYTES_PER_PIXEL
 from diffgen.models.bundle import ModelName
 from diffgen.models.mask_codec import num_bits
 from diffgen.models.unet import ImageUNet, MaskUNet
@@ -49,7 +49,7 @@ class Cost:
     """What training one model takes."""
 
     parameters: int
-    flops_a_patch: float
+    flops_per_patch: float
     """Forward and backward of one base patch."""
     wide_share: float
     """Share of the samples that are twice as wide, and cost four times as much."""
@@ -68,19 +68,19 @@ class Cost:
     """Activations of the autoencoder, where it works while the U-Net is trained."""
 
     @property
-    def flops_a_sample(self) -> float:
+    def flops_per_sample(self) -> float:
         """Of a mean sample, wide and small ones among them."""
-        return self.flops_a_patch * (1 + 3 * self.wide_share - self.small_saving)
+        return self.flops_per_patch * (1 + 3 * self.wide_share - self.small_saving)
 
     @property
-    def flops_a_step(self) -> float:
+    def flops_per_step(self) -> float:
         """Of all workers together."""
-        return self.flops_a_sample * self.batch
+        return self.flops_per_sample * self.batch
 
     @property
     def flops(self) -> float:
         """Of the whole training."""
-        return self.flops_a_step * self.steps
+        return self.flops_per_step * self.steps
 
     @property
     def memory_bytes(self) -> int:
@@ -88,7 +88,7 @@ class Cost:
         return self.state_bytes + self.activation_bytes + self.encoder_bytes
 
     def seconds(self, flops_per_second: float) -> float:
-        """Of the whole training, where each worker reaches so many of these FLOPs a second."""
+        """Of the whole training, where each worker reaches so many of these FLOPs per second."""
         return self.flops / (flops_per_second * self.workers)
 
 
@@ -109,7 +109,7 @@ def measure(part: ModelName, settings: config.Settings, labels: Labels) -> Cost:
     unet.trunk.checkpointing = training.gradient_checkpointing
     return Cost(
         parameters=parameters,
-        flops_a_patch=flops,
+        flops_per_patch=flops,
         wide_share=wide,
         small_saving=small_saving(settings) if part == "image" else 0.0,
         batch=of_part.batch,
@@ -127,7 +127,7 @@ def _encoder_bytes(settings: config.Settings, micro_batch: int) -> int:
     if settings.autoencoder.latents == "stored" or settings.autoencoder.kind == "linear":
         return 0
     at_once = BATCH_PIXELS["cuda" if settings.training.gpu else "cpu"]
-    return ENCODER_BYTES_A_PIXEL * min(at_once, micro_batch * settings.image_patch_px**2)
+    return ENCODER_BYTES_PER_PIXEL * min(at_once, micro_batch * settings.image_patch_px**2)
 
 
 def flops_per_step(part: ModelName, settings: config.Settings, labels: Labels) -> float:

@@ -91,7 +91,7 @@ def encode_on_ray(
     try:
         for row in made.iter_rows():
             if row["failure"]:
-                raise UserError(f"latents: {row['failure']}; the same command goes on")
+                raise UserError(f"latents: {row['failure']}; the same command resumes")
         seconds = ray.get(tally.read.remote())[1]
     finally:
         done.set()

@@ -1,7 +1,7 @@
 """One model on Ray Train, watched from the driver.
 
-Kept true: Ctrl-C and SIGTERM save before they stop; a second one does not wait. A run of the same name in
-the same storage goes on from its last checkpoint, which is Ray Train's own rule.
+Invariants: Ctrl-C and SIGTERM save before they stop; a second one does not wait. A run of the same name in
+the same storage resumes from its last checkpoint, which is Ray Train's own rule.
 """
 
 import threading
@@ -86,7 +86,7 @@ def _tell(error: BaseException, part: str) -> None:
 
     if isinstance(error, TrainingFailedError):
         cause = str(error).strip().splitlines()[-1]
-        raise UserError(f"training of the {part} model failed: {cause}; the same command goes on") from error
+        raise UserError(f"training of the {part} model failed: {cause}; the same command resumes") from error
     raise error
 
 

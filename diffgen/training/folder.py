@@ -1,6 +1,6 @@
 """The folder of a run, here or behind any URL that `pyarrow.fs` or fsspec opens: `runs/lung`, `s3://bucket/lung`.
 
-Kept true: locally, a file or a folder that was written here stands whole or not at all under its name. A
+Invariants: locally, a file or a folder that was written here stands whole or not at all under its name. A
 remote filesystem has no rename: a folder is sent file by file, its index last and an older one gone first.
 So a remote folder that has its index is whole.
 """

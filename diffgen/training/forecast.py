@@ -54,8 +54,8 @@ def forecast(
             "parameters": f"{cost.parameters / 1e6:.1f} M{_beside(part, settings)}",
             "batch": f"{cost.batch}" + (f", {cost.wide_share:.0%} wide" if cost.wide_share else ""),
             "micro-batch": f"{cost.micro_batch}",
-            "TFLOP a step": f"{cost.flops_a_step / 1e12:.3g}",
-            "memory a worker": decimal(cost.memory_bytes),
+            "TFLOP per step": f"{cost.flops_per_step / 1e12:.3g}",
+            "memory per worker": decimal(cost.memory_bytes),
             "  of it activations": decimal(cost.activation_bytes),
             "  of it autoencoder": decimal(cost.encoder_bytes),
             "steps": f"{cost.steps}",
@@ -79,11 +79,11 @@ def _rate(
         top = peak(REFERENCE, training.precision)
         assert top is not None
         rate = SHARE * top / (RECOMPUTED if training.gradient_checkpointing else 1)
-        rate = min(rate, cost.micro_batch * cost.flops_a_patch / LAUNCH_S)
+        rate = min(rate, cost.micro_batch * cost.flops_per_patch / LAUNCH_S)
         how = f"{SHARE:.0%} of an H100's {top / 1e12:.0f} TFLOP/s, and {LAUNCH_S * 1e3:.0f} ms a micro-batch"
         return rate, f"ASSUMED {how} at least, as no GPU is here"
     device = torch.device("cuda" if training.gpu else "cpu")
-    rate = time_a_step(part, settings, labels, cost, device, seconds=seconds)
+    rate = time_per_step(part, settings, labels, cost, device, seconds=seconds)
     reached = f"{rate / 1e12:.3g} TFLOP/s" if rate > 1e12 else f"{rate / 1e9:.3g} GFLOP/s"
     if not training.gpu:
         cores = os.cpu_count() or 1
@@ -109,7 +109,7 @@ def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds / step) * step)) if seconds >= 600 else f"{seconds:.0f} s"
 
 
-def time_a_step(
+def time_per_step(
     part: ModelName,
     settings: config.Settings,
     labels: Labels,
@@ -143,13 +143,13 @@ def time_a_step(
     with _threads(training.threads):
         first = run(1)
         if first > seconds:
-            return cost.flops_a_patch / first
+            return cost.flops_per_patch / first
         size = max(1, min(size, int(seconds / first)))
         run(size)
         times = [run(size)]
         while sum(times) + times[-1] < seconds:
             times.append(run(size))
-    return cost.flops_a_patch * size / statistics.median(times)
+    return cost.flops_per_patch * size / statistics.median(times)
 
 
 @contextmanager

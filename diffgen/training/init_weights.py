@@ -101,7 +101,7 @@ def _names(part: ModelName, labels: Labels) -> tuple[str, ...]:
 
 
 def _rows_by_name(unet: torch.nn.Module) -> set[str]:
-    """Weights that have a row a class, or a row a context."""
+    """Weights that have a row per class, or a row per context."""
     if isinstance(unet, MaskUNet):
         return {"context.weight"}
     others = {name for name in ("label_pixels.weight",) if name in unet.state_dict()}

@@ -49,7 +49,7 @@ class InlineLink:
         assert checkpoint is not None, "there is one rank"
         checkpoints.register(self.run, self.part, checkpoint, metrics, self.keep)
 
-    def wish(self) -> StopRequest:
+    def poll(self) -> StopRequest:
         return StopRequest(stop=self.stopping)
 
     def stop(self) -> None:

@@ -1,6 +1,6 @@
-"""Latents made once: the stored image patches → `DATA/latents/ID/`, a Parquet file a shard.
+"""Latents made once: the stored image patches → `DATA/latents/ID/`, a Parquet file per shard.
 
-Kept true: a file is at its path only when it is whole, so a run that was broken off goes on with the
+Invariants: a file is at its path only when it is whole, so a run that was interrupted resumes with the
 shards it lacks, and `latents.json`, written last, marks the folder complete. ID is a digest of all that
 the numbers depend on: latents of another autoencoder or of other data are never taken for these.
 """
@@ -126,5 +126,5 @@ def encode_here(
         try:
             encoder.encode(shard, tell)
         except UserError as error:
-            raise UserError(f"latents: {error}; the same command goes on") from error
+            raise UserError(f"latents: {error}; the same command resumes") from error
     return images, time.monotonic() - began

@@ -223,7 +223,7 @@ def _shaping(data: Path, settings: config.Settings, start: str | None) -> dict[s
 
 
 def _check_same(run: RunFolder, shaping: dict[str, Any], name: str = RUN) -> None:
-    """A run is gone on with only by settings that shape the same models."""
+    """A run resumes only with settings that shape the same models."""
     if (text := run.read_text(name)) is not None:
         changed = config.differences(yaml.safe_load(text), shaping)
         if changed:

@@ -1,6 +1,6 @@
 """The training loop of one worker: no Ray in here.
 
-What it keeps true: a step's gradient is that of its global batch, whatever the number of workers and
+Invariants: a step's gradient is that of its global batch, whatever the number of workers and
 micro-batches; a checkpoint holds all that the next step depends on, so a resumed run takes the same
 steps as an undisturbed one; all workers save, stop and fail in the same step.
 """
@@ -70,8 +70,8 @@ class Hooks:
     """(step, held-out loss) at intervals, on every rank."""
     sample: Callable[[int, nn.Module], None] = lambda _step, _unet: None
     """(step, U-Net with averaged weights) at intervals, on rank 0 only."""
-    wish: Callable[[], StopRequest] = StopRequest
-    """Asked once a step on every rank; a wish of one is carried out by all, in the same step."""
+    poll: Callable[[], StopRequest] = StopRequest
+    """Asked once per step on every rank; a wish of one is carried out by all, in the same step."""
 
 
 def train(
@@ -113,9 +113,9 @@ def train(
                 summed += loss.samples.detach().sum()
                 objective.measure(log.meters, loss, batch)
             norm = nn.utils.clip_grad_norm_(trainee.unet.parameters(), part.clip)
-            wish = hooks.wish()
+            asked = hooks.poll()
             seconds = (time.perf_counter() - began) / place.workers
-            total, save, stop, elapsed = place.total([summed / part.batch, wish.save, wish.stop, seconds])
+            total, save, stop, elapsed = place.total([summed / part.batch, asked.save, asked.stop, seconds])
             _check(trainee.step + 1, total, float(norm), recent, spike)
             trainee.elapsed = elapsed  # the mean of all workers: they end in the same step
             rate = trainee.advance()
@@ -151,7 +151,7 @@ def _check(step: int, loss: float, norm: float, recent: deque[float], spike: flo
         what = "gradient" if math.isfinite(loss) else "loss"
         raise UserError(
             f"training: the {what} is not finite in step {step}; the last checkpoint is kept. "
-            "The same command goes on from there, with a smaller lr"
+            "The same command resumes from there, with a smaller lr"
         )
     recent.append(loss)
     if len(recent) == recent.maxlen:
@@ -160,7 +160,7 @@ def _check(step: int, loss: float, norm: float, recent: deque[float], spike: flo
         if now > spike * before:
             raise UserError(
                 f"training: the loss rose from {before:.3g} to {now:.3g} by step {step} (training.spike "
-                f"{spike:g}); the last checkpoint is kept. The same command goes on from there, with a "
+                f"{spike:g}); the last checkpoint is kept. The same command resumes from there, with a "
                 "smaller lr or clip"
             )
 
@@ -203,7 +203,7 @@ class Log:
         self.seconds += time.perf_counter() - self.began
 
     def figures(self) -> dict[str, float]:
-        """Means a step, and what the meters have seen; begins anew."""
+        """Means per step, and what the meters have seen; begins anew."""
         steps_per_s = self.steps / self.seconds
         figures = {
             "loss": self.loss / self.steps,

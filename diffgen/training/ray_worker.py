@@ -1,6 +1,6 @@
 """One worker of Ray Train: its place among the others, Ray's checkpoints, and the driver's board.
 
-Kept true: a checkpoint is registered whole or not at all; wishes of the driver (Ctrl-C) and of the cluster
+Invariants: a checkpoint is registered whole or not at all; wishes of the driver (Ctrl-C) and of the cluster
 (a node that will be taken away) reach the loop on every rank.
 """
 
@@ -85,7 +85,7 @@ class RayLink:
         made = ray.train.Checkpoint.from_directory(checkpoint)
         ray.train.report(metrics, checkpoint=made, checkpoint_dir_name=name_of(int(metrics["step"])))
 
-    def wish(self) -> StopRequest:
+    def poll(self) -> StopRequest:
         """Has the driver been told to stop, or a node been told to go?"""
         import ray
         import ray.train

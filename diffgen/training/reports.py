@@ -1,6 +1,6 @@
 """What one worker tells the world while it trains: checkpoints, TensorBoard, whoever started it.
 
-Kept true: `best/` holds the whole checkpoint of least held-out loss; curves and samples are in the run
+Invariants: `best/` holds the whole checkpoint of least held-out loss; curves and samples are in the run
 before the checkpoint of their step. No Ray in here: a `Link` leads to who started the worker.
 """
 
@@ -35,8 +35,8 @@ class Link(Protocol):
         """Keep a checkpoint of `metrics["step"]` as the last one; called on all ranks, None but on rank 0."""
         ...
 
-    def wish(self) -> StopRequest:
-        """Asked once a step on every rank."""
+    def poll(self) -> StopRequest:
+        """Asked once per step on every rank."""
         ...
 
 
@@ -61,7 +61,7 @@ class Reports:
         self.writer = None if rank else self._curves()
 
     def hooks(self) -> Hooks:
-        return Hooks(self.log, self.save, self.sample, self.link.wish)
+        return Hooks(self.log, self.save, self.sample, self.link.poll)
 
     def close(self) -> None:
         if self.writer:

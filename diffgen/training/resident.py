@@ -1,6 +1,6 @@
 """Stored latents kept on the device that trains: a batch costs one gather instead of a file a crop.
 
-Kept true: crops, and all that is drawn with them, are those of `StoredCrops` for the same generator.
+Invariants: crops, and all that is drawn with them, are those of `StoredCrops` for the same generator.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """What an autoencoder is trained on and by: random crops, and how far they are from what comes back.
 
-Kept true: every draw comes from (seed, step, sample), and no sample's loss depends on its batch.
+Invariants: every draw comes from (seed, step, sample), and no sample's loss depends on its batch.
 """
 
 from collections.abc import Callable, Sequence

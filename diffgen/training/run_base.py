@@ -25,7 +25,7 @@ from diffgen.training.folder import RunFolder
 RUN = "run.yaml"
 MADE_BY = "base.yaml"
 AUTOENCODER = "autoencoder"
-MEASURED_PATCHES = 256  # enough for the statistics of 48 numbers a block
+MEASURED_PATCHES = 256  # enough for the statistics of 48 numbers per block
 
 
 class InitBundle(NamedTuple):

@@ -89,7 +89,7 @@ class TrainState:
         (folder / PROGRESS).write_text(json.dumps({"step": self.step, "elapsed": self.elapsed}))
 
     def read(self, folder: Path) -> None:
-        """Go on from a checkpoint, with this training's `lr` if that has changed."""
+        """Resume from a checkpoint, with this training's `lr` if that has changed."""
         read = partial(type(self.unet).from_pretrained, use_safetensors=True, low_cpu_mem_usage=False)
         self.unet.load_state_dict(read(folder / WEIGHTS).state_dict())
         device = next(self.unet.parameters()).device

@@ -61,8 +61,8 @@ def test_stepping_by_blocks_makes_the_same_patches_with_less_waiting() -> None:
 
 def test_the_coordinators_parts_add_up() -> None:
     found = coordinator.in_process(coordinator.coordinator_task(600), 64)
-    parts = sum(found[f"{name}_us_a_patch"] for name in ("lease", "commit", "step"))
-    assert found["patches_a_second"] == pytest.approx(1e6 / parts)
+    parts = sum(found[f"{name}_us_per_patch"] for name in ("lease", "commit", "step"))
+    assert found["patches_per_second"] == pytest.approx(1e6 / parts)
 
 
 def test_the_trivial_sampler_paints_tiles_and_the_canvas_keeps_to_its_bytes() -> None:

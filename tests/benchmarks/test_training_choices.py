@@ -55,8 +55,8 @@ def test_a_wide_crop_costs_four_where_noise_is_high() -> None:
     tree = config.merge(config.read_yaml(config.preset("nuclei")), training_choices.SETTINGS)
     wide = config.validate(tree)
     fixed = config.load(None, ["image_model.context=fixed"], tree)
-    assert training_choices.cost_a_sample(fixed) == 1
-    assert training_choices.cost_a_sample(wide) == pytest.approx(1.5, abs=0.05)
+    assert training_choices.cost_per_sample(fixed) == 1
+    assert training_choices.cost_per_sample(wide) == pytest.approx(1.5, abs=0.05)
     assert wide.image_model.sides == ((-2.0, 32), (None, 16))
 
 

@@ -39,7 +39,7 @@ def full_page() -> Page:
         Section("privacy", "Is it private?", private, _privacy(), [LONG]),
         Section("labels", "Do images fit their masks?", fits, _labels()),
         Section("large", "Are large images seamless?", seamless, _large()),
-        Section("methods", "Which rule is best?", None, [Note("Measured on the same bundle.")]),
+        Section("baselines", "Which rule is best?", None, [Note("Measured on the same bundle.")]),
     ]
     facts = [
         ("Real", "512 images of 256 × 256 px, 0.25 µm/px"),

@@ -157,7 +157,7 @@ def test_a_complaint_is_heard(chromium: "Chromium", tmp_path: Path, report: Path
 
 
 def test_every_verdict_is_seen_with_its_number(opened: "Chromium") -> None:
-    answers, questions = opened.all(".answer"), opened.all(".question")
+    answers, questions = opened.all(".answer"), opened.all(".section")
     for question, answer, section in zip(full_page().questions, answers, questions, strict=True):
         assert opened.one(".asked", answer).text == question.title
         if question.verdict is None:
@@ -246,7 +246,7 @@ def test_pictures_open_and_close_by_keyboard(opened: "Chromium", screenshots: Pa
     opened.press(ESCAPE)
     assert not is_open(opened)
     last = opened.all("#privacy .open")[-1]
-    opened.wait(lambda: focused(opened) == last)  # one goes on from the picture seen last
+    opened.wait(lambda: focused(opened) == last)  # one resumes from the picture seen last
 
 
 def test_the_viewer_closes_beside_it_and_by_its_button(opened: "Chromium") -> None:

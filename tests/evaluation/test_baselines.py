@@ -14,7 +14,7 @@ from tests.evaluation.crimes import textures
 from tests.evaluation.test_evaluate import folder, run
 
 WORDS = ("--set", "evaluation.images=5", "--set", "synthesis.size=64", "--set", "evaluation.side=32",
-         "--set", "evaluation.methods_side=64", "--set", "evaluation.methods_images=2", "--paper",
+         "--set", "evaluation.baseline_side=64", "--set", "evaluation.baseline_images=2", "--paper",
          "--set", "evaluation.parts=[methods]", "--set", "evaluation.bootstrap=100")  # fmt: skip
 
 
@@ -23,9 +23,9 @@ def test_all_methods_fill_the_same_label_maps(tiny_bundle: Path, tmp_path: Path)
     real = folder(tmp_path / "real", textures(24, 0), masks=False, labels=None)
     status, said = run(str(real), str(tiny_bundle), "--out", str(tmp_path / "report"), *WORDS)
     assert status == 0, said
-    found = json.loads((tmp_path / "report" / "metrics.json").read_text())["methods"]
-    assert list(found["methods"]) == list(baselines.METHODS)
-    drawn = {name: open_images(str(tmp_path / "report" / "methods" / name)) for name in baselines.METHODS}
+    found = json.loads((tmp_path / "report" / "metrics.json").read_text())["baselines"]
+    assert list(found["baselines"]) == list(baselines.METHODS)
+    drawn = {name: open_images(str(tmp_path / "report" / "baselines" / name)) for name in baselines.METHODS}
     pictures = {}
     for name, images in drawn.items():
         pairs = [images.read(region) for region in images.regions(64)]
@@ -36,12 +36,12 @@ def test_all_methods_fill_the_same_label_maps(tiny_bundle: Path, tmp_path: Path)
         ]
         assert np.array_equal(maps, np.stack(given))
     assert not np.array_equal(pictures["jittered"], pictures["outpaint"])
-    for name, one in found["methods"].items():
-        manifest = [json.loads(line) for line in _records(tmp_path / "report" / "methods" / name)]
+    for name, one in found["baselines"].items():
+        manifest = [json.loads(line) for line in _records(tmp_path / "report" / "baselines" / name)]
         mean = np.mean([record["forwards_by_model"]["image"] for record in manifest])
         assert one["cost"]["forwards"] == pytest.approx(mean)  # counted from the covers, as it was done
         assert one["cost"]["seconds"] > 0
-    sequential = {name: one["cost"]["sequential"] for name, one in found["methods"].items()}
+    sequential = {name: one["cost"]["sequential"] for name, one in found["baselines"].items()}
     assert sequential["outpaint"] > sequential["jittered"] == sequential["random"] == 3
     page = (tmp_path / "report" / "report.html").read_text()
     for title in ("Table 1", "Table 5", "Fig. 3", "Fig. 11", "Figs. 6, 7"):

@@ -99,7 +99,7 @@ def test_what_cannot_be_learned_is_named() -> None:
         downstream.check_positive("real", np.array([False, False]), SETTINGS)
     with pytest.raises(UserError, match=r"real has no region without 0.05% of nuclei"):
         downstream.check_positive("real", np.array([True, True]), SETTINGS)
-    with pytest.raises(UserError, match=r"evaluation.use.positive=bone: .* nuclei, stroma"):
+    with pytest.raises(UserError, match=r"evaluation.downstream.positive=bone: .* nuclei, stroma"):
         downstream.positive(both, LABELS, Downstream(positive="bone"))
 
 

@@ -78,7 +78,7 @@ def test_figures_say_what_they_are_of(place: Path) -> None:
     found = told(place, "honest")
     assert found["sets"]["synthetic"]["regions"] == 40
     assert found["sets"]["held_out"]["side"] == 64
-    assert found["not_asked"] == ["large", "use"]
+    assert found["not_asked"] == ["large", "downstream"]
     assert found["fidelity"]["synthetic"]["samples"] == [40, 40]
     value, low, high = found["fidelity"]["synthetic"]["precision"]
     assert 0 <= low <= value <= high <= 1
@@ -152,7 +152,7 @@ def test_what_the_data_does_not_serve_for_is_not_known_and_the_rest_stands(
                        "--out", str(tmp_path / "r"), *words)  # fmt: skip
     assert status == 0, said
     found = json.loads((tmp_path / "r" / "metrics.json").read_text())
-    assert [found[topic]["verdict"]["level"] for topic in ("labels", "use")] == ["unknown", "unknown"]
+    assert [found[topic]["verdict"]["level"] for topic in ("labels", "downstream")] == ["unknown", "unknown"]
     assert found["fidelity"]["verdict"]["level"] != "unknown"
 
 
@@ -160,13 +160,13 @@ def test_what_the_data_does_not_serve_for_is_not_known_and_the_rest_stands(
 def test_large_images_and_use(place: Path, tmp_path: Path) -> None:
     words = ("--set", "evaluation.bootstrap=100", "--set", "evaluation.parts=[large,use]",
              "--set", "evaluation.side=32", "--set", "evaluation.patch_px=32",
-             "--set", "evaluation.use={steps: 10, width: 4, side: 32, batch: 4, real_images: [20], "
+             "--set", "evaluation.downstream={steps: 10, width: 4, side: 32, batch: 4, real_images: [20], "
              "positive: nuclei, positive_share: 0.4}")  # fmt: skip
     status, said = run(str(place / "real"), str(place / "honest"), "--held-out", str(place / "held"),
                        "--out", str(tmp_path), *words)  # fmt: skip
     assert status == 0, said
     found = json.loads((tmp_path / "metrics.json").read_text())
-    large, use = found["large"], found["use"]
+    large, use = found["large"], found["downstream"]
     assert (large["side"], large["patch_px"]) == (64, 32)
     assert large["synthetic"]["seam"][1] < 1 < large["synthetic"]["seam"][2]
     assert large["verdict"]["level"] != "poor"

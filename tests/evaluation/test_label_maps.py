@@ -68,7 +68,7 @@ def test_flips_and_turns_change_nothing(maps: list[np.ndarray], turn: int) -> No
 
 @given(sets, st.floats(0.25, 16))
 def test_the_unit_of_length(maps: list[np.ndarray], um: float) -> None:
-    """Maps at twice the pixel size: half the boundary and a quarter of the regions a mm²."""
+    """Maps at twice the pixel size: half the boundary and a quarter of the regions per mm²."""
     one, other = (measure(maps, CLASSES, scale * um) for scale in (1, 2))
     np.testing.assert_allclose(one.boundary, 2 * other.boundary)
     np.testing.assert_allclose(one.regions, 4 * other.regions)

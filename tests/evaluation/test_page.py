@@ -46,7 +46,9 @@ def page() -> Page:
         Note(EVIL, warning=True),
     ]
     question = Section("fidelity", "Is it good?", Verdict("fair", "0.94", EVIL), blocks, [EVIL])
-    return Page("Report", EVIL, [("n", "12")], [question, Section("use", "Is it of use?", None)], [EVIL])
+    return Page(
+        "Report", EVIL, [("n", "12")], [question, Section("downstream", "Is it of use?", None)], [EVIL]
+    )
 
 
 def test_text_is_text_and_nothing_is_loaded() -> None:
@@ -69,12 +71,12 @@ def test_the_same_page_is_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_anchors_are_words_and_given_once() -> None:
-    one = Section("use", "", None)
+    one = Section("downstream", "", None)
     for questions in ([one, one], [Section("no word", "", None)]):
         with pytest.raises(ValueError, match="anchors"):
             render(Page("", "", [], questions))
     with pytest.raises(ValueError, match="no picture"):
-        render(Page("", "", [], [Section("use", "", None, [Plot("", b"GIF89a")])]))
+        render(Page("", "", [], [Section("downstream", "", None, [Plot("", b"GIF89a")])]))
 
 
 def test_numbers_and_bars() -> None:
@@ -88,7 +90,7 @@ def test_numbers_and_bars() -> None:
 def test_a_column_is_set_by_its_first_cell_that_is_no_dash() -> None:
     table = Table("", ["", "n", "unit", "empty"], [["a", "–", "", "–"], ["b", "−1.5", "px", "–"]])
     assert [table.of_numbers(i) for i in (1, 2, 3)] == [True, False, True]
-    html = render(Page("", "", [], [Section("use", "", None, [table])]))
+    html = render(Page("", "", [], [Section("downstream", "", None, [table])]))
     assert html.count('<td class="numeric">') == 4
 
 

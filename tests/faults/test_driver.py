@@ -22,7 +22,7 @@ from tests.synthesis.helpers import run, shard_hashes
     [("inline", 2), *(pytest.param(how, 10, marks=pytest.mark.faults) for how in ("inline", "ray"))],
 )
 def test_the_driver_killed_at_random_moments(tiny_bundle: Path, tmp_path: Path, how: str, kills: int) -> None:
-    """Promise 6. SIGKILL, so that nothing is cleaned up; the same command goes on."""
+    """Promise 6. SIGKILL, so that nothing is cleaned up; the same command resumes."""
     import ray
 
     many = {"n": 24, "samplers": 2, "lease": 3}
@@ -58,7 +58,7 @@ def test_the_driver_killed_at_random_moments(tiny_bundle: Path, tmp_path: Path, 
 def test_a_full_disk_is_one_line_and_nothing_is_lost(
     tiny_bundle: Path, tmp_path: Path, how: list[str]
 ) -> None:
-    """The disk fills at the second shard; once there is room the same command goes on."""
+    """The disk fills at the second shard; once there is room the same command resumes."""
     many = {"n": 6, "samplers": 1}
     run(tiny_bundle, tmp_path / "whole", **many)
     room = max(path.stat().st_size for path in (tmp_path / "whole").glob("shard-*.tar")) // 1024

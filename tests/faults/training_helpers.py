@@ -83,7 +83,7 @@ class Run:
         return Driver(self, process, log)
 
     def registered(self) -> int:
-        """Step of the last checkpoint that a new start would go on from; 0 if there is none."""
+        """Step of the last checkpoint that a new start would resume from; 0 if there is none."""
         text = self.place.read_text("train/mask/checkpoint_manager_snapshot.json")
         try:
             known = json.loads(text or "{}")

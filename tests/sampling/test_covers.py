@@ -61,7 +61,7 @@ def test_a_pixel_belongs_to_the_first_patch_that_holds_it(name: covers.RuleName)
 
 @pytest.mark.parametrize(("side", "mean"), [(128, 8.1), (256, 35.9)])
 def test_random_rule_costs_what_the_paper_s_code_does(side: int, mean: float) -> None:
-    """Mean patches a step with patches of 64, as counted in the released code."""
+    """Mean patches per step with patches of 64, as counted in the released code."""
     counts = [len(covers.random(side, side, 64, np.random.default_rng(seed))) for seed in range(300)]
     assert np.mean(counts) == pytest.approx(mean, rel=0.03)
 
@@ -89,7 +89,7 @@ def test_weights_are_shares_of_a_whole(
     total = np.zeros((height, width))
     for number in range(len(cover)):
         assert cover.owned(number).all(), "every pixel of a weighted patch takes something from it"
-        total[cover.box(number)] += cover.share(number)
+        total[cover.box(number)] += cover.normalized_weight(number)
     assert np.allclose(total, 1, atol=1e-5)
     held = np.zeros((height, width), int)
     for y0, x0, y1, x1 in cover.boxes:

@@ -158,7 +158,7 @@ def test_memory_is_flat() -> None:
         tracemalloc.stop()
         return peak - large.nbytes
 
-    assert beyond(2048) < beyond(512) + 300_000  # the taps' weights: 40 bytes a row and column
+    assert beyond(2048) < beyond(512) + 300_000  # the taps' weights: 40 bytes per row and column
 
 
 def test_latent_grid_takes_block_centres() -> None:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver, noise_schedule
-from diffgen.sampling.time_map import FRAMES_A_STEP, record
+from diffgen.sampling.time_map import FRAMES_PER_STEP, record
 from tests.sampling.helpers import WIDE, make
 
 
@@ -27,4 +27,4 @@ def test_the_map_is_that_of_the_canvas(rule: str) -> None:
     assert (saved["state"][3] == 0).all()
     film = Image.open(io.BytesIO(gif))
     assert film.n_frames > 3
-    assert film.n_frames <= 3 * FRAMES_A_STEP + 1
+    assert film.n_frames <= 3 * FRAMES_PER_STEP + 1

@@ -155,7 +155,7 @@ def digest(bundle: Path, out: Path, maps: Path, name: str, synthesis: dict[str, 
 
 @pytest.fixture(scope="module")
 def per_label(labels: Labels, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Label bits, one forward a label, patches of one side."""
+    """Label bits, one forward per label, patches of one side."""
     return seeded.make(tmp_path_factory.mktemp("per-label"), labels, {})
 
 

@@ -47,7 +47,7 @@ def test_outpainting_makes_the_same_images(tiny_bundle: Path, tmp_path: Path) ->
 def test_a_run_that_is_lost_at_its_very_end_has_ended(
     tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All shards are written and a coordinator dies: nothing is lacking, the figures are those of the run."""
+    """All shards are written and a coordinator dies: nothing is missing, the figures are those of the run."""
     start = pool.Pool.run
 
     def dying(self: pool.Pool, report) -> object:  # type: ignore[no-untyped-def]

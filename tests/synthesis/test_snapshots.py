@@ -1,4 +1,4 @@
-"""An image that was saved between two steps goes on from there, with equal bytes."""
+"""An image that was saved between two steps resumes from there, with equal bytes."""
 
 from pathlib import Path
 

@@ -100,7 +100,7 @@ def test_it_resumes_with_its_critic(data: Path, settings: config.Settings, tmp_p
 
     def trained(trainee: TrainState, until: int) -> TrainState:
         objective = RestorationLoss(part, lambda: trainee.progress)
-        hooks = Hooks(wish=lambda: StopRequest(stop=trainee.step == until - 1))
+        hooks = Hooks(poll=lambda: StopRequest(stop=trainee.step == until - 1))
         train(trainee, trainee.unet, source, source, objective, DistContext(), hooks)
         return trainee
 

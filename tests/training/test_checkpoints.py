@@ -1,4 +1,4 @@
-"""Checkpoints kept without Ray are those that Ray Train goes on from, and the other way round."""
+"""Checkpoints kept without Ray are those that Ray Train resumes from, and the other way round."""
 
 from pathlib import Path
 

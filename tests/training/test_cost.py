@@ -48,7 +48,7 @@ def test_flops_are_those_of_the_convolutions_and_little_more(part: Any, labels: 
             layer.register_forward_hook(count)
     unet(*example(unet, 1, torch.device("cpu")))
     cost = measure(part, settings, labels)
-    assert 0.97 * 3 * counted < cost.flops_a_patch < 1.2 * 3 * counted
+    assert 0.97 * 3 * counted < cost.flops_per_patch < 1.2 * 3 * counted
     assert cost.parameters == sum(p.numel() for p in unet.parameters())
 
 
@@ -56,7 +56,7 @@ def test_four_times_the_area_costs_four_times(labels: Labels) -> None:
     """What a wide crop is counted as."""
     small = changed(image_model={"width": 32})
     large = changed(image_model={"width": 32, "patch": 16, "attention": [8]})
-    ratio = measure("image", large, labels).flops_a_patch / measure("image", small, labels).flops_a_patch
+    ratio = measure("image", large, labels).flops_per_patch / measure("image", small, labels).flops_per_patch
     assert 3.8 < ratio <= 4
 
 
@@ -89,9 +89,9 @@ def test_a_step_is_its_samples(labels: Labels) -> None:
     settings = changed(image_model={"context": "wide", "p_wide": 1.0, "wide_below": 0.0})
     cost, share = measure("image", settings, labels), wide_share(settings)
     assert 0.4 < share < 0.6
-    assert cost.flops_a_step == pytest.approx(4 * cost.flops_a_patch * (1 - share + 4 * share))
-    assert flops_per_step("image", settings, labels) == cost.flops_a_step
-    assert cost.flops == 4 * cost.flops_a_step
+    assert cost.flops_per_step == pytest.approx(4 * cost.flops_per_patch * (1 - share + 4 * share))
+    assert flops_per_step("image", settings, labels) == cost.flops_per_step
+    assert cost.flops == 4 * cost.flops_per_step
     assert measure("mask", settings, labels).wide_share == 0
 
 

@@ -9,7 +9,7 @@ from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.training.cost import measure
-from diffgen.training.forecast import forecast, time_a_step
+from diffgen.training.forecast import forecast, time_per_step
 from tests.conftest import TINY
 
 
@@ -21,7 +21,7 @@ def changed(**sections: dict[str, Any]) -> config.Settings:
 def test_timing_leaves_no_trace(training: dict[str, Any], labels: Labels) -> None:
     settings, threads = changed(training=training), torch.get_num_threads()
     cost = measure("mask", settings, labels)
-    rate = time_a_step("mask", settings, labels, cost, torch.device("cpu"), patches=2, seconds=0.2)
+    rate = time_per_step("mask", settings, labels, cost, torch.device("cpu"), patches=2, seconds=0.2)
     assert 1e6 < rate < 1e15
     assert torch.get_num_threads() == threads
 

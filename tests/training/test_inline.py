@@ -110,13 +110,13 @@ def test_a_signal_saves_and_the_same_command_ends_as_if_undisturbed(
     undisturbed, _ = trained(data, tmp_path / "undisturbed")
     asked = iter(range(9))
 
-    def wish(link: inline.InlineLink) -> Any:
+    def poll(link: inline.InlineLink) -> Any:
         if next(asked) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return inline.StopRequest(stop=link.stopping)
 
     with monkeypatch.context() as patch:
-        patch.setattr(inline.InlineLink, "wish", wish)
+        patch.setattr(inline.InlineLink, "poll", poll)
         with pytest.raises(Stopped) as stopped:
             trained(data, tmp_path / "run")
     assert stopped.value.signal == signal.SIGTERM

@@ -38,7 +38,7 @@ def test_refuses_goes_on_and_repeats(data: Path, tiny_bundle: Path, tiny: config
     broken = data / "image-test-000000.tar"
     content = broken.read_bytes()
     broken.write_bytes(content[:2000])
-    with pytest.raises(UserError, match=r"image-test-000000\.tar.*; the same command goes on"):
+    with pytest.raises(UserError, match=r"image-test-000000\.tar.*; the same command resumes"):
         encode(data, tiny_bundle, tiny, console())
     (folder,) = (data / "latents").iterdir()
     made = folder / "image-train-000000.parquet"

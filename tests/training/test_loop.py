@@ -133,10 +133,10 @@ def test_a_wish_is_carried_out_in_its_step(
     saved: list[int] = []
     made = trainee(tiny, labels, steps=6, batch=4, checkpoint_every=100)
 
-    def wish() -> StopRequest:
+    def poll() -> StopRequest:
         return StopRequest(save=not stop, stop=stop) if made.step == 2 else StopRequest()
 
-    hooks = Hooks(save=lambda step, loss: saved.append(step), wish=wish)  # noqa: ARG005
+    hooks = Hooks(save=lambda step, loss: saved.append(step), poll=poll)  # noqa: ARG005
     finished = train(made, made.unet, source, source, OBJECTIVE, DistContext(), hooks)
     assert finished is not stop
     assert saved == ([3] if stop else [3, 6])

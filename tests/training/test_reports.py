@@ -35,7 +35,7 @@ def test_the_driver_hears_of_step_and_loss_however_slow_the_steps(
     made = Reports(RunFolder(str(tmp_path)), "mask", trainee, 0, link, *many)  # type: ignore[arg-type]  # as much of a trainee as is asked for
     for step in range(1, 501):
         now[0] += seconds
-        link.wish()
+        link.poll()
         if step % 10 == 0:
             made.log(step, {"loss": 1.0 / step, "images_per_s": 7.0})
             if seconds > 1:

@@ -1,4 +1,4 @@
-"""A run on S3: a local server of the same interface, a real training, stopped and gone on with."""
+"""A run on S3: a local server of the same interface, a real training, stopped and resumed."""
 
 import shutil
 import signal

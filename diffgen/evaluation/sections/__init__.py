@@ -1,1 +1,1 @@
-"""The questions that a report answers: one module each, from sets to a section and its figures."""
+"""The sections of a report, a module each: from sets to a verdict and its figures."""

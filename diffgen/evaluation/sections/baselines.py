@@ -51,16 +51,16 @@ class Measured:
     large: Large | None
 
 
-def answer(study: EvaluationRun, bundle_at: Path, settings: config.Settings) -> SectionResult:
+def build(run: EvaluationRun, bundle_at: Path, settings: config.Settings) -> SectionResult:
     """Images of every method under the same label maps, and what they cost."""
-    asked = settings.evaluation.methods
+    asked = settings.evaluation.baselines
     facts = bundle.load(bundle_at, weights=False).facts
     patch = facts.image_patch * facts.factor
-    side = settings.evaluation.methods_side or SQUARES[-1] * patch
-    folder, how = study.folder / "methods", study.how("methods")
-    masks = _masks(study, bundle_at, settings, folder, side)
-    drawn = baselines.draw(asked, folder, bundle_at, masks, settings, study.inline, study.console)
-    found = _measure(study, drawn, patch, side)
+    side = settings.evaluation.baseline_side or SQUARES[-1] * patch
+    folder, how = run.folder / "baselines", run.how("baselines")
+    masks = _masks(run, bundle_at, settings, folder, side)
+    drawn = baselines.draw(asked, folder, bundle_at, masks, settings, run.inline, run.console)
+    found = _measure(run, drawn, patch, side)
     costs = baselines.costs(asked, tuple(patch * size for size in SIZES), bundle_at, settings, masks)
     number = len(list(masks.glob("*.png")))
     blocks: list[Block] = [
@@ -69,15 +69,15 @@ def answer(study: EvaluationRun, bundle_at: Path, settings: config.Settings) -> 
         _memory(found, patch, side, how),
         *_figure_3(costs, patch, how),
         _figure_11(drawn, side, how),
-        _figure_7(study, bundle_at, settings, patch, how),
+        _figure_7(run, bundle_at, settings, patch, how),
     ]
     return SectionResult(
-        Section("methods", TITLE, None, blocks, BLIND),
+        Section("baselines", TITLE, None, blocks, BLIND),
         {
             "side": side,
             "patch_px": patch,
             "images": number,
-            "methods": {one.drawn.method: _figures(one) for one in found},
+            "baselines": {one.drawn.method: _figures(one) for one in found},
             "cost_by_side": {
                 method: [
                     {"side": patch * size, "forwards": total, "sequential": steps}
@@ -95,92 +95,90 @@ def summary(found: Sequence[Measured]) -> str:
     cheapest = min(found, key=lambda one: one.drawn.cost.forwards)
     return (
         f"Most like real tissue by IP + IR of tiles: {METHODS[best.drawn.method]} ({best.tiled[0]:.2f} + "
-        f"{best.tiled[1]:.2f}, {best.drawn.cost.forwards:,.0f} forwards an image). Fewest forwards: "
+        f"{best.tiled[1]:.2f}, {best.drawn.cost.forwards:,.0f} forwards per image). Fewest forwards: "
         f"{METHODS[cheapest.drawn.method]} ({cheapest.drawn.cost.forwards:,.0f})."
     )
 
 
-def _masks(study: EvaluationRun, bundle_at: Path, settings: config.Settings, folder: Path, side: int) -> Path:
+def _masks(run: EvaluationRun, bundle_at: Path, settings: config.Settings, folder: Path, side: int) -> Path:
     """Label maps for all methods: drawn by the mask model or, without one, real ones of that size."""
-    number = settings.evaluation.methods_images
+    number = settings.evaluation.baseline_images
     into = folder / "masks"
     if "mask_unet" in bundle.read_index(bundle_at):
         first = baselines.with_cover(settings, "jittered", number)
         synthesis = first.synthesis.model_copy(update={"size": str(side)})
         driver.synthesize(
             bundle_at, str(folder / "sampled"), first.model_copy(update={"synthesis": synthesis}), None,
-            study.inline, study.console,
+            run.inline, run.console,
         )  # fmt: skip
         return baselines.label_maps_of(str(folder / "sampled"), into)
-    crops = RegionSet(study.sets.training.images, tuple(study.sets.training.images.regions(side))).labelled
+    crops = RegionSet(run.sets.training.images, tuple(run.sets.training.images.regions(side))).labelled
     if not len(crops):
         raise UserError(
-            f"the bundle has no mask model, and {study.sets.training.images.where} has no label maps of "
-            f"{side} pixels to fill: --set evaluation.methods_side=…"
+            f"the bundle has no mask model, and {run.sets.training.images.where} has no label maps of "
+            f"{side} pixels to fill: --set evaluation.baseline_side=…"
         )
     return baselines.save_label_maps(crops.drawn(number), into)
 
 
-def _measure(study: EvaluationRun, drawn: Sequence[Drawn], patch: int, side: int) -> list[Measured]:
-    sets = study.sets
+def _measure(run: EvaluationRun, drawn: Sequence[Drawn], patch: int, side: int) -> list[Measured]:
+    sets = run.sets
     real = [sets.training.images, *([sets.held_out.images] if sets.held_out else [])]
     tiles_of_real = [
         RegionSet(images, tuple(images.regions(patch))).drawn(limit)
-        for images, limit in zip(real, (study.settings.training_samples, sets.samples), strict=False)
+        for images, limit in zip(real, (run.settings.training_samples, sets.samples), strict=False)
     ]
     wholes_of_real = [RegionSet(images, tuple(images.regions(side))) for images in real]
     mine = [open_images(one.where) for one in drawn]
     tiled = [RegionSet(images, tuple(images.regions(patch))).drawn(sets.samples) for images in mine]
     whole = [RegionSet(images, tuple(images.regions(side))) for images in mine]
     compare_wholes = all(len(crops) >= LEAST for crops in (*wholes_of_real, *whole))
-    small = View(resize=patch, jpeg=study.settings.jpeg)
-    asked = [(crops, study.view) for crops in (*tiles_of_real, *tiled)]
+    small = View(resize=patch, jpeg=run.settings.jpeg)
+    asked = [(crops, run.view) for crops in (*tiles_of_real, *tiled)]
     asked += [(crops, small) for crops in (*wholes_of_real, *whole)] if compare_wholes else []
-    features = [one.values for one in study.extract(asked)]
+    features = [one.values for one in run.extract(asked)]
     at = len(tiles_of_real)
     found = []
     for number, one in enumerate(drawn):
         of_tiles = [*tiles_of_real, tiled[number]]
         first = [*features[:at], features[at + number]]
-        pair, memory = _figures_of(study, of_tiles, first)
+        pair, memory = _figures_of(run, of_tiles, first)
         resized = memory_resized = None
         if compare_wholes:
             rest = features[at + len(drawn) :]
             resized, memory_resized = _figures_of(
-                study, [*wholes_of_real, whole[number]], [*rest[:at], rest[at + number]]
+                run, [*wholes_of_real, whole[number]], [*rest[:at], rest[at + number]]
             )
-        found.append(
-            Measured(one, pair, resized, memory, memory_resized, _large(study, whole[number], patch))
-        )
+        found.append(Measured(one, pair, resized, memory, memory_resized, _large(run, whole[number], patch)))
     return found
 
 
 def _figures_of(
-    study: EvaluationRun, crops: Sequence[RegionSet], features: Sequence[np.ndarray]
+    run: EvaluationRun, crops: Sequence[RegionSet], features: Sequence[np.ndarray]
 ) -> tuple[tuple[float, float], Memorization]:
     """IP and IR against held-out regions (else training ones), and memorization; the method's set is last."""
     held = features[1] if len(features) == 3 else None
     rest, mine = features[-2], features[-1]
     count = min(len(rest), len(mine))
     rows = [np.random.default_rng(0).permutation(len(one))[:count] for one in (rest, mine)]
-    balls = precision_recall(rest[rows[0]], mine[rows[1]], study.settings.k)
+    balls = precision_recall(rest[rows[0]], mine[rows[1]], run.settings.k)
     of = numbered(crops)
     memory = evaluate_memorization(
         features[0], mine, held, of[0], of[-1], of[1] if held is not None else None,
-        count=study.settings.bootstrap,
+        count=run.settings.bootstrap,
     )  # fmt: skip
     return (float(balls.precise.mean()), float(balls.recalled.mean())), memory
 
 
-def _large(study: EvaluationRun, whole: RegionSet, patch: int) -> Large | None:
+def _large(run: EvaluationRun, whole: RegionSet, patch: int) -> Large | None:
     """Seams and correlation, in images or parts of them as large as real regions are."""
-    real = study.sets.training.images
+    real = run.sets.training.images
     side = min(whole.side, real.largest)
     side -= side % patch if side > patch else 0
     crops = [RegionSet(images, tuple(images.regions(side))).drawn(MOST) for images in (whole.images, real)]
     if side <= patch or min(map(len, crops)) < 2:
         return None
-    return measured(study, crops[0], crops[1], patch)
+    return measured(run, crops[0], crops[1], patch)
 
 
 def _tables(found: Sequence[Measured], patch: int, side: int, number: int, how: str) -> list[Block]:
@@ -254,7 +252,7 @@ def _figure_3(costs: dict[str, list[tuple[int, int]]], patch: int, how: str) -> 
         for which, title, label, caption in (
             (1, "Steps that wait for one another (Fig. 3)", "steps in sequence",
              "With samplers enough, this is the time an image takes."),
-            (0, "Forwards", "forwards an image", "On one sampler, this is the time an image takes."),
+            (0, "Forwards", "forwards per image", "On one sampler, this is the time an image takes."),
         )
     ]  # fmt: skip
 
@@ -271,15 +269,15 @@ def _figure_11(drawn: Sequence[Drawn], side: int, how: str) -> Gallery:
 
 
 def _figure_7(
-    study: EvaluationRun, bundle_at: Path, settings: config.Settings, patch: int, how: str
+    run: EvaluationRun, bundle_at: Path, settings: config.Settings, patch: int, how: str
 ) -> Gallery:
     """Nested squares as label maps, at one, two and four patches a side (Figs. 6 and 7)."""
     sides = settings.evaluation.squares or tuple(patch * size for size in SQUARES)
     labels = bundle.load(bundle_at, weights=False).labels
-    masks, out = study.folder / "methods" / "squares-masks", study.folder / "methods" / "squares"
+    masks, out = run.folder / "baselines" / "squares-masks", run.folder / "baselines" / "squares"
     baselines.save_squares(masks, sides, len(labels))
     one = baselines.with_cover(settings, settings.sampling.cover, len(sides))
-    driver.synthesize(bundle_at, str(out), one, masks, study.inline, study.console)
+    driver.synthesize(bundle_at, str(out), one, masks, run.inline, run.console)
     images = open_images(str(out))
     shown = []
     keys = list(dict.fromkeys(region.image for region in images.regions(images.largest)))

@@ -24,9 +24,9 @@ BLIND = (
 )
 
 
-def answer(study: EvaluationRun) -> SectionResult:
+def build(run: EvaluationRun) -> SectionResult:
     """Real, synthetic and both, tested on held-out real images; agreement of images with their masks."""
-    sets, settings = study.sets, study.settings
+    sets, settings = run.sets, run.settings
     held_out = sets.held_out
     lacking = without_labels(sets) or (
         "There are no held-out real images to test on: name some with --held-out"
@@ -35,26 +35,30 @@ def answer(study: EvaluationRun) -> SectionResult:
     )  # fmt: skip
     if lacking or held_out is None:
         verdict = Verdict("unknown", "–", f"{lacking}.")
-        return SectionResult(Section("use", TITLE, verdict), {"not_measured": lacking})
-    if not settings.use.positive and "segmentation" not in settings.use.tasks:
-        why = "Nothing is asked: classification needs evaluation.use.positive, the name of a class"
-        return SectionResult(Section("use", TITLE, Verdict("unknown", "–", f"{why}.")), {"not_measured": why})
+        return SectionResult(Section("downstream", TITLE, verdict), {"not_measured": lacking})
+    if not settings.downstream.positive and "segmentation" not in settings.downstream.tasks:
+        why = "Nothing is asked: classification needs evaluation.downstream.positive, the name of a class"
+        return SectionResult(
+            Section("downstream", TITLE, Verdict("unknown", "–", f"{why}.")), {"not_measured": why}
+        )
     every = [sets.training.images, sets.synthetic.images, held_out.images]
-    side = min(settings.use.side, *(images.largest for images in every))
+    side = min(settings.downstream.side, *(images.largest for images in every))
     real, synthetic, test = (_labelled(images, side) for images in every)
-    where = (real, synthetic, test, settings.use, study.cache / "use", study.inline)
-    how = (settings.threads, settings.gpu, study.console)
+    where = (real, synthetic, test, settings.downstream, run.cache / "downstream", run.inline)
+    how = (settings.threads, settings.gpu, run.console)
     found, agree = evaluate_use(*where, *how), evaluate_agreement(*where, *how)
-    command = study.how("use")
+    command = run.how("downstream")
     blocks = [
-        *(_table(study, found, task, command) for task in _tasks(found)),
+        *(_table(run, found, task, command) for task in _tasks(found)),
         *_curves(found, command),
         _agreement(agree, command),
     ]
-    if settings.use.positive is None:
-        blocks.append(Note("Classification is left out: no class is named by evaluation.use.positive."))
+    if settings.downstream.positive is None:
+        blocks.append(
+            Note("Classification is left out: no class is named by evaluation.downstream.positive.")
+        )
     return SectionResult(
-        Section("use", TITLE, verdict_of(found, agree), blocks, BLIND),
+        Section("downstream", TITLE, verdict_of(found, agree), blocks, BLIND),
         {"side": side, **found.to_json(), "agreement": agree.to_json()},
     )
 
@@ -72,7 +76,9 @@ def verdict_of(found: DownstreamResults, agree: Agreement) -> Verdict:
     share = synthetic.mean / real.mean if real.mean else 0.0
     level: Level = "good" if share >= GOOD else "fair" if share >= FAIR else "poor"
     if task == "classification" and real.mean < LEARNED:
-        why = "The networks hardly learned from real images: more evaluation.use.steps, or another task"
+        why = (
+            "The networks hardly learned from real images: more evaluation.downstream.steps, or another task"
+        )
         number = f"{name} {real.mean:.2f} from real images"
         return Verdict("unknown", number, f"{why}.")
     gain = both.mean - real.mean
@@ -100,20 +106,20 @@ def _name(row: ResultRow) -> str:
     return row.trained_on if row.real_images is None else f"{row.trained_on}, {row.real_images} real images"
 
 
-def _table(study: EvaluationRun, found: DownstreamResults, task: str, command: str) -> Table:
+def _table(run: EvaluationRun, found: DownstreamResults, task: str, command: str) -> Table:
     rows = [row for row in found.rows if row.task == task]
     names = list(rows[0].figures)
-    use = study.settings.use
+    settings = run.settings.downstream
     what = (
         "" if task == "segmentation" else
-        f" Positive: {use.positive} on at least {use.positive_share:.2%} of a region."
+        f" Positive: {settings.positive} on at least {settings.positive_share:.2%} of a region."
     )  # fmt: skip
     return Table(
         f"{task.capitalize()}, tested on held-out real images",
         ["trained on", *names],
         [[_name(row), *(cell(row.figures[name], 3) for name in names)] for row in rows],
-        note=f"Mean ± deviation over {found.seeds} seeds; {use.steps} steps of {use.batch} regions for all. "
-        f"Regions: {_regions(found)}.{what}",
+        note=f"Mean ± deviation over {found.seeds} seeds; {settings.steps} steps of {settings.batch} regions "
+        f"for all. Regions: {_regions(found)}.{what}",
         command=command,
     )
 

@@ -28,12 +28,12 @@ BLIND = (
 )
 
 
-def answer(study: EvaluationRun) -> SectionResult:
+def build(run: EvaluationRun) -> SectionResult:
     """Figures of synthetic and of other real regions against the same real ones."""
-    real, synthetic, other = study.sets.compared
-    found = [study.features(crops) for crops in (real, synthetic, other)]
-    sources, settings = numbered([real, synthetic, other]), study.settings
-    with study.measuring("comparing distributions"):
+    real, synthetic, other = run.sets.compared
+    found = [run.features(crops) for crops in (real, synthetic, other)]
+    sources, settings = numbered([real, synthetic, other]), run.settings
+    with run.measuring("comparing distributions"):
         of_synthetic, of_real = (
             evaluate_fidelity(
                 found[0].values, found[i].values, sources[0], sources[i],
@@ -41,7 +41,7 @@ def answer(study: EvaluationRun) -> SectionResult:
             )
             for i in (1, 2)
         )  # fmt: skip
-    how = study.how("fidelity")
+    how = run.how("fidelity")
     rows = [
         [name, cell(figure(of_synthetic), digits, span, times), cell(figure(of_real), digits, span, times)]
         for name, figure, digits, span, times in _ROWS
@@ -52,7 +52,7 @@ def answer(study: EvaluationRun) -> SectionResult:
     cloud = plots.scatter2d({
         "real": found[0].values @ basis, "synthetic": found[1].values @ basis,
     })  # fmt: skip
-    labels = study.sets.labels
+    labels = run.sets.labels
     blocks: list[Block] = [
         Table(
             "Synthetic against real, and real against real",
@@ -60,7 +60,7 @@ def answer(study: EvaluationRun) -> SectionResult:
             rows,
             note=f"{len(real):,} regions of {real.side} px a set; k = {settings.k}; intervals of 95 % over "
             f"sources. Real against real is what a perfect generator would get. "
-            f"Pictures: {study.view}; {study.backbone.name}, {study.backbone.filter}.",
+            f"Pictures: {run.view}; {run.backbone.name}, {run.backbone.filter}.",
             command=how,
         ),
         *([Note(of_synthetic.warning, warning=True)] if of_synthetic.warning else []),
@@ -81,10 +81,10 @@ def answer(study: EvaluationRun) -> SectionResult:
     return SectionResult(
         Section("fidelity", TITLE, verdict(of_synthetic, of_real), blocks, BLIND),
         {
-            "backbone": study.backbone.name,
-            "digest": study.backbone.digest,
-            "filter": study.backbone.filter,
-            "pictures": str(study.view),
+            "backbone": run.backbone.name,
+            "digest": run.backbone.digest,
+            "filter": run.backbone.filter,
+            "pictures": str(run.view),
             "synthetic": as_json(of_synthetic),
             "real_against_real": as_json(of_real),
         },

@@ -23,9 +23,9 @@ BLIND = (
 )
 
 
-def answer(study: EvaluationRun) -> SectionResult:
+def build(run: EvaluationRun) -> SectionResult:
     """Synthetic label maps against those of the training set, and held-out ones beside them."""
-    sets, labels = study.sets, study.sets.labels
+    sets, labels = run.sets, run.sets.labels
     lacking = without_labels(sets)
     if lacking or labels is None:
         return _unknown(lacking or "no labels.json names the classes")
@@ -36,7 +36,7 @@ def answer(study: EvaluationRun) -> SectionResult:
     maps = [list(one.drawn(number).label_maps()) for one in (real, sets.synthetic.labelled, other)]
     mpp = sets.mpp or 1.0
     drawn, ceiling = (compare(maps[0], maps[i], len(labels), mpp) for i in (1, 2))
-    how = study.how("labels")
+    how = run.how("labels")
     unit = "" if sets.mpp else " (pixels: no set says its µm per pixel, 1 is taken)"
     known = range(1, len(labels))
     shares = plots.bars(

@@ -34,21 +34,21 @@ BLIND = (
 )
 
 
-def answer(study: EvaluationRun) -> SectionResult:
+def build(run: EvaluationRun) -> SectionResult:
     """Images as large as both sets have; of real ones, those of the training set."""
-    sets = study.sets
-    patch = study.settings.patch_px or sets.synthetic.images.patch_px
-    side = largest(study, patch)
-    synthetic, real, other = _regions(sets.synthetic.images, side), *_two(study, side)
+    sets = run.sets
+    patch = run.settings.patch_px or sets.synthetic.images.patch_px
+    side = largest(run, patch)
+    synthetic, real, other = _regions(sets.synthetic.images, side), *_two(run, side)
     if min(map(len, (synthetic, real))) < FEW or not len(other):
         verdict = Verdict("unknown", "–", f"There are too few regions of {side} px to compare.")
         return SectionResult(Section("large", TITLE, verdict), {"not_measured": verdict.text})
-    found = measured(study, synthetic, real, patch)
-    how, labels = study.how("large"), sets.labels
+    found = measured(run, synthetic, real, patch)
+    how, labels = run.how("large"), sets.labels
     blocks: list[Block] = [
         _table(found, how),
         _curve(found, how),
-        *_variants(study, (synthetic, real, other), how),
+        *_variants(run, (synthetic, real, other), how),
         Gallery(
             "Large synthetic images, not chosen",
             [tile(synthetic, i, labels, synthetic.regions[i].image) for i in some(synthetic, SHOWN)],
@@ -90,20 +90,20 @@ def verdict_of(found: Large) -> Verdict:
     )
 
 
-def largest(study: EvaluationRun, patch: int | None) -> int:
+def largest(run: EvaluationRun, patch: int | None) -> int:
     """Side in pixels of the largest region that all sets have, of whole patches: it begins at a line."""
-    sets = [study.sets.training, study.sets.synthetic, study.sets.held_out]
+    sets = [run.sets.training, run.sets.synthetic, run.sets.held_out]
     side = min(crops.images.largest for crops in sets if crops is not None)
     return side - side % patch if patch and side > patch else side
 
 
-def measured(study: EvaluationRun, synthetic: RegionSet, real: RegionSet, patch: int | None) -> Large:
+def measured(run: EvaluationRun, synthetic: RegionSet, real: RegionSet, patch: int | None) -> Large:
     """Figures of large images beside real ones, read one after the other."""
-    with progress.bar(study.console) as bar:
+    with progress.bar(run.console) as bar:
         row = bar.add_task("large images", total=len(synthetic) + len(real), figures="images")
         return evaluate_large(
-            synthetic, real, patch, study.sets.mpp, view=study.view,
-            tell=lambda count: bar.advance(row, count), count=study.settings.bootstrap,
+            synthetic, real, patch, run.sets.mpp, view=run.view,
+            tell=lambda count: bar.advance(row, count), count=run.settings.bootstrap,
         )  # fmt: skip
 
 
@@ -111,9 +111,9 @@ def _regions(images: Images, side: int) -> RegionSet:
     return RegionSet(images, tuple(images.regions(side))).drawn(MOST)
 
 
-def _two(study: EvaluationRun, side: int) -> tuple[RegionSet, RegionSet]:
+def _two(run: EvaluationRun, side: int) -> tuple[RegionSet, RegionSet]:
     """Real regions of a side, and others: training and held-out ones, or two halves of the sources."""
-    sets = study.sets
+    sets = run.sets
     if sets.held_out is not None:
         return _regions(sets.training.images, side), _regions(sets.held_out.images, side)
     every = _regions(sets.training.images, side)
@@ -157,25 +157,25 @@ def _curve(found: Large, how: str) -> Plot:
     return Plot("Correlation by distance", image, "Bands: 95 % over sources.", how)
 
 
-def _variants(study: EvaluationRun, crops: Sequence[RegionSet], how: str) -> list[Block]:
+def _variants(run: EvaluationRun, crops: Sequence[RegionSet], how: str) -> list[Block]:
     """Table 5: the same images in tiles, and resized to a tile's size, against real ones treated alike."""
-    sets = study.sets
+    sets = run.sets
     synthetic = crops[0]
     if synthetic.side < 2 * sets.side or min(map(len, crops)) < LEAST:
         return []
-    view = View(resize=sets.side, jpeg=study.settings.jpeg)
-    resized = [one.values for one in study.extract([(one, view) for one in crops])]
-    tiled = [study.features(one).values for one in (sets.synthetic, sets.training, sets.halves[0])]
+    view = View(resize=sets.side, jpeg=run.settings.jpeg)
+    resized = [one.values for one in run.extract([(one, view) for one in crops])]
+    tiled = [run.features(one).values for one in (sets.synthetic, sets.training, sets.halves[0])]
     numbers = (numbered([sets.synthetic, sets.training, sets.halves[0]]), numbered(crops))
     rows: list[list[str | Interval]] = []
     for name, (mine, train, rest), of in zip(("tiled", "resized"), (tiled, resized), numbers, strict=True):
         count = min(len(mine), len(rest))
         picked = [np.random.default_rng(0).permutation(len(one))[:count] for one in (rest, mine)]
-        balls = precision_recall(rest[picked[0]], mine[picked[1]], study.settings.k)
+        balls = precision_recall(rest[picked[0]], mine[picked[1]], run.settings.k)
         held = rest if sets.held_out is not None else None
         memory = evaluate_memorization(
             train, mine, held, of[1], of[0], of[2] if held is not None else None,
-            count=study.settings.bootstrap,
+            count=run.settings.bootstrap,
         )  # fmt: skip
         rows.append([
             f"{name} ({count:,})", f"{balls.precise.mean():.2f}", f"{balls.recalled.mean():.2f}",

@@ -32,23 +32,23 @@ BLIND = (
 )
 
 
-def answer(study: EvaluationRun) -> SectionResult:
+def build(run: EvaluationRun) -> SectionResult:
     """Figures against the training set; of held-out real regions what copies nothing gets."""
-    sets = study.sets
+    sets = run.sets
     synthetic, held_out = sets.synthetic, sets.held_out
     every = [sets.training, synthetic, *([held_out] if held_out else [])]
-    found = [study.features(crops).values for crops in every]
+    found = [run.features(crops).values for crops in every]
     sources = numbered(every)
-    with study.measuring("looking for copies"):
+    with run.measuring("looking for copies"):
         memory = evaluate_memorization(
             found[0], found[1], found[2] if held_out else None,
-            sources[0], sources[1], sources[2] if held_out else None, count=study.settings.bootstrap,
+            sources[0], sources[1], sources[2] if held_out else None, count=run.settings.bootstrap,
         )  # fmt: skip
-    copies = _copies(study, every, sources[1]) if held_out else None
-    how = study.how("privacy")
+    copies = _copies(run, every, sources[1]) if held_out else None
+    how = run.how("privacy")
     blocks = [
         *_tables(memory, copies, len(sets.training), how),
-        *_galleries(study, synthetic, memory, copies, how),
+        *_galleries(run, synthetic, memory, copies, how),
     ]
     if held_out is None:
         missing = (
@@ -148,9 +148,9 @@ def _tables(memory: Memorization, copies: Copies | None, training: int, how: str
 
 
 def _galleries(
-    study: EvaluationRun, synthetic: RegionSet, memory: Memorization, copies: Copies | None, how: str
+    run: EvaluationRun, synthetic: RegionSet, memory: Memorization, copies: Copies | None, how: str
 ) -> list[Block]:
-    training = study.sets.training
+    training = run.sets.training
 
     def pairs(rows: Rows, partners: Rows, of: RegionSet, said: Sequence[str]) -> list[Tile]:
         return [
@@ -204,19 +204,19 @@ def _galleries(
     return blocks
 
 
-def _copies(study: EvaluationRun, sets: Sequence[RegionSet], sources: Rows) -> Copies | None:
+def _copies(run: EvaluationRun, sets: Sequence[RegionSet], sources: Rows) -> Copies | None:
     """By pixels; `None` for regions that are too small for it."""
-    if study.sets.side < SIDE:
+    if run.sets.side < SIDE:
         return None
     found: list[Patterns] = []
-    with progress.bar(study.console) as bar:
+    with progress.bar(run.console) as bar:
         row = bar.add_task("pixels", total=sum(map(len, sets)), figures="regions")
 
         def pictures(crops: RegionSet) -> Iterator[Picture]:
             for picture in crops.pictures():
-                yield study.view(picture)
+                yield run.view(picture)
                 bar.advance(row)
 
         found = [patterns(pictures(crops)) for crops in sets]
-    with study.measuring("looking for copies by pixels"):
-        return evaluate_copies(found[1], found[0], found[2], sources, count=study.settings.bootstrap)
+    with run.measuring("looking for copies by pixels"):
+        return evaluate_copies(found[1], found[0], found[2], sources, count=run.settings.bootstrap)
