@@ -1,7 +1,8 @@
-"""The Parquet files of stored latents: what they are, and how one is made from a shard. No Ray in here.
+"""The Arrow files of stored latents: what they are, and how one is made from a shard. No Ray in here.
 
-A row is one patch in one variant, alone in its row group, not compressed: one is read without its
-neighbours (`stored`). While the autoencoder works, threads decode what comes and write what is done.
+A row is one patch in one variant, not compressed, so that a file is mapped into memory and one row is read
+without its neighbours (`stored`). While the autoencoder works, threads decode what comes and write what is
+done.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.ipc
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -29,7 +30,7 @@ from diffgen.labels import LabelMap, Picture
 from diffgen.models.autoencoder import BATCH_PIXELS, LatentCodec
 from diffgen.sampling.masks import on_grid
 
-FORMAT = 1
+FORMAT = 2
 COMPLETE = "latents.json"
 """Written last: a folder that holds it is complete."""
 META = b"latents"
@@ -43,11 +44,6 @@ COLUMNS = {
     "width": pa.int32(),
     "moments": pa.binary(),  # float16 (planes, height, width), little-endian
     "label_map": pa.binary(),  # uint8 (height, width); 0 where unlabelled
-}
-WRITING: dict[str, Any] = {
-    "compression": "NONE",
-    "use_dictionary": False,
-    "write_statistics": False,  # of bytes they say nothing, and a file has thousands of row groups
 }
 
 
@@ -120,7 +116,7 @@ class LatentShard:
 
     @property
     def file(self) -> str:
-        return Path(self.name).with_suffix(".parquet").name
+        return Path(self.name).with_suffix(".arrow").name
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -143,7 +139,7 @@ class PatchVariant:
 
 
 class ShardEncoder:
-    """Shards → Parquet files, one at a time."""
+    """Shards → Arrow files, one at a time."""
 
     def __init__(
         self, data: Path, folder: Path, codec: LatentCodec, facts: LatentCacheKey, readers: int
@@ -164,14 +160,14 @@ class ShardEncoder:
         try:
             with (
                 atomic(self.folder / shard.file) as sink,
-                pq.ParquetWriter(sink, self.schema, **WRITING) as parquet,
+                pa.ipc.new_file(sink, self.schema) as arrow,
                 ThreadPoolExecutor(1) as writer,
             ):
                 for batch in self._read(shard):
                     moments = self._moments([turned.picture for turned in batch])
                     if written is not None:
                         written.result()
-                    written = writer.submit(self._write, parquet, shard, batch, moments)
+                    written = writer.submit(self._write, arrow, shard, batch, moments)
                     tell(len(batch))
                 if written is not None:
                     written.result()
@@ -237,7 +233,7 @@ class ShardEncoder:
 
     def _write(
         self,
-        parquet: pq.ParquetWriter,
+        arrow: pa.ipc.RecordBatchFileWriter,
         shard: LatentShard,
         batch: list[PatchVariant],
         moments: list[NDArray[np.float16]],
@@ -258,4 +254,4 @@ class ShardEncoder:
             "moments": [values.astype("<f2", copy=False).tobytes() for values in moments],
             "label_map": [turned.labels.tobytes() for turned in batch],
         }
-        parquet.write_table(pa.table(columns, schema=self.schema), row_group_size=1)
+        arrow.write_table(pa.table(columns, schema=self.schema))

@@ -1,4 +1,4 @@
-"""Latents made once: the stored image patches → `DATA/latents/ID/`, a Parquet file per shard.
+"""Latents made once: the stored image patches → `DATA/latents/ID/`, an Arrow file per shard.
 
 Invariants: a file is at its path only when it is whole, so a run that was interrupted resumes with the
 shards it lacks, and `latents.json`, written last, marks the folder complete. ID is a digest of all that

@@ -1,18 +1,17 @@
 """Crops of stored latents, read at random: what the image model trains on instead of encoding.
 
-A row's bytes lie alone and uncompressed in its row group, so one is read by its offset, as a patch is
-from its tar. Nothing is open between two reads: safe from several threads and in any process.
+Files are mapped into memory: what is read is what is asked for, from any thread and in any process.
 """
 
 import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.ipc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,10 +19,7 @@ from torch import Tensor
 from diffgen.data.stream import PatchTable, around
 from diffgen.errors import UserError, one_line
 from diffgen.labels import LabelMap
-from diffgen.training.latent_shards import COLUMNS, COMPLETE, META, LatentCacheKey, data_digest
-
-LENGTH = 4  # bytes before a value in a page: its length
-READ = [list(COLUMNS).index(name) for name in ("moments", "label_map")]
+from diffgen.training.latent_shards import COMPLETE, META, LatentCacheKey, data_digest
 
 
 class StoredCrops:
@@ -38,7 +34,10 @@ class StoredCrops:
         self.facts = _facts(folder)
         if self.facts.data != data_digest(patches.folder):
             raise UserError(f"{folder} holds latents of other data than {patches.folder}; encode them anew")
-        self._ends: dict[str, NDArray[np.int64]] = {}
+        self._mapped: dict[str, pa.Table] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_mapped": {}}  # a copy in another process maps the files itself
 
     def crop(
         self, number: int, side: int, rng: np.random.Generator, holding: int | None = None
@@ -80,13 +79,15 @@ class StoredCrops:
             height, width = width, height
         drawn = self.sample and len(facts.moments) > 1
         planes = facts.channels * (2 if drawn else 1)
-        ends = self._offsets(row["shard"])[self._places[number] * facts.variants + variant]
-        path = self._path(row["shard"])
-        with path.open("rb") as file:
-            labels = _value(file, path, int(ends[1]), height * width, height * width)
-            each = height * width * 2
-            moments = _value(file, path, int(ends[0]), facts.planes * each, planes * each)
-        halves = np.frombuffer(moments, "<f2").reshape(planes, height, width)
+        table = self._table(row["shard"])
+        place = int(self._places[number]) * facts.variants + variant
+        moments, labels = (table[name][place].as_buffer() for name in ("moments", "label_map"))
+        each = height * width
+        if (len(moments), len(labels)) != (2 * facts.planes * each, each):
+            raise UserError(
+                f"{self._path(row['shard'])} is damaged; remove it and {COMPLETE} beside it, and encode anew"
+            )
+        halves = np.frombuffer(moments, "<f2", planes * each).reshape(planes, height, width)
         label_map = np.frombuffer(labels, np.uint8).reshape(height, width)
         return halves[: facts.channels], halves[facts.channels :] if drawn else None, label_map
 
@@ -101,24 +102,20 @@ class StoredCrops:
         return places
 
     def _path(self, shard: str) -> Path:
-        return self.folder / Path(shard).with_suffix(".parquet").name
+        return self.folder / Path(shard).with_suffix(".arrow").name
 
-    def _offsets(self, shard: str) -> NDArray[np.int64]:
-        """(rows, 2): where the bytes of the moments and of the label map of each row end."""
-        if shard not in self._ends:  # two threads may find the same
+    def _table(self, shard: str) -> pa.Table:
+        """The rows of a shard, in its order, all variants of a patch after each other."""
+        if shard not in self._mapped:  # two threads may map the same
             path = self._path(shard)
             try:
-                footer = pq.read_metadata(path)
+                table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
             except (OSError, pa.ArrowException) as error:
                 raise UserError(f"{path} cannot be read: {one_line(error)}; encode anew") from error
-            if footer.metadata.get(META) != self.facts.to_json().encode():
+            if (table.schema.metadata or {}).get(META) != self.facts.to_json().encode():
                 raise UserError(f"{path} is not of the latents in {self.folder / COMPLETE}; encode anew")
-            groups = (footer.row_group(i) for i in range(footer.num_row_groups))
-            chunks = [[group.column(i) for i in READ] for group in groups]
-            self._ends[shard] = np.array(
-                [[chunk.data_page_offset + chunk.total_compressed_size for chunk in row] for row in chunks]
-            )
-        return self._ends[shard]
+            self._mapped[shard] = table
+        return self._mapped[shard]
 
 
 def corner(labels: LabelMap, side: int, rng: np.random.Generator, holding: int | None) -> tuple[int, int]:
@@ -138,12 +135,3 @@ def _facts(folder: Path) -> LatentCacheKey:
         raise UserError(
             f"{folder} holds no complete latents: no readable {COMPLETE} (diffgen encode)"
         ) from error
-
-
-def _value(file: IO[bytes], path: Path, end: int, size: int, wanted: int) -> bytes:
-    """The first `wanted` bytes of a value of `size` bytes, the last of its chunk (PLAIN byte array)."""
-    file.seek(end - size - LENGTH)
-    found = file.read(LENGTH + wanted)
-    if int.from_bytes(found[:LENGTH], "little") != size or len(found) != LENGTH + wanted:
-        raise UserError(f"{path} is damaged; remove it and {COMPLETE} beside it, and encode anew")
-    return found[LENGTH:]

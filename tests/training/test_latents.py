@@ -41,7 +41,7 @@ def test_refuses_goes_on_and_repeats(data: Path, tiny_bundle: Path, tiny: config
     with pytest.raises(UserError, match=r"image-test-000000\.tar.*; the same command resumes"):
         encode(data, tiny_bundle, tiny, console())
     (folder,) = (data / "latents").iterdir()
-    made = folder / "image-train-000000.parquet"
+    made = folder / "image-train-000000.arrow"
     assert list(folder.iterdir()) == [made]
     with pytest.raises(UserError, match="no complete latents"):
         StoredCrops(folder, PatchTable(data, "image"), False)
@@ -55,11 +55,11 @@ def test_refuses_goes_on_and_repeats(data: Path, tiny_bundle: Path, tiny: config
     assert line.endswith(str(folder))
     assert made.stat().st_mtime_ns == written
     assert {path.name for path in folder.iterdir()} == {
-        made.name, "image-test-000000.parquet", "latents.json"
+        made.name, "image-test-000000.arrow", "latents.json"
     }  # fmt: skip
     told = json.loads((folder / "latents.json").read_text())
     assert (told["patches"], told["encoded"]) == (12, 48)
-    assert told["bytes"] == sum(path.stat().st_size for path in folder.glob("*.parquet"))
+    assert told["bytes"] == sum(path.stat().st_size for path in folder.glob("*.arrow"))
     assert told["images_per_s"] > 0
     for split in ("train", "test"):
         latents, _ = StoredCrops(folder, PatchTable(data, "image", split), False).crop(

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -185,23 +185,23 @@ def test_folders_that_do_not_fit_are_refused(
 
 
 def test_damage_is_found_when_it_is_read(data: Path, linear: Path, kl: Path, tmp_path: Path) -> None:
-    name, patches, rng = "image-train-000000.parquet", PatchTable(data, "image"), np.random.default_rng(0)
+    name, patches, rng = "image-train-000000.arrow", PatchTable(data, "image"), np.random.default_rng(0)
     folder = Path(shutil.copytree(linear, tmp_path / "copy"))
     with pytest.raises(UserError, match="16 × 16 latent pixels, a crop 17"):
         StoredCrops(folder, patches, False).crop(0, 17, rng)
-    footer = pq.read_metadata(folder / name)
-    content = bytearray((folder / name).read_bytes())
-    chunk = footer.row_group(0).column(6)
-    end = chunk.data_page_offset + chunk.total_compressed_size
-    length = 4 * 16 * 16 * 2
-    content[end - length - 4 : end - length] = b"\xff" * 4
-    (folder / name).write_bytes(content)
+    table = pa.ipc.open_file(pa.memory_map(str(folder / name))).read_all()
+    short = [value.as_py()[:-1] for value in table["label_map"]]
+    place = table.column_names.index("label_map")
+    table = table.set_column(place, table.schema.field(place), pa.array(short, pa.binary()))
+    (folder / name).unlink()
+    with pa.ipc.new_file(folder / name, table.schema) as file:
+        file.write_table(table)
     with pytest.raises(UserError, match="is damaged"):
         StoredCrops(folder, patches, False).read(0, 0)
     shutil.copy(kl / name, folder / name)
     with pytest.raises(UserError, match="is not of the latents"):
         StoredCrops(folder, patches, False).crop(0, 8, rng)
-    (folder / name).write_bytes(b"PAR1")
+    (folder / name).write_bytes(b"ARROW1")
     with pytest.raises(UserError, match="cannot be read"):
         StoredCrops(folder, patches, False).crop(0, 8, rng)
     (folder / name).unlink()
