@@ -190,5 +190,5 @@ def _on_ray(jobs: Sequence[Job], cache: Path, threads: int, gpu: bool, tell: Cal
     if ended:
         if isinstance(ended[0], ray.train.TrainingFailedError):
             cause = str(ended[0]).strip().splitlines()[-1]
-            raise UserError(f"training of use failed: {cause}; the same command resumes") from ended[0]
+            raise UserError(f"downstream training failed: {cause}; the same command resumes") from ended[0]
         raise ended[0]

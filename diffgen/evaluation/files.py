@@ -192,7 +192,7 @@ def _shards(where: str, filesystem: Any, tars: list[Any]) -> Iterator[Found]:
                     if "json" in parts
                 }
         except tarfile.TarError as error:
-            raise UserError(f"{where}: {name} is no whole tar: {one_line(error)}") from error
+            raise UserError(f"{where}: {name} is not a whole tar: {one_line(error)}") from error
         for key, parts in samples.items():
             picture = next((parts[kind] for kind in PICTURES if kind in parts), None)
             if picture is None:
@@ -224,7 +224,7 @@ def _size(filesystem: Any, piece: ByteRange, name: str) -> tuple[int, int]:
                 return height, width
             except (OSError, SyntaxError, ValueError) as error:
                 fault = error
-    raise UserError(f"{name} is no readable picture: {one_line(fault)}")
+    raise UserError(f"{name} is not a readable picture: {one_line(fault)}")
 
 
 def _record(data: bytes, name: str) -> dict[str, Any]:

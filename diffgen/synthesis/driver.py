@@ -95,7 +95,7 @@ def synthesize(
     backlog = claim(plan, packed, out, settings.synthesis)
     began, made = time.monotonic(), len(backlog.images)
     if already := backlog.n - made:
-        console.print(f"going on: {already} of {backlog.n} images are there already")
+        console.print(f"resuming: {already} of {backlog.n} images are already there")
     status = Status()
     if made:
         with _shown(console, made) as show:

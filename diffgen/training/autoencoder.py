@@ -39,7 +39,7 @@ def new_autoencoder(settings: config.Settings) -> ConvAutoencoder:
         raise UserError(f"autoencoder.kind {asked.kind!r} is not trained: only 'conv' is")
     if part.crop % asked.factor:
         raise UserError(
-            f"training.autoencoder.crop {part.crop} is no multiple of autoencoder.factor {asked.factor}"
+            f"training.autoencoder.crop {part.crop} is not a multiple of autoencoder.factor {asked.factor}"
         )
     if part.decoder_only:
         given: Any = load(asked).model
