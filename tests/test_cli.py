@@ -124,7 +124,7 @@ def test_inline_run_says_what_it_took_and_what_is_next(tiny_bundle: Path, tmp_pa
     assert "2 images (32 px)" in done.stdout
     assert "next:" in done.stdout
     assert (tmp_path / "out" / "shard-000000.tar").exists()
-    assert "2 of 2 images are there already" in diffgen(*words, cwd=tmp_path).stdout
+    assert "2 of 2 images are already there" in diffgen(*words, cwd=tmp_path).stdout
 
 
 def test_a_dry_run_foretells_and_writes_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
