@@ -561,6 +561,11 @@ class Settings(SettingsSection):
         return self.image_model.patch * self.autoencoder.factor
 
     @property
+    def widest_patch_px(self) -> int:
+        """Side in image pixels of the largest crop that the image U-Net is trained on."""
+        return max(side for _, side in self.image_model.sides) * self.autoencoder.factor
+
+    @property
     def mask_pixel_px(self) -> int:
         """Side of a mask pixel in image pixels."""
         return round(self.mask_model.pixel_um / self.prepare.mpp)

@@ -85,7 +85,7 @@ def layout_of(settings: Settings) -> PatchLayout:
     pixels = settings.mask_model.patch_pixels
     return PatchLayout(
         stored=stored,
-        least=settings.image_patch_px,
+        least=settings.widest_patch_px,
         multiple=settings.autoencoder.factor,
         step=max(1, round(settings.prepare.stride * stored)),
         mask_side=pixels * factor,

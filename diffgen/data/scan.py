@@ -75,7 +75,7 @@ def _scan_map(source: Source, slide: Slide, assumed: bool, settings: Settings, c
 
 
 def _check_scale(slide: Slide, settings: Settings) -> None:
-    mpp, least = settings.prepare.mpp, settings.image_patch_px
+    mpp, least = settings.prepare.mpp, settings.widest_patch_px
     if max(slide.mpp) > MAX_ENLARGEMENT * mpp:
         raise LeftOut(f"{max(slide.mpp):.3g} µm per pixel is too coarse for {mpp:g}")
     if min(slide.size(mpp)) < least:

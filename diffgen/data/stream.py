@@ -37,9 +37,14 @@ class Member:
 class PatchTable:
     """The patches of one kind and split of a prepared folder, by number in the order of the shards."""
 
-    def __init__(self, folder: Path, kind: Kind, split: str = "train", cache_mb: int = 512) -> None:
-        """Raises `UserError` where the folder holds no such prepared data."""
-        self.folder = folder
+    def __init__(
+        self, folder: Path, kind: Kind, split: str = "train", cache_mb: int = 512, least: int = 0
+    ) -> None:
+        """`least`: side of the largest crop, in stored pixels; what is smaller is not drawn.
+
+        Raises `UserError` where the folder holds no such prepared data.
+        """
+        self.folder, self.least = folder, least
         self.filesystem, self.root = pyarrow.fs.FileSystem.from_uri(str(folder.absolute()))
         try:
             table = pq.read_table(f"{self.root}/patches.parquet", filesystem=self.filesystem)
@@ -81,14 +86,19 @@ class PatchTable:
         return found
 
     @cached_property
+    def drawn(self) -> NDArray[np.intp]:
+        """Numbers of the patches that every crop fits in."""
+        return np.flatnonzero([min(row["height"], row["width"]) >= self.least for row in self.rows])
+
+    @cached_property
     def labelled(self) -> NDArray[np.intp]:
-        """Numbers of the patches that have a label map: q₁ of eq. (9)."""
-        return np.flatnonzero([row["labelled"] for row in self.rows])
+        """Numbers of those drawn that have a label map: q₁ of eq. (9)."""
+        return np.array([n for n in self.drawn if self.rows[n]["labelled"]], np.intp)
 
     @cached_property
     def unlabelled(self) -> NDArray[np.intp]:
-        """Numbers of the patches that have none: q₀ of eq. (9)."""
-        return np.flatnonzero([not row["labelled"] for row in self.rows])
+        """Numbers of those drawn that have none: q₀ of eq. (9)."""
+        return np.array([n for n in self.drawn if not self.rows[n]["labelled"]], np.intp)
 
     @cached_property
     def by_class(self) -> dict[int, NDArray[np.intp]]:

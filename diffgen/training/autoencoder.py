@@ -77,9 +77,11 @@ def train_autoencoder(
     trainee = TrainState(network, training.autoencoder, training.max_seconds)
     if checkpoint:
         trainee.read(checkpoint)
-    patches = PatchTable(data, "image", "train", training.cache_mb)
-    held_out = PatchTable(data, "image", "test", training.cache_mb)
-    held_out = held_out if len(held_out) else patches
+    patches, held_out = (
+        PatchTable(data, "image", split, training.cache_mb, training.autoencoder.crop)
+        for split in ("train", "test")
+    )
+    held_out = held_out if len(held_out.drawn) else patches
     source, check = CropSource(patches, settings), CropSource(held_out, settings)
     pictures = _shown(held_out, settings.autoencoder.factor)
     reports = Reports(
@@ -100,15 +102,15 @@ def _with_psnr(reports: Reports, place: DistContext) -> Hooks:
     """The hooks of the reports, which also log the held-out loss, a squared error, as PSNR."""
     hooks = reports.hooks()
 
-    def save(step: int, squared: float) -> None:
+    def held_out(step: int, squared: float) -> None:
         decibels = 10 * math.log10(4 / max(squared, 1e-12))
         if place.rank == 0:
             if reports.writer:
                 reports.writer.add_scalar("train/held_out_psnr", decibels, step)
             reports.link.tell(note=f"autoencoder at step {step}: {decibels:.1f} dB held-out PSNR")
-        hooks.save(step, squared)
+        hooks.held_out(step, squared)
 
-    return replace(hooks, save=save)
+    return replace(hooks, held_out=held_out)
 
 
 def _greeting(trainee: TrainState, place: DistContext) -> str:

@@ -96,7 +96,7 @@ class ImageSource:
         self.levels, self.seed, self.patches = levels, seed, crops.patches
         self.appearances = None if appearance is None else appearance.standardized(self.patches.appearances)
         self.classes = sorted(self.patches.by_class)
-        if not len(self.patches):
+        if not len(self.patches.drawn):
             raise UserError(f"{self.patches.folder} holds no image patches to train on")
         self.by_area = _by_area(self.patches) if part.balance == "area" and self.classes else None
 

@@ -66,8 +66,10 @@ class Hooks:
 
     log: Callable[[int, dict[str, float]], None] = lambda _step, _figures: None
     """(step, figures) once in `log_every` steps, on rank 0 only."""
-    save: Callable[[int, float], None] = lambda _step, _held_out: None
-    """(step, held-out loss) at intervals, on every rank."""
+    save: Callable[[int], None] = lambda _step: None
+    """(step) at intervals, on every rank."""
+    held_out: Callable[[int, float], None] = lambda _step, _loss: None
+    """(step, held-out loss) once the step is saved, on every rank."""
     sample: Callable[[int, nn.Module], None] = lambda _step, _unet: None
     """(step, U-Net with averaged weights) at intervals, on rank 0 only."""
     poll: Callable[[], StopRequest] = StopRequest
@@ -126,7 +128,8 @@ def train(
             if place.rank == 0 and (trainee.step % part.sample_every == 0 or trainee.finished):
                 trainee.averaged(partial(hooks.sample, trainee.step))
             if due or save or stop:
-                hooks.save(trainee.step, held_out_loss(trainee, held_out, objective, place))
+                hooks.save(trainee.step)  # first: whatever happens to the held-out loss, the step is safe
+                hooks.held_out(trainee.step, held_out_loss(trainee, held_out, objective, place))
             if stop:
                 return False
     return True

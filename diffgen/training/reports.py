@@ -1,7 +1,8 @@
 """What one worker tells the world while it trains: checkpoints, TensorBoard, whoever started it.
 
-Invariants: `best/` holds the whole checkpoint of least held-out loss; curves and samples are in the run
-before the checkpoint of their step. No Ray in here: a `Link` leads to who started the worker.
+Invariants: `best/` holds the whole checkpoint of least held-out loss of those measured; curves and samples
+are in the run before the checkpoint of their step, which is there before its held-out loss is measured. No
+Ray in here: a `Link` leads to who started the worker.
 """
 
 import json
@@ -61,7 +62,7 @@ class Reports:
         self.writer = None if rank else self._curves()
 
     def hooks(self) -> Hooks:
-        return Hooks(self.log, self.save, self.sample, self.link.poll)
+        return Hooks(self.log, self.save, self.held_out, self.sample, self.link.poll)
 
     def close(self) -> None:
         if self.writer:
@@ -86,33 +87,36 @@ class Reports:
         (self.desk / "samples").mkdir(exist_ok=True)
         Image.fromarray(picture).save(self.desk / "samples" / f"{self.part}-{step:07d}.png")
 
-    def save(self, step: int, held_out: float) -> None:
-        """A checkpoint, and a copy of it if it is the best."""
-        metrics = {"step": step, "held_out_loss": held_out}
+    def save(self, step: int) -> None:
+        """A checkpoint; if asked, its averaged weights in `history/PART/step-N`, too."""
         if self.rank:
-            self.link.register(metrics, None)
+            self.link.register({"step": step}, None)
             return
         if self.writer:
-            self.writer.add_scalar("train/held_out_loss", held_out, step)
             self.writer.flush()
         self._send()
         with tempfile.TemporaryDirectory() as folder:
             self.trainee.write(Path(folder))
-            self._keep(Path(folder), step, held_out)  # before it is registered: a resumed run skips this
-            self.link.register(metrics, Path(folder))
+            if self.trainee.part.keep_history:  # before it is registered: a resumed run skips this
+                self.run.push(Path(folder) / AVERAGED, f"history/{self.part}/{name_of(step)}")
+            self.link.register({"step": step}, Path(folder))
         self.link.tell(step=step, of=self.trainee.foreseen, saved=step)
 
-    def _keep(self, checkpoint: Path, step: int, held_out: float) -> None:
-        """`best/PART/step-N`, which `best/PART.json` names, and, if asked, `history/PART/step-N`."""
+    def held_out(self, step: int, loss: float) -> None:
+        """Its curve and, of the least so far, `best/PART/step-N`, which `best/PART.json` names."""
+        if self.rank:
+            return
+        if self.writer:
+            self.writer.add_scalar("train/held_out_loss", loss, step)
         mark = f"best/{self.part}.json"
         best = json.loads(self.run.read_text(mark) or "{}")
-        if held_out < best.get("held_out_loss", float("inf")):
-            self.run.push(checkpoint, f"best/{self.part}/{name_of(step)}")
-            self.run.write_text(mark, json.dumps({"step": step, "held_out_loss": held_out}) + "\n")
+        if loss < best.get("held_out_loss", float("inf")):
+            with tempfile.TemporaryDirectory() as folder:
+                self.trainee.write(Path(folder))
+                self.run.push(Path(folder), f"best/{self.part}/{name_of(step)}")
+            self.run.write_text(mark, json.dumps({"step": step, "held_out_loss": loss}) + "\n")
             if "step" in best and best["step"] != step:
                 self.run.remove(f"best/{self.part}/{name_of(best['step'])}")
-        if self.trainee.part.keep_history:
-            self.run.push(checkpoint / AVERAGED, f"history/{self.part}/{name_of(step)}")
 
     def _curves(self) -> Any:
         """TensorBoard's writer; None, and a line that says so, where it is not installed."""

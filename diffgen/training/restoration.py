@@ -35,17 +35,17 @@ class CropSource:
     """
 
     def __init__(self, patches: PatchTable, settings: config.Settings) -> None:
-        """Raises `UserError` where there is no patch, or the patches are smaller than the crops."""
+        """Raises `UserError` where there is no patch, or all patches are smaller than the crops."""
         self.patches, self.seed = patches, settings.seed
         self.side = settings.training.autoencoder.crop
         latent = self.side // settings.autoencoder.factor
         self.shape = (settings.autoencoder.channels, latent, latent)
         if not len(patches):
             raise UserError(f"{patches.folder} holds no image patches to train on")
-        least = min(patches.picture(0).shape[:2])
-        if least < self.side:
+        if not len(patches.drawn):
+            largest = max(min(row["height"], row["width"]) for row in patches.rows)
             raise UserError(
-                f"training.autoencoder.crop {self.side}: the patches have sides of {least} pixels"
+                f"training.autoencoder.crop {self.side}: the patches have {largest} pixels a side"
             )
 
     def sides(self, step: int, batch: int) -> list[int]:
@@ -56,7 +56,7 @@ class CropSource:
         images, noises = [], []
         for sample in samples:
             rng = generator(self.seed, step, Purpose.TRAINING, sample)
-            number = int(rng.integers(len(self.patches)))
+            number = int(self.patches.drawn[rng.integers(len(self.patches.drawn))])
             picture, _ = crop(self.patches.picture(number), None, self.side, rng)
             images.append(torch.from_numpy(from_picture(picture)))
             noises.append(draw_noise(self.shape, rng) * float(rng.random()))

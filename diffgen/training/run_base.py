@@ -55,7 +55,7 @@ def build_base(
     made_by = yaml.safe_dump({key: value for key, value in shaping.items() if key != "training"})
     if run.exists(f"base/{bundle.INDEX}") and (run.exists(RUN) or run.read_text(MADE_BY) == made_by):
         return bundle.load(run.pull("base", place / "base"))
-    patches, maps = PatchTable(data, "image"), PatchTable(data, "mask")
+    patches, maps = PatchTable(data, "image", least=settings.widest_patch_px), PatchTable(data, "mask")
     trained = _with_trained(settings, run, place)
     codec = _started(start, settings, console) or _measured(parts, patches, trained, console)
     label_maps = [maps.label_map(number) for number in _spread(len(maps))]
@@ -155,9 +155,10 @@ def _measured(
         if "image" in parts:
             raise UserError(f"{patches.folder} holds no image patches to train on")
         return autoencoder.load(settings.autoencoder)  # nothing to measure it on, and nothing to draw with it
-    _check_sides(patches, settings)
+    _say_small(patches, settings, console)
     side = settings.image_patch_px
-    pictures = (patches.picture(number)[:side, :side] for number in _spread(len(patches)))
+    numbers = patches.drawn[_spread(len(patches.drawn))].tolist()
+    pictures = (patches.picture(number)[:side, :side] for number in numbers)
     images = [torch.from_numpy(from_picture(picture))[None] for picture in pictures]
     together = min(16, max(1, autoencoder.BATCH_PIXELS["cpu"] // side**2))
     batches = [torch.cat(images[i : i + together]) for i in range(0, len(images), together)]
@@ -177,12 +178,20 @@ def _spread(count: int) -> list[int]:
     return numbers if count else []
 
 
-def _check_sides(patches: PatchTable, settings: config.Settings) -> None:
-    smallest = min(min(row["height"], row["width"]) for row in patches.rows)
-    widest = max(side for _, side in settings.image_model.sides) * settings.autoencoder.factor
-    if smallest < widest:
-        what = "twice " if settings.image_model.context == "wide" else ""
+def _say_small(patches: PatchTable, settings: config.Settings, console: Console) -> None:
+    """How many patches are too small for the widest crop; `UserError` where all for training are."""
+    widest, wide = patches.least, settings.image_model.context == "wide"
+    if not len(patches.drawn):
+        largest = max(min(row["height"], row["width"]) for row in patches.rows)
         raise UserError(
-            f"{patches.folder} holds patches of {smallest} pixels; "
-            f"{what}image_model.patch × autoencoder.factor needs {widest}"
+            f"{patches.folder} holds patches of {largest} pixels; "
+            f"{'twice ' if wide else ''}image_model.patch × autoencoder.factor needs {widest}"
         )
+    for split, of in (
+        ("train", patches),
+        ("test", PatchTable(patches.folder, "image", "test", least=widest)),
+    ):
+        if small := len(of) - len(of.drawn):
+            console.print(
+                f"{small:,} of {len(of):,} {split} patches are not used: smaller than {widest} pixels"
+            )

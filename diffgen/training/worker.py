@@ -141,10 +141,8 @@ def _source(
     split: str,
     device: torch.device,
 ) -> BatchSource:
-    """The data of a split; where a split is empty, that of the training."""
-    patches = PatchTable(Path(task.data), task.part, split, settings.training.cache_mb)
-    if not len(patches) and split == "test":
-        return _source(task, base, settings, objective, "train", device)
+    """The data of a split."""
+    patches = _patches(task, settings, split)
     part, seed, diffusion = getattr(settings.training, task.part), settings.seed, settings.diffusion
     normal = diffusion.noise_mean, diffusion.noise_deviation
     levels = NoiseLevels(
@@ -162,12 +160,18 @@ def _source(
     return ImageSource(crops, settings.image_model, part, base.codec.channels, levels, seed, base.appearance)
 
 
+def _patches(task: TrainTask, settings: config.Settings, split: str) -> PatchTable:
+    """Those of a split; where crops fit in none of them, those of the training."""
+    least = settings.widest_patch_px if task.part == "image" else 0
+    patches = PatchTable(Path(task.data), task.part, split, settings.training.cache_mb, least)
+    return patches if len(patches.drawn) or split == "train" else _patches(task, settings, "train")
+
+
 def _grid(task: TrainTask, base: bundle.Bundle, settings: config.Settings) -> Any:
     """How samples of this model are drawn."""
     if task.part == "mask":
         return lambda unet: mask_grid(unet, base, settings)
-    test = PatchTable(Path(task.data), "image", "test")
-    maps = held_out(test if len(test) else PatchTable(Path(task.data), "image"), settings.image_patch_px)
+    maps = held_out(_patches(task, settings, "test"), settings.image_patch_px)
     return lambda unet: image_grid(unet, base, maps, settings)
 
 

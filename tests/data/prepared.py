@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,12 @@ def make(
     images: int = 6,
     unlabelled: int = 2,
     maps: int = 4,
+    partial: Collection[str] = ("test",),
 ) -> Path:
-    """Image patches at twice the patch side (the last ones unlabelled) and mask patches, of seeded noise."""
+    """Image patches at twice the patch side (the last ones unlabelled) and mask patches, of seeded noise.
+
+    The first image patch of the `partial` splits is of a part that is lower: between one patch and two.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows: list[dict[str, object]] = []
@@ -36,17 +41,18 @@ def make(
                     side = (
                         2 * settings.image_patch_px if kind == "image" else settings.mask_model.patch_pixels
                     )
-                    label_map = np.kron(
-                        rng.integers(1, len(labels), (2, 2)), np.ones((side // 2, side // 2))
-                    ).astype(np.uint8)
+                    lower = kind == "image" and k == 0 and split in partial
+                    height = 3 * side // 4 if lower else side
+                    blocks = np.kron(rng.integers(1, len(labels), (2, 2)), np.ones((side // 2, side // 2)))
+                    label_map = blocks.astype(np.uint8)[:height]
                     shares = labels.shares(label_map) if labelled else [1.0] + [0.0] * (len(labels) - 1)
                     row = {
                         "key": f"{k:09d}", "source": f"slide{k % 2}", "x": 0, "y": 0, "labelled": labelled,
-                        "context": k % len(labels.contexts), "shares": shares, "height": side, "width": side,
+                        "context": k % len(labels.contexts), "shares": shares,
+                        "height": height, "width": side,
                     }  # fmt: skip
-                    picture = (rng.integers(0, 256, (side, side, 3)) // 4 + label_map[..., None] * 30).astype(
-                        np.uint8
-                    )
+                    noise = rng.integers(0, 256, (side, side, 3))[:height] // 4
+                    picture = (noise + label_map[..., None] * 30).astype(np.uint8)
                     row["appearance"] = measure(picture).tolist() if kind == "image" else None
                     rows.append({"kind": kind, "split": split, "shard": shard, **row})
                     _add(tar, f"{k:09d}.json", json.dumps(row).encode())

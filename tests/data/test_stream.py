@@ -38,6 +38,15 @@ def test_labelled_unlabelled_and_by_class(folder: Path) -> None:
             assert (class_id in patches.label_map(int(number))) == (number in numbers)
 
 
+def test_what_is_smaller_than_a_crop_is_not_drawn(folder: Path) -> None:
+    patches = PatchTable(folder, "image", "test", least=64)
+    assert len(patches) == 6, "numbers stay those of the stored patches"
+    assert patches.drawn.tolist() == [1, 2, 3, 4, 5]
+    assert (patches.labelled.tolist(), patches.unlabelled.tolist()) == ([1, 2, 3], [4, 5])
+    assert not any(0 in numbers for numbers in patches.by_class.values())
+    assert len(PatchTable(folder, "image", "test", least=48).drawn) == 6
+
+
 def test_splits_and_kinds_are_apart(folder: Path) -> None:
     assert len(PatchTable(folder, "image")) == 6
     assert len(PatchTable(folder, "mask")) == 4

@@ -79,6 +79,16 @@ def test_a_sample_depends_on_seed_step_and_number_alone(data: Path, settings: co
     assert not torch.equal(alone.clean, source.batch(4, [2]).clean)
 
 
+def test_patches_smaller_than_a_crop_are_left_out(data: Path) -> None:
+    def source(side: int) -> CropSource:
+        tree = config.merge(TINY, {"training": {"autoencoder": {"crop": side}}})
+        return CropSource(PatchTable(data, "image", "test", least=side), config.validate(tree))
+
+    assert source(64).batch(0, range(30)).clean.shape == (30, 3, 64, 64)
+    with pytest.raises(UserError, match="crop 68: the patches have 64 pixels a side"):
+        source(68)
+
+
 def test_the_critic_is_heard_after_its_share_of_the_training(data: Path, settings: config.Settings) -> None:
     batch = CropSource(PatchTable(data, "image"), settings).batch(0, [0, 1])
     part, model = settings.training.autoencoder, restorer()

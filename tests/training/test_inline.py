@@ -137,6 +137,30 @@ def test_a_training_that_is_out_of_time_ends_with_a_bundle(data: Path, tmp_path:
     assert "was trained already, 1 steps" in screen.export_text()
 
 
+@pytest.mark.parametrize("latents", ["live", "stored"])
+@pytest.mark.parametrize(("images", "partial"), [(6, ["test"]), (6, ["train", "test"]), (1, ["test"])])
+def test_parts_between_one_patch_and_two_are_left_out_of_wide_training(
+    labels: Labels, tmp_path: Path, images: int, partial: list[str], latents: str
+) -> None:
+    """One of them refuses no data set and stops no checkpoint; held-out data of nothing else is none."""
+    tree = {
+        "image_model": {"context": "wide", "wide_below": 9.0},
+        "autoencoder": {"latents": latents, "dihedral": 1},
+        "training": {"image": {"steps": 2, "checkpoint_every": 1}},
+    }
+    wide = config.validate(config.merge(TINY, tree))
+    data = prepared.make(tmp_path / "data", wide, labels, images, min(2, images - 1), partial=partial)
+    screen = Console(file=io.StringIO(), record=True, width=200)
+    made = launch(["image"], data, str(tmp_path / "run"), wide, screen, inline=True)
+    assert bundle.load(Path(made)).image_unet is not None
+    said = screen.export_text()
+    for split in ("train", "test"):
+        assert (f"1 of {images} {split} patches are not used: smaller than 64 pixels" in said) == (
+            split in partial
+        )
+    assert checkpoints.last(RunFolder(str(tmp_path / "run")), "image") == "train/image/step-0000002"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_inline_and_ray_take_the_same_steps_and_each_goes_on_with_the_others_run(

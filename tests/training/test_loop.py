@@ -96,11 +96,12 @@ def test_a_resumed_run_takes_the_same_steps(
     sampled, held_out = list[int](), list[float]()
     one = trainee(tiny, labels, **part)
 
-    def save(step: int, loss: float) -> None:
-        held_out.append(loss)
-        one.write(tmp_path / str(step))
-
-    whole = losses_of(one, source, save=save, sample=lambda step, unet: sampled.append(step))  # noqa: ARG005
+    hooks = {
+        "save": lambda step: one.write(tmp_path / str(step)),
+        "held_out": lambda step, loss: held_out.append(loss),  # noqa: ARG005
+        "sample": lambda step, unet: sampled.append(step),  # noqa: ARG005
+    }
+    whole = losses_of(one, source, **hooks)
     other = trainee(tiny, labels, **part)
     other.read(tmp_path / "4")
     assert other.step == 4
@@ -136,10 +137,25 @@ def test_a_wish_is_carried_out_in_its_step(
     def poll() -> StopRequest:
         return StopRequest(save=not stop, stop=stop) if made.step == 2 else StopRequest()
 
-    hooks = Hooks(save=lambda step, loss: saved.append(step), poll=poll)  # noqa: ARG005
+    hooks = Hooks(save=saved.append, poll=poll)
     finished = train(made, made.unet, source, source, OBJECTIVE, DistContext(), hooks)
     assert finished is not stop
     assert saved == ([3] if stop else [3, 6])
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_held_out_loss_that_fails_costs_no_checkpoint(
+    tiny: config.Settings, labels: Labels, source: MaskSource, stop: bool
+) -> None:
+    def fail(_step: int, _batch: Batch) -> Batch:
+        raise ValueError("held-out data")
+
+    saved: list[int] = []
+    made = trainee(tiny, labels, steps=6, batch=4, checkpoint_every=100 if stop else 2)
+    hooks = Hooks(save=saved.append, poll=lambda: StopRequest(stop=stop and made.step == 1))
+    with pytest.raises(ValueError, match="held-out data"):
+        train(made, made.unet, source, Fixed(source, fail), OBJECTIVE, DistContext(), hooks)
+    assert saved == [2]
 
 
 def test_not_finite_stops_with_a_line(tiny: config.Settings, labels: Labels, source: MaskSource) -> None:
@@ -215,7 +231,7 @@ def test_training_ends_by_itself_when_its_time_is_over(
     made, saved, sampled = trainee(tiny, labels, steps=100_000, batch=4), list[int](), list[int]()
     made.max_seconds = 0.5
     hooks = Hooks(
-        save=lambda step, loss: saved.append(step),  # noqa: ARG005
+        save=saved.append,
         sample=lambda step, unet: sampled.append(step),  # noqa: ARG005
     )
     assert train(made, made.unet, source, source, OBJECTIVE, DistContext(), hooks), "it is a clean end"
