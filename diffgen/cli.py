@@ -437,12 +437,12 @@ def _next(command: str) -> None:
 
 
 def main() -> NoReturn:
-    """Entry point: a user's mistake is one line and exit status 2."""
+    """Entry point: a user's mistake is one line and exit status 2; 3 where all is done but some images."""
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status)
     except OSError as error:  # a full disk, a folder that is not ours; from an actor with its trace before it
         line = (str(error).strip() or type(error).__name__).splitlines()[-1]
         print(f"error: {line}", file=sys.stderr)

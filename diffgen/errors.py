@@ -8,6 +8,14 @@ class UserError(ValueError):
     and exits with status 2 (promise 9 of the design).
     """
 
+    status = 2
+
+
+class IncompleteError(UserError):
+    """All is done that can be, and a part of what was asked for is not there; exit status 3."""
+
+    status = 3
+
 
 def one_line(error: BaseException) -> str:
     """What an error says, without line breaks; the name of its type if it says nothing."""

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffgen.cli import main
+from diffgen.errors import IncompleteError
 
 BIN = Path(sys.executable).parent / "diffgen"
 
@@ -100,6 +101,17 @@ def test_impossible_synthesis_is_said_before_any_work(
     assert named in done.stderr
     assert not list(tmp_path.iterdir())
     assert time.monotonic() - began < 60
+
+
+def test_images_that_are_not_there_are_a_line_and_status_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def incomplete(*_: object) -> None:
+        raise IncompleteError("1 of 5 samples are not in out")
+
+    monkeypatch.setattr("diffgen.cli.app", incomplete)
+    done = diffgen("synthesize", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (3, "error: 1 of 5 samples are not in out\n")
 
 
 def test_a_process_of_its_own_ends_with_status_2(tmp_path: Path) -> None:

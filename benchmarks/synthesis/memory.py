@@ -128,7 +128,8 @@ def paint(task: Backlog, end: Connection, calls: Connection) -> None:
     while True:
         status = call("status")
         for k in task.ready_shards(status, written):
-            writer.complete(k, task.total, call("take", task.missing[k]))
+            samples = call("take", task.missing[k])
+            writer.complete(k, task.total, samples, failed=task.failed(k, status))
             call("drop", task.missing[k])
             written.add(k)
         if status.over:

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from diffgen import config
-from diffgen.errors import UserError
+from diffgen.errors import IncompleteError, UserError
 from diffgen.evaluation.baselines import save_label_maps
 from diffgen.evaluation.images import RegionSet, open_images
 from diffgen.evaluation.sets import USUAL
@@ -33,9 +33,11 @@ def sampled(
     )
     console.print(f"{n} images of {bundle}: {out}")
     synthesis = settings.synthesis.model_copy(update={"n": n})
-    driver.synthesize(
-        bundle, str(out), settings.model_copy(update={"synthesis": synthesis}), masks, inline, console
-    )
+    chosen = settings.model_copy(update={"synthesis": synthesis})
+    try:
+        driver.synthesize(bundle, str(out), chosen, masks, inline, console)
+    except IncompleteError as error:
+        console.print(f"[yellow]{error}[/]")
     return str(out)
 
 

@@ -65,9 +65,13 @@ class Backlog:
         )
 
     def ready_shards(self, status: Status, begun: Collection[int]) -> list[int]:
-        """Shards whose last missing sample is painted, and that are not begun."""
-        ready = set(status.ready)
+        """Shards whose last missing sample is painted or given up, and that are not begun."""
+        ready = {*status.ready, *status.failed}
         return [k for k, missing in self.missing.items() if k not in begun and ready.issuperset(missing)]
+
+    def failed(self, k: int, status: Status) -> dict[int, str]:
+        """The missing samples of shard k that are given up, and why."""
+        return {index: status.failed[index] for index in self.missing[k] if index in status.failed}
 
 
 def claim(plan: Plan, packed: dict[str, bytes], out: str, settings: config.Synthesis) -> Backlog:

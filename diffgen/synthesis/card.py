@@ -59,7 +59,8 @@ The licence is left to whoever publishes it.
 | `shard-000000.tar`, … | WebDataset shards; a sample is `KEY.png`, `KEY.mask.png`, `KEY.json` |
 | `KEY.mask.png` | label map: 8-bit, one channel, the class id as value, no palette |
 | `KEY.json` | its provenance: seed, index, context, appearance, settings, bundle, class shares{tile} |
-| `manifest.parquet` | a row per sample: shard, key, size, sha256, context, class shares, forwards, seconds |
+| `manifest.parquet` | a row per sample: shard, key, size, sha256, context, class shares, forwards, seconds; \
+`failed` says why a sample is in no shard |
 | `manifest/` | the same, one part a shard, written after it: a shard without its part is not finished |
 | `labels.json` | names and colours of the classes, names of the contexts |
 | `run.json` | what the samples depend on: images of another run do not come into this folder |

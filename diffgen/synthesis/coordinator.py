@@ -81,7 +81,7 @@ class Coordinator:
         self.todo = sorted(self.tiles, reverse=True)
         self.jobs: dict[int, ImageJob] = {}  # in order of their index
         self.finished: dict[int, Sample] = {}
-        self.failed: dict[int, str] = {}
+        self.failed: dict[int, str] = {}  # samples
         self.held: dict[int, OpenLease] = {}
         self.revoked: dict[int, OpenLease] = {}  # may still be answered
         self.busy: dict[str, float] = {}
@@ -220,8 +220,7 @@ class Coordinator:
             if not job.give(piece.turn, piece.number, result):
                 return False
         except NonFiniteError as error:
-            self.failed[job.index] = f"image {job.index}, {NAMES[stage]}, {error}"
-            self._close(job)
+            self._give_up(job, piece.number, f"image {job.index}, {NAMES[stage]}, {error}")
             return True
         self.patches += stage in {"mask", "image"}
         self.forwards += sum(job.forwards.values()) - before
@@ -244,6 +243,15 @@ class Coordinator:
         except (OSError, ValueError, RuntimeError) as error:  # the work itself is not in danger
             warn(f"image {job.index} could not be snapshot ({one_line(error)})")
         job.saved = time.monotonic()
+
+    def _give_up(self, job: ImageJob, number: int, reason: str) -> None:
+        """An image, or of one that is rendered this region's tiles: the others do not depend on them."""
+        rendered = job.stage == "render"
+        tiles = job.regions[number].tiles if rendered else job.tiles
+        first = self.plan.first_sample(job.index)
+        self.failed |= {first + tile: reason for tile in tiles}
+        if not (rendered and job.wanted):
+            self._close(job)
 
     def _close(self, job: ImageJob) -> None:
         del self.jobs[job.index]

@@ -17,7 +17,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from diffgen import config, progress
-from diffgen.errors import UserError
+from diffgen.errors import IncompleteError, UserError
 from diffgen.models import bundle
 from diffgen.sampling import time_map
 from diffgen.synthesis import snapshots
@@ -85,8 +85,9 @@ def synthesize(
 ) -> Summary:
     """Images 0 … n − 1 of a bundle as WebDataset shards under `out`, a folder or any filesystem URL.
 
-    Raises `UserError` before any work where bundle, size, label maps or folder do not fit, and at
-    the end if an image came out not finite; `KeyboardInterrupt` passes, with all shards whole.
+    Raises `UserError` before any work where bundle, size, label maps or folder do not fit, and
+    `IncompleteError` at the end, when all else is written, if an image came out not finite;
+    `KeyboardInterrupt` passes, with all shards whole.
     """
     packed = bundle.pack(folder)
     plan = make_plan(packed, folder, settings, masks, references, _on_gpus(inline), console)
@@ -103,16 +104,15 @@ def synthesize(
     writer = backlog.writer()
     writer.begin(backlog.total)
     writer.store.write("settings.yaml", settings.dump().encode())
-    try:
-        writer.finish(backlog.total, plan.labels)
-    except UserError as error:
-        if not status.failed:
-            raise
-        failed, first = len(status.failed), status.failed[min(status.failed)]
-        raise UserError(f"{failed} of {made} images failed, their shards are not written: {first}") from error
+    writer.finish(backlog.total, plan.labels)
     snapshots.clear(writer.store)
     if time_maps:
         save_time_maps(plan, backlog.n, writer.store, console)
+    if failed := writer.failed(backlog.total):
+        raise IncompleteError(
+            f"{len(failed)} of {backlog.total} samples are not in {writer.store.url}, as manifest.parquet "
+            f"says (`failed`): {failed[min(failed)]}"
+        )
     shards = num_shards(backlog.total, settings.synthesis.images_per_shard)
     megapixels = sum(height * width for height, width in map(plan.size_of, backlog.images)) / 1e6
     return Summary(made, already, shards, time.monotonic() - began, status, writer.store.url, megapixels)

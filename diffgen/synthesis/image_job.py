@@ -135,7 +135,7 @@ class ImageJob:
         plan, canvas, label_map = self.plan, self.canvas, self.label_map
         assert canvas is not None
         assert label_map is not None
-        regions = render.regions(plan, self.height, self.width, self.tiles)
+        self.regions = regions = render.regions(plan, self.height, self.width, self.tiles)
 
         def work(number: int) -> render.RenderJob:
             return render.cut(plan, canvas.latents, label_map, regions[number])

@@ -20,7 +20,8 @@ def run_inline(backlog: Backlog, report: Report) -> Status:
         coordinator.commit(lease.id, sampler.work(lease))
         status = coordinator.status()
         for k in backlog.ready_shards(status, written):
-            writer.complete(k, backlog.total, coordinator.take(backlog.missing[k]))
+            samples = coordinator.take(backlog.missing[k])
+            writer.complete(k, backlog.total, samples, failed=backlog.failed(k, status))
             coordinator.drop(backlog.missing[k])
             written.add(k)
         report(status)

@@ -77,6 +77,7 @@ class Status:
     ready: tuple[int, ...] = ()
     """Finished samples that nobody has taken yet."""
     failed: dict[int, str] = field(default_factory=dict)
+    """Samples that are given up, and why."""
     over: bool = False
     rows: int = 0
     slots: int = 0

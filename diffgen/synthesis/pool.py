@@ -208,7 +208,8 @@ class Pool:
             over = status.over
             for k in self.backlog.ready_shards(status, self.begun):
                 samples = [c.take.remote(self.backlog.missing[k]) for c in self.coordinators]
-                self.writing[self.writer.complete.remote(k, self.backlog.total, *samples)] = k
+                failed = self.backlog.failed(k, status)
+                self.writing[self.writer.complete.remote(k, self.backlog.total, *samples, failed=failed)] = k
                 self.begun.add(k)
             if status.over and not self.writing:
                 return status

@@ -7,6 +7,7 @@ Invariants, whoever dies when (promises 2–7 of the design):
 - A sample that is whole in some tar of this folder is never asked for again: a committed shard that
   has become too short (larger n), an uncommitted tar and a damaged one are read back.
 - A folder holds the samples of one run (`run.json`), and never less than before.
+- A sample that cannot be made is not in its shard's tar; its row in the manifest says why.
 
 No state beside the folder: a writer that died is replaced by a new one, and every call may be repeated.
 One writer a folder at a time.
@@ -17,10 +18,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels, Picture
@@ -46,6 +49,7 @@ PART = pa.schema(
         ("seconds", pa.float64()),  # null for a sample that was read back from a tar
         ("shard_sha256", pa.string()),
         ("shard_bytes", pa.int64()),
+        ("failed", pa.string()),  # why the sample is not in the shard; null for one that is
     ]
 )
 
@@ -135,19 +139,30 @@ class ShardWriter:
             return {}
         return self._read(k)
 
-    def complete(self, k: int, n: int, *samples: Sequence[Sample]) -> str:
+    def failed(self, n: int) -> dict[int, str]:
+        """Samples with an index below n that could not be made, and why, of the committed shards."""
+        parts = self._committed().values()
+        rows = [row for part in parts for row in part.select(["index", "failed"]).to_pylist()]
+        return {row["index"]: row["failed"] for row in rows if row["failed"] and row["index"] < n}
+
+    def complete(
+        self, k: int, n: int, *samples: Sequence[Sample], failed: Mapping[int, str] | None = None
+    ) -> str:
         """`write` with what `salvage` gives beside `samples`, so that it need not leave the writer."""
         fresh = {sample.index: sample for part in samples for sample in part}
-        return self.write(k, list((self.salvage(k, n) | fresh).values()))
+        return self.write(k, list((self.salvage(k, n) | fresh).values()), failed or {})
 
-    def write(self, k: int, samples: Sequence[Sample]) -> str:
+    def write(
+        self, k: int, samples: Sequence[Sample], failed: Mapping[int, str] = MappingProxyType({})
+    ) -> str:
         """Write and commit shard k, unless it holds these samples already; the sha256 of its tar.
 
+        `failed`: samples that could not be made, and why.
         Raises `ValueError` if a sample is not of this shard and run, or its mask is not 8-bit grey.
         """
         samples = sorted(samples, key=lambda sample: sample.index)
-        indices = {sample.index for sample in samples}
-        assert 0 < len(indices) == len(samples), "no sample, or an index twice"
+        indices = {sample.index for sample in samples} | failed.keys()
+        assert 0 < len(indices) == len(samples) + len(failed), "no sample, or an index twice"
         old = self._committed().get(k)
         if old is not None:
             held = set(old["index"].to_pylist())
@@ -165,6 +180,8 @@ class ShardWriter:
                 self.store.upload(path, _tar_name(k))
         shard = {"shard_sha256": sha256, "shard_bytes": num_bytes}
         rows = [_row(k, sample, *size) | shard for sample, size in zip(samples, sizes, strict=True)]
+        rows += [_hole(k, index, reason) | shard for index, reason in failed.items()]
+        rows.sort(key=lambda row: row["index"])
         part = pa.Table.from_pylist(rows, schema=PART)
         self.store.write_table(_part_name(k), part)
         self._committed()[k] = part
@@ -186,8 +203,9 @@ class ShardWriter:
         manifest = pa.concat_tables([parts[k] for k in sorted(parts)])
         self.store.write_table("manifest.parquet", manifest)
         self.store.write("labels.json", (json.dumps(labels.to_json(), indent=2) + "\n").encode())
-        self.store.write("README.md", dataset_card(self.run, manifest, labels).encode())
-        self.store.write("preview.png", preview(self._pictures(), labels))
+        if (made := manifest.filter(pc.is_null(manifest["failed"]))).num_rows:
+            self.store.write("README.md", dataset_card(self.run, made, labels).encode())
+            self.store.write("preview.png", preview(self._pictures(), labels))
 
     def _complete(self, k: int, n: int) -> bool:
         part = self._committed().get(k)
@@ -295,6 +313,10 @@ def _row(k: int, sample: Sample, height: int, width: int) -> dict[str, Any]:
         "forwards_per_megapixel": 1e6 * sample.record["forwards"] / (whole["height"] * whole["width"]),
         "seconds": sample.seconds,
     }
+
+
+def _hole(k: int, index: int, reason: str) -> dict[str, Any]:
+    return {"shard": shard_name(k), "key": f"{index:09d}", "index": index, "failed": reason}
 
 
 def _tar_name(k: int) -> str:

@@ -131,12 +131,18 @@ class Store:
             self.upload(path, name)
 
     def read_table(self, name: str, schema: Any) -> Any:
-        """A Parquet file with at least one row; `None` if it is damaged or has other columns."""
+        """A Parquet file with at least one row; `None` if it is damaged or has other columns.
+
+        The last columns of the schema may be absent, as they came later: they are null then.
+        """
         data = pyarrow.BufferReader(self.read(name))
         try:
             table = pq.read_table(data)
         except (pyarrow.ArrowInvalid, OSError):
             return None
+        for column in schema:
+            if column.name not in table.column_names:
+                table = table.append_column(column, pyarrow.nulls(len(table), column.type))
         return table if table.schema.equals(schema) and len(table) else None
 
     def write_table(self, name: str, table: Any) -> None:

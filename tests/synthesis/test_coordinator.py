@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from diffgen.models import bundle
+from diffgen.sampling.canvas import NonFiniteError
 from diffgen.synthesis.coordinator import Coordinator
 from diffgen.synthesis.leases import Lease, Result
 from diffgen.synthesis.plan import Plan, make_plan
+from diffgen.synthesis.render import RenderJob
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import Sample
 from tests.synthesis.helpers import settings
@@ -160,3 +162,24 @@ def test_samples_stay_until_they_are_dropped(plan: Plan, sampler: Sampler) -> No
     coordinator.drop([0])
     assert coordinator.status().ready == ()
     assert coordinator.take([0]) == []
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_region_that_cannot_be_rendered_costs_its_tiles_only(tiny_bundle: Path, broken: int) -> None:
+    """The others are made, whichever region comes first: what is left out must not depend on the order."""
+    chosen = settings(size="96x32", emit="tiles", tile=32, sampling={"decode_tile": 2})
+    made = make_plan(bundle.pack(tiny_bundle), tiny_bundle, chosen, None)
+    sampler, coordinator, seen = Sampler(tiny_bundle, chosen.sampling), Coordinator(made, range(3), 1, 60), []
+    while not coordinator.over:
+        lease = coordinator.lease("w", 100)
+        work = sampler.work(lease)
+        if isinstance(lease.item, RenderJob):
+            seen.append(list(lease.item.region.tiles))
+            if len(seen) == broken + 1:
+                work = replace(work, result=NonFiniteError("no number"))
+        coordinator.commit(lease.id, work)
+    status = coordinator.status()
+    assert sorted(map(len, seen)) == [1, 2]
+    assert status.failed == dict.fromkeys(seen[broken], "image 0, autoencoder, no number")
+    assert sorted(status.ready) == sorted(seen[1 - broken])
+    assert status.images == 1

@@ -4,15 +4,16 @@ import io
 import json
 import shutil
 import tarfile
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from diffgen.errors import UserError
+from diffgen.errors import IncompleteError, UserError
+from diffgen.models import bundle
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.synthesis import inline
 from diffgen.synthesis.driver import synthesize
@@ -216,39 +217,90 @@ def test_a_bundle_of_two_patch_sides_widens_its_patches(tiny_bundle: Path, tmp_p
         assert (wide == base) == (size == "48x96")
 
 
-def test_a_failed_image_is_named_and_its_shard_is_not_written(
+def poisoned(bundle_at: Path, folder: Path) -> Path:
+    """The bundle with an image model that overflows where a patch has class 4."""
+    made = bundle.load(bundle_at)
+    assert made.image_unet is not None
+    made.image_unet.label.weight.data[4] = 3e38
+    bundle.save(made, folder / "poisoned", settings(), "A test.\n")
+    return folder / "poisoned"
+
+
+def maps_of(folder: Path, *classes: int) -> Path:
+    folder.mkdir()
+    for k, label in enumerate(classes):
+        Image.fromarray(np.full((32, 32), label, np.uint8)).save(folder / f"{k}.png")
+    return folder
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(out / "manifest.parquet").to_pylist()
+    return rows
+
+
+def test_an_image_that_is_not_finite_leaves_its_shard_to_the_others(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """It is a function of its index: no rerun would mend it, and its shard's others would never be there."""
+    generator, masks = poisoned(tiny_bundle, tmp_path), maps_of(tmp_path / "masks", 1, 4, 2, 3, 1)
+    given = {"n": 5, "images_per_shard": 3}
+    reason = "image 1, image model, step 1 of 3, patch 0: not a finite estimate"
+    for _ in range(2):
+        with pytest.raises(IncompleteError, match=f"1 of 5 samples are not in .*: {reason}"):
+            run(generator, tmp_path / "out", masks, **given)
+        names = {name.partition(".")[0] for name in members(tmp_path / "out")}
+        assert names == {f"{k:09d}" for k in (0, 2, 3, 4)}
+    assert [row["failed"] for row in rows_of(tmp_path / "out")] == [None, reason, None, None, None]
+    assert rows_of(tmp_path / "out")[1]["sha256"] is None
+    assert (tmp_path / "out" / "preview.png").exists()
+    whole = maps_of(tmp_path / "good", 1, 1, 2, 3, 1)
+    run(generator, tmp_path / "whole", whole, **given)
+    for k in (0, 2, 3, 4):
+        pictures = [members(tmp_path / name)[f"{k:09d}.png"] for name in ("out", "whole")]
+        assert pictures[0] == pictures[1]
+
+
+def test_a_shard_with_a_gap_is_done_and_grows(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = Sampler.work
+    generator, masks = poisoned(tiny_bundle, tmp_path), maps_of(tmp_path / "masks", 4, 1)
+    out, asked, work = tmp_path / "out", [], Sampler.work
+    with pytest.raises(IncompleteError, match="1 of 2 samples"):
+        run(generator, out, masks, n=2, images_per_shard=3)
+    monkeypatch.setattr(inline.Sampler, "work", lambda self, lease: asked.append(lease) or work(self, lease))
+    with pytest.raises(IncompleteError, match="1 of 2 samples"):
+        run(generator, out, masks, n=2, images_per_shard=3)
+    assert not asked
+    with pytest.raises(IncompleteError, match="2 of 4 samples"):
+        run(generator, out, masks, n=4, images_per_shard=3)
+    assert [bool(row["failed"]) for row in rows_of(out)] == [True, False, True, False]
+    assert sorted(members(out)) == sorted(
+        f"{k:09d}.{end}" for k in (1, 3) for end in ("png", "mask.png", "json")
+    )
 
-    def poisoned(self: Sampler, lease):  # type: ignore[no-untyped-def]
-        results = work(self, lease)
-        return replace(results, result=results.result * np.nan) if lease.kind == "image" else results
 
-    monkeypatch.setattr(inline.Sampler, "work", poisoned)
-    with pytest.raises(UserError, match=r"2 of 2 images failed.*image 0, image model, step 1 of 3, patch"):
-        run(tiny_bundle, tmp_path, n=2)
-    assert not list(tmp_path.glob("shard-*"))
+def test_a_run_of_nothing_but_failures_ends_like_the_others(tiny_bundle: Path, tmp_path: Path) -> None:
+    generator, masks = poisoned(tiny_bundle, tmp_path), maps_of(tmp_path / "masks", 4)
+    for _ in range(2):
+        with pytest.raises(IncompleteError, match="2 of 2 samples"):
+            run(generator, tmp_path / "out", masks, n=2)
+    assert members(tmp_path / "out") == {}
 
 
-def test_the_shards_of_the_others_are_finished_all_the_same(
+def test_an_autoencoder_that_fails_once_costs_one_image(
     tiny_bundle: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, renders = Sampler.work, 0
 
-    def poisoned(self: Sampler, lease):  # type: ignore[no-untyped-def]
+    def broken_once(self: Sampler, lease):  # type: ignore[no-untyped-def]
         nonlocal renders
         renders += lease.kind == "render"
         broken = lease.kind == "render" and renders == 1
         return Result(NonFiniteError("no number")) if broken else work(self, lease)
 
-    monkeypatch.setattr(inline.Sampler, "work", poisoned)
-    with pytest.raises(UserError, match=r"1 of 5 images failed.*autoencoder, no number"):
+    monkeypatch.setattr(inline.Sampler, "work", broken_once)
+    with pytest.raises(IncompleteError, match=r"1 of 5 samples.*autoencoder, no number"):
         run(tiny_bundle, tmp_path, n=5)
-    assert 1 <= len(shard_hashes(tmp_path)) <= 2
-    assert shard_hashes(tmp_path).items() <= shard_hashes(whole).items()
-    table = pq.read_table(tmp_path / "manifest.parquet")
-    assert {f"{name}.tar" for name in table["shard"].to_pylist()} == set(shard_hashes(tmp_path))
-    monkeypatch.undo()
-    run(tiny_bundle, tmp_path, n=5)
-    assert shard_hashes(tmp_path) == shard_hashes(whole)
+    made = members(tmp_path)
+    assert len(made) == 4 * 3
+    assert made.items() <= members(whole).items()

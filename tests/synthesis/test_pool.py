@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayActorError
 
+from diffgen.errors import IncompleteError
 from diffgen.synthesis import pool
 from tests.synthesis.helpers import run, shard_hashes
+from tests.synthesis.test_driver import maps_of, poisoned
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -42,6 +44,18 @@ def test_outpainting_makes_the_same_images(tiny_bundle: Path, tmp_path: Path) ->
     run(tiny_bundle, tmp_path / "inline", **one)
     run(tiny_bundle, tmp_path / "ray", inline=False, samplers=1, **one)
     assert shard_hashes(tmp_path / "ray") == shard_hashes(tmp_path / "inline")
+
+
+def test_an_image_that_is_not_finite_leaves_its_shard_to_the_others(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    generator, masks = poisoned(tiny_bundle, tmp_path), maps_of(tmp_path / "masks", 1, 4, 2)
+    for inline in (False, True):
+        out = tmp_path / f"inline={inline}"
+        with pytest.raises(IncompleteError, match=r"1 of 3 samples.*: image 1, image model, step 1 of 3"):
+            run(generator, out, masks, inline, n=3, samplers=1)
+    assert len(shard_hashes(out)) == 2
+    assert shard_hashes(tmp_path / "inline=False") == shard_hashes(out)
 
 
 def test_a_run_that_is_lost_at_its_very_end_has_ended(

@@ -154,3 +154,15 @@ def test_samples_of_another_run_are_not_adopted(tmp_path: Path) -> None:
     (tmp_path / "other" / "shard-000000.tar").rename(tmp_path / "out" / "shard-000000.tar")
     assert writer.begin(4) == set()
     assert writer.salvage(0, 4) == {}
+
+
+def test_parts_from_before_a_column_came_are_as_good(tmp_path: Path, capfd: Any) -> None:
+    """`failed` is the last column that came; a folder of before goes on without reading its tars anew."""
+    maker = Maker()
+    maker(str(tmp_path), 4)
+    part = tmp_path / "manifest" / "shard-000000.parquet"
+    pq.write_table(pq.read_table(part).drop(["failed"]), part)
+    maker(str(tmp_path), 6)
+    assert capfd.readouterr().err == ""
+    assert maker.made == list(range(6))
+    assert [row["failed"] for row in manifest(str(tmp_path))] == [None] * 6
