@@ -230,6 +230,9 @@ def synthesize(
     save_time_map: Annotated[
         bool, typer.Option("--save-time-map", help="Keep the time-state map of each step, and a film of it.")
     ] = False,
+    mix_devices: Annotated[
+        bool, typer.Option("--mix-devices", help="Go on where another kind of device began: other rounding.")
+    ] = False,
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
@@ -248,7 +251,7 @@ def synthesize(
     if masks and n is None:
         n = max(1, len(list(masks.glob("*.png"))))
     options = {"n": n, "size": size, "seed": seed, "context": context, "samplers": samplers}
-    options |= {"emit": emit, "tile": tile}
+    options |= {"emit": emit, "tile": tile, "mix_devices": mix_devices or None}
     values: dict[str, Any] = {f"synthesis.{key}": value for key, value in options.items()}
     settings = load(config, overrides or (), under, values | {"places.out": out})
     out = settings.places.out

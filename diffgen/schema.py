@@ -456,6 +456,8 @@ class Synthesis(SettingsSection):
     """An image that has been in the works for so long is saved between two steps, again and again."""
     lease_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """A lease that is older is handed out again."""
+    mix_devices: bool = False
+    """Go on in a folder whose samples are of another kind of device, precision or version of torch."""
 
 
 Topic = Literal["fidelity", "privacy", "labels", "large", "downstream", "baselines"]

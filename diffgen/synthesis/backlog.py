@@ -31,7 +31,10 @@ class Backlog:
         return [index for indices in self.missing.values() for index in indices]
 
     def writer(self) -> ShardWriter:
-        return ShardWriter(self.out, self.plan.run, self.settings.images_per_shard)
+        plan, settings = self.plan, self.settings
+        return ShardWriter(
+            self.out, plan.run, settings.images_per_shard, made_on=plan.made_on, mix=settings.mix_devices
+        )
 
     def split(self, parts: int) -> list[list[int]]:
         """The samples to make in so many parts, each of neighbouring images."""

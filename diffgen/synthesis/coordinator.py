@@ -7,6 +7,7 @@ Invariants:
   whatever comes late or twice is dropped if it is no longer wanted;
 - images are begun when there is too little work for all workers, so that one image's last patches of a
   step leave nobody idle, and that no more canvases are held than it takes;
+- the store is asked for nothing but snapshots that are there: while it answers, nobody is served;
 - a lease holds patches of one model and one shape, from as many images as it takes to fill its
   micro-batches; what would leave one half empty waits as long as more is to come.
 """
@@ -74,6 +75,7 @@ class Coordinator:
     ) -> None:
         self.plan, self.timeout_s, self.in_flight = plan, timeout_s, in_flight
         self.store, self.snapshot_s = None if url is None else Store(url), snapshot_s
+        self.saved: set[int] = set() if self.store is None else snapshots.saved(self.store)
         self.tiles: dict[int, list[int]] = {}
         for sample in samples:
             image, tile = plan.where(sample)
@@ -129,7 +131,7 @@ class Coordinator:
             return None
         index = self.todo.pop()
         begin = partial(ImageJob, self.plan, index, self.tiles[index])
-        job = begin() if self.store is None else snapshots.resume(self.store, index, begin)
+        job = snapshots.resume(self.store, index, begin) if self.store and index in self.saved else begin()
         self.jobs[index] = job
         return job
 
@@ -240,6 +242,7 @@ class Coordinator:
             return
         try:
             snapshots.save(self.store, job)
+            self.saved.add(job.index)
         except (OSError, ValueError, RuntimeError) as error:  # the work itself is not in danger
             warn(f"image {job.index} could not be snapshot ({one_line(error)})")
         job.saved = time.monotonic()
@@ -293,8 +296,9 @@ class Coordinator:
         images = {self.plan.where(index)[0] for index in samples if self.finished.pop(index, None)}
         images -= {self.plan.where(index)[0] for index in self.finished}  # tiles of a shard to come
         if self.store is not None:
-            for image in images - self.jobs.keys():
+            for image in (images & self.saved) - self.jobs.keys():
                 snapshots.forget(self.store, image)
+                self.saved.discard(image)
 
     def status(self) -> Status:
         progress = self.images + sum(job.fraction for job in self.jobs.values())

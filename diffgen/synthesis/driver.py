@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
 from diffgen import config, progress
 from diffgen.errors import IncompleteError, UserError
-from diffgen.models import bundle
+from diffgen.models import bundle, device
 from diffgen.sampling import time_map
 from diffgen.synthesis import snapshots
 from diffgen.synthesis.backlog import Backlog, Report, claim
 from diffgen.synthesis.leases import Status
+from diffgen.synthesis.lock import held
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.shards import num_shards
 from diffgen.synthesis.store import Store
@@ -41,7 +41,7 @@ def dry_run(
     from diffgen.synthesis.forecast import forecast  # late: it loads the models
 
     packed = bundle.pack(folder)
-    plan = make_plan(packed, folder, settings, masks, references, torch.cuda.is_available(), console)
+    plan = make_plan(packed, folder, settings, masks, references, device.kind(), console)
     n = settings.synthesis.n
     with console.status("reading the bundle") as shown:
         told = forecast(plan, packed, n, settings.synthesis.in_flight, shown.update)
@@ -90,10 +90,18 @@ def synthesize(
     `KeyboardInterrupt` passes, with all shards whole.
     """
     packed = bundle.pack(folder)
-    plan = make_plan(packed, folder, settings, masks, references, _on_gpus(inline), console)
+    plan = make_plan(packed, folder, settings, masks, references, _device(inline), console)
     if time_maps and plan.sampling.cover == "outpaint":
         raise UserError("--save-time-map: sampling.cover=outpaint has no step that the whole canvas takes")
-    backlog = claim(plan, packed, out, settings.synthesis)
+    with held(Store(out)):
+        return _fill(claim(plan, packed, out, settings.synthesis), settings, inline, console, time_maps)
+
+
+def _fill(
+    backlog: Backlog, settings: config.Settings, inline: bool, console: Console, time_maps: bool
+) -> Summary:
+    """Paint and write what a claimed folder lacks, and describe the whole."""
+    plan = backlog.plan
     began, made = time.monotonic(), len(backlog.images)
     if already := backlog.n - made:
         console.print(f"resuming: {already} of {backlog.n} images are already there")
@@ -144,13 +152,13 @@ def summarise(done: Summary, console: Console) -> None:
     console.print(table)
 
 
-def _on_gpus(inline: bool) -> bool:
-    """Whether samplers work on GPUs: those of this machine, or of the cluster."""
+def _device(inline: bool) -> str:
+    """What samplers work on: `cpu`, or the model of the GPUs of this machine, or of the cluster."""
     if inline:
-        return torch.cuda.is_available()
-    from diffgen.synthesis.pool import on_gpus  # late: a machine without Ray has --inline
+        return device.kind()
+    from diffgen.synthesis.pool import kind  # late: a machine without Ray has --inline
 
-    return on_gpus()
+    return kind()
 
 
 def _painter(inline: bool) -> Callable[[Backlog, Report], Status]:

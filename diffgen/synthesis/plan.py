@@ -8,13 +8,14 @@ import hashlib
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from diffgen import __version__, config
@@ -100,6 +101,8 @@ class Plan:
     """What appearances are drawn from, if the image model is conditioned on them."""
     references: tuple[tuple[str, Vector], ...] = ()
     """Given appearances, name and standardised vector, taken by turns; none: they are drawn."""
+    made_on: dict[str, str] = field(default_factory=dict)
+    """What the last bits of a sample depend on beside `run`."""
 
     @property
     def steps(self) -> int:
@@ -208,6 +211,10 @@ class Plan:
         return name, read_mask(data, name)
 
 
+def made_on(device: str, precision: str) -> dict[str, str]:
+    return {"device": device, "precision": precision, "torch": torch.__version__.partition("+")[0]}
+
+
 def guidance_of(sampling: config.Sampling) -> Guidance:
     """How the image model is guided."""
     said = sampling.guidance
@@ -226,12 +233,12 @@ def make_plan(
     settings: config.Settings,
     masks: Path | None,
     references: Sequence[Path] = (),
-    gpu: bool = False,
+    device: str = "cpu",
     console: Console | None = None,
 ) -> Plan:
     """The plan for a bundle (its files, and the folder they are from); `UserError` says what cannot work.
 
-    `gpu`: samplers work on GPUs. `console` shows a bar while label maps are read.
+    `device`: what samplers work on, `cpu` or the model of a GPU. `console` shows a bar over label maps.
     """
     index = bundle.read_index(folder)
     base = bundle.load(folder, weights=False)
@@ -239,7 +246,7 @@ def make_plan(
         raise UserError(f"{folder} has no image model: diffgen train image")
     if masks is None and "mask_unet" not in index:
         raise UserError(f"{folder} has no mask model: diffgen train mask, or give label maps with --masks")
-    synthesis, sampling, facts = settings.synthesis, settings.sampling.on(gpu), base.facts
+    synthesis, sampling, facts = settings.synthesis, settings.sampling.on(device != "cpu"), base.facts
     if guidance_of(sampling).by_network and "image_unet_guide" not in index:
         raise UserError(f"sampling.guidance.kind auto: {folder} has no worse network (image_unet_guide)")
     num_steps = sampling.steps_for(len(facts.patch_by_log_snr))
@@ -278,7 +285,7 @@ def make_plan(
     }
     plan = Plan(
         facts, base.labels, base.schedule, sampling, synthesis.seed, sizes, tile, context, given,
-        run, base.appearance, looks,
+        run, base.appearance, looks, made_on(device, sampling.precision),
     )  # fmt: skip
     if sampling.cover == "diffcollage":
         _check_halves(plan)

@@ -142,6 +142,15 @@ def on_gpus() -> bool:
     return available("GPU") > 0
 
 
+def kind() -> str:
+    """What samplers work on: `cpu`, or the models of the cluster's GPUs, such as `H100` or `A100+L4`."""
+    if not on_gpus():
+        return "cpu"
+    prefix = "accelerator_type:"
+    models = sorted(k.removeprefix(prefix) for k in ray.cluster_resources() if k.startswith(prefix))
+    return "+".join(models) or "GPU"
+
+
 class Pool:
     """The actors of one attempt."""
 

@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels, Picture
 from diffgen.synthesis.card import dataset_card, preview
-from diffgen.synthesis.store import Store, canonical_json, one_line, open_png, pack, warn
+from diffgen.synthesis.store import Store, canonical_json, of_any_device, one_line, open_png, pack, warn
 
 MEMBERS = ("png", "mask.png", "json")
 EIGHT_BIT_GREY = b"\x08\x00"  # bit depth and colour type in a PNG's header
@@ -100,13 +100,23 @@ class ShardWriter:
     """Writes shards of `per_shard` samples under `url`; `run` is what shapes the samples (JSON-able).
 
     Call `begin` first. `verify`: check the sha256 of every committed tar at start, not only its size.
+    `made_on`: device, precision and version of torch; `mix`: samples of others may be in the folder.
     """
 
-    def __init__(self, url: str, run: Mapping[str, Any], per_shard: int, verify: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        run: Mapping[str, Any],
+        per_shard: int,
+        verify: bool = False,
+        made_on: Mapping[str, str] | None = None,
+        mix: bool = False,
+    ) -> None:
         self.store = Store(url)
         self.run: dict[str, Any] = json.loads(canonical_json(run))
         self.per_shard = per_shard
         self.verify = verify
+        self.made_on, self.mix = made_on, mix
         self._parts: dict[int, Any] | None = None  # tables of the committed shards; None: not looked yet
         self._dropped: dict[int, Any] = {}  # tables of parts whose tar turned out to be damaged
 
@@ -116,7 +126,8 @@ class ShardWriter:
         Raises `UserError` if the folder holds other things or another run, or cannot be used.
         """
         try:
-            self.store.claim({**self.run, "images_per_shard": self.per_shard})
+            run = {**self.run, "images_per_shard": self.per_shard}
+            self.store.claim(run, self.made_on, self.mix)
             self.store.clean()
             self._parts = None
             committed = self._committed()
@@ -267,7 +278,7 @@ class ShardWriter:
         record = sample.record
         if record.get("index") != sample.index or shard_of(sample.index, self.per_shard) != k:
             raise ValueError(f"does not belong to {shard_name(k)}")
-        if json.loads(canonical_json(record.get("run"))) != self.run:
+        if of_any_device(json.loads(canonical_json(record.get("run")))) != of_any_device(self.run):
             raise ValueError("is of another run")
         absent = {"context", "class_shares", "forwards"} - record.keys()
         if absent:

@@ -15,10 +15,11 @@ from diffgen.synthesis.image_job import ImageJob, Snapshot
 from diffgen.synthesis.store import Store, warn
 
 FOLDER = "snapshots"
+SUFFIX = ".safetensors"
 
 
 def _name(image: int) -> str:
-    return f"{FOLDER}/{image:09d}.safetensors"
+    return f"{FOLDER}/{image:09d}{SUFFIX}"
 
 
 def save(store: Store, job: ImageJob) -> None:
@@ -29,11 +30,10 @@ def save(store: Store, job: ImageJob) -> None:
 
 
 def resume(store: Store, image: int, begin: Callable[..., ImageJob]) -> ImageJob:
-    """An image at its snapshot, if there is a whole one; else at its beginning."""
+    """An image at its snapshot, if that is whole; else at its beginning."""
     name = _name(image)
     try:
-        if store.exists(name):
-            return begin(snapshot=_read(store, name))
+        return begin(snapshot=_read(store, name))
     except (SafetensorError, OSError, LookupError, ValueError, TypeError) as error:
         warn(f"{name} is not whole ({error}); the image is begun anew")
     return begin()
@@ -48,13 +48,20 @@ def _read(store: Store, name: str) -> Snapshot:
             return arrays, json.loads(file.metadata()["numbers"])
 
 
+def saved(store: Store) -> set[int]:
+    """Images of which there is a snapshot, by one look into the folder."""
+    return {
+        int(stem) for name in store.files(FOLDER, SUFFIX) if (stem := name.removesuffix(SUFFIX)).isdigit()
+    }
+
+
 def forget(store: Store, image: int) -> None:
     store.delete(_name(image))
 
 
 def clear(store: Store) -> None:
     """Remove what is left when all is done."""
-    for name in store.files(FOLDER, ".safetensors"):
+    for name in store.files(FOLDER, SUFFIX):
         store.delete(f"{FOLDER}/{name}")
     if store.folder is not None and (store.folder / FOLDER).is_dir():
         (store.folder / FOLDER).rmdir()

@@ -32,7 +32,12 @@ from diffgen.errors import one_line as one_line  # `shards` takes it from here
 from diffgen.files import CHUNK, move, open_url, send, sync, tar_writer
 
 RUN = "run.json"
+MADE_ON = "made_on"
+"""In `run.json`: kinds of device, with precision and version of torch, that samples here were made on."""
 TEMPORARY = ".tmp"
+LOCK = ".lock"
+HOLDER = ".lock.json"
+"""Who holds the lock; behind a URL the lock itself."""
 
 
 class Store:
@@ -68,8 +73,9 @@ class Store:
         return sorted(self._opened[0].get_file_info(selector), key=lambda info: info.base_name)
 
     def entries(self) -> list[str]:
-        """Names of the files and folders in the root, without the temporary one."""
-        return [info.base_name for info in self._infos("") if info.base_name != TEMPORARY]
+        """Names of the files and folders in the root, without those of a run at work."""
+        passing = {TEMPORARY, LOCK, HOLDER}
+        return [info.base_name for info in self._infos("") if info.base_name not in passing]
 
     def files(self, folder: str, suffix: str) -> dict[str, int]:
         """Sorted names of the files in a folder that end in `suffix`, with their sizes in bytes."""
@@ -166,25 +172,38 @@ class Store:
             if self.folder is not None:
                 sync((self.folder / name).parent)
 
-    def claim(self, run: Mapping[str, Any]) -> None:
-        """Make this the folder of a run, or find that it is.
+    def claim(
+        self, run: Mapping[str, Any], made_on: Mapping[str, str] | None = None, mix: bool = False
+    ) -> None:
+        """Make this the folder of a run, or find that it is; `mix`: on whatever device it began.
 
-        Raises `UserError` if it holds other things, or says how another run differs.
+        Raises `UserError` if it holds other things, or says how another run, or its device, differs.
         """
         entries = self.entries()
         if RUN not in entries:
             if entries:
                 raise UserError(f"{self.url} is not empty and was not made by diffgen synthesize")
-            self.write(RUN, (json.dumps(run, indent=2, sort_keys=True) + "\n").encode())
+            self._write_run({**run, MADE_ON: [dict(made_on)]} if made_on else run)
             return
         try:
             old = json.loads(self.read(RUN))
         except ValueError as error:
             raise UserError(f"{self.url}: {RUN} is not readable ({one_line(error)})") from error
-        if old != run:
-            found = differences(old, run) or ["a key without a value"]
-            shown = "; ".join([*found[:3], f"… and {len(found) - 3} more"][: len(found)])
-            raise UserError(f"{self.url} was made with other settings: {shown}; choose another --out")
+        known = old.pop(MADE_ON, [])  # none: it is from before this was written down
+        _same(self.url, of_any_device(old), of_any_device(run))
+        if made_on and known and made_on not in known:
+            if not mix:
+                changed = "; ".join(differences(known[0], made_on))
+                raise UserError(
+                    f"{self.url} was made on another device: {changed}; choose another --out, or "
+                    "--mix-devices to go on all the same, with other rounding"
+                )
+            self._write_run({**old, MADE_ON: [*known, dict(made_on)]})
+        elif not mix and known[:1] in ([], [made_on]):
+            _same(self.url, old, run)
+
+    def _write_run(self, run: Mapping[str, Any]) -> None:
+        self.write(RUN, (json.dumps(run, indent=2, sort_keys=True) + "\n").encode())
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -211,6 +230,23 @@ class Store:
                 path.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             temporary.rmdir()
+
+
+def of_any_device(run: Any) -> Any:
+    """What shapes the samples, without the settings that a device settles."""
+    if not isinstance(run, dict) or not isinstance(run.get("sampling"), dict):
+        return run
+    sampling = {
+        key: value for key, value in run["sampling"].items() if key not in {"precision", "micro_batch"}
+    }
+    return run | {"sampling": sampling}
+
+
+def _same(url: str, old: Any, run: Any) -> None:
+    if old != run:
+        found = differences(old, run) or ["a key without a value"]
+        shown = "; ".join([*found[:3], f"… and {len(found) - 3} more"][: len(found)])
+        raise UserError(f"{url} was made with other settings: {shown}; choose another --out")
 
 
 def _temporary(parent: Path | None) -> tempfile.TemporaryDirectory[str]:

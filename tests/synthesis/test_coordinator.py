@@ -14,6 +14,7 @@ from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.render import RenderJob
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import Sample
+from diffgen.synthesis.store import Store
 from tests.synthesis.helpers import settings
 
 
@@ -183,3 +184,15 @@ def test_a_region_that_cannot_be_rendered_costs_its_tiles_only(tiny_bundle: Path
     assert status.failed == dict.fromkeys(seen[broken], "image 0, autoencoder, no number")
     assert sorted(status.ready) == sorted(seen[1 - broken])
     assert status.images == 1
+
+
+def test_the_store_is_asked_once_where_there_are_no_snapshots(
+    plan: Plan, sampler: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request an image took longer than its leases on an object store, and nobody is served meanwhile."""
+    coordinator = Coordinator(plan, range(3), 3, 60, str(tmp_path))
+    for name in ("exists", "files", "read", "delete"):
+        monkeypatch.delattr(Store, name)
+    assert sorted(paint(coordinator, sampler)) == [0, 1, 2]
+    coordinator.drop(range(3))
+    assert coordinator.status().ready == ()

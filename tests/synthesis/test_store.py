@@ -1,5 +1,6 @@
 """The store: whole files or none, any filesystem, nothing left behind."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -131,6 +132,49 @@ def test_claim(store: Store) -> None:
     store.write(RUN, b'{"seed"')
     with pytest.raises(UserError, match=r"run\.json is not readable"):
         store.claim({"seed": 1})
+
+
+ON_CPU = {"device": "cpu", "precision": "fp32", "torch": "2.13.0"}
+RUN_ON_CPU = {"seed": 1, "sampling": {"steps": 20, "precision": "fp32", "micro_batch": 8}}
+RUN_ON_GPU = {"seed": 1, "sampling": {"steps": 20, "precision": "bf16", "micro_batch": 64}}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"device": "H100"}, "device cpu → H100"),
+        ({"precision": "bf16"}, "precision fp32 → bf16"),
+        ({"torch": "2.14.0"}, "torch 2.13.0 → 2.14.0"),
+    ],
+)
+def test_another_device_is_refused_unless_they_may_mix(
+    store: Store, change: dict[str, str], named: str
+) -> None:
+    other = ON_CPU | change
+    run = RUN_ON_CPU if change.get("precision") is None else RUN_ON_GPU
+    store.claim(RUN_ON_CPU, ON_CPU)
+    store.claim(RUN_ON_CPU, ON_CPU)
+    with pytest.raises(UserError, match=f"made on another device: {named}; .*--mix-devices"):
+        store.claim(run, other)
+    with pytest.raises(UserError, match="other settings: seed 1 → 2; choose another --out"):
+        store.claim(run | {"seed": 2}, other, mix=True)
+    store.claim(run, other, mix=True)
+    store.claim(run, other)
+    store.claim(RUN_ON_CPU, ON_CPU)
+    assert json.loads(store.read(RUN)) == RUN_ON_CPU | {"made_on": [ON_CPU, other]}
+
+
+def test_on_one_device_another_micro_batch_is_refused(store: Store) -> None:
+    store.claim(RUN_ON_CPU, ON_CPU)
+    with pytest.raises(UserError, match=r"other settings: sampling.micro_batch 8 → 4"):
+        store.claim({"seed": 1, "sampling": RUN_ON_CPU["sampling"] | {"micro_batch": 4}}, ON_CPU)  # type: ignore[operator]
+
+
+def test_folders_from_before_devices_were_written_down_go_on(store: Store) -> None:
+    store.claim(RUN_ON_CPU)
+    store.claim(RUN_ON_CPU, ON_CPU)
+    with pytest.raises(UserError, match=r"sampling.micro_batch 8 → 64; sampling.precision fp32 → bf16"):
+        store.claim(RUN_ON_GPU, ON_CPU | {"device": "H100", "precision": "bf16"})
 
 
 def test_foreign_folder_is_refused_untouched(tmp_path: Path) -> None:
