@@ -1,4 +1,5 @@
-"""Files on a local disk that stand whole or not at all, URLs, and tars that repeat byte for byte.
+"""Files on a local disk that stand whole or not at all, URLs, pictures of any size, and tars that repeat
+byte for byte.
 
 Invariants: a name holds the old file or the new one, never a piece, whoever dies when; and once a
 function here has returned, the new one survives a power cut.
@@ -9,10 +10,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from diffgen.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PARTIAL = ".partial"
 """Ending of the name under which `atomic` builds a file; a killed process leaves it behind."""
@@ -97,6 +101,18 @@ def _with_endpoint(url: str) -> str:
     scheme, _, server = endpoint.rpartition("://")
     query = urlencode({"endpoint_override": server.rstrip("/"), "scheme": scheme or "https"})
     return f"{url}{'&' if urlsplit(url).query else '?'}{query}"
+
+
+def open_picture(source: Path | str | IO[bytes]) -> "Image.Image":
+    """`PIL.Image.open` of a picture of any size; raises what that raises.
+
+    PIL refuses pictures of more than 179 megapixels, which is meant for servers that take uploads; a mask of
+    a slide, or a synthetic image, may have more.
+    """
+    from PIL import Image  # late: the command line needs none
+
+    Image.MAX_IMAGE_PIXELS = None
+    return Image.open(source)
 
 
 def send(source: IO[bytes], filesystem: Any, path: str) -> None:

@@ -21,6 +21,7 @@ from diffgen.data.scan import Scan
 from diffgen.data.slides import Slide
 from diffgen.data.sources import Source
 from diffgen.data.stain import StainModel
+from diffgen.files import open_picture
 from diffgen.labels import LabelMap, Labels, majority
 
 COMPRESS_LEVEL = 3  # level 6 takes twice as long for 3 % of the size
@@ -173,4 +174,4 @@ def encode(array: NDArray[np.uint8]) -> bytes:
 
 def decode(png: bytes) -> NDArray[np.uint8]:
     """The inverse of `encode`."""
-    return np.asarray(Image.open(io.BytesIO(png)))
+    return np.asarray(open_picture(io.BytesIO(png)))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from diffgen.data.slides import NO_MPP, Box, LeftOut, Slide, load_mask, open_slide, plausible, reading
 from diffgen.data.sources import TIFF, Source
+from diffgen.files import open_picture
 from diffgen.labels import LabelMap
 
 
@@ -27,7 +28,7 @@ def open_source(source: Source, assume_mpp: float | None = None) -> tuple[Slide,
     """Open an image or a label map; also says whether its µm per pixel are assumed. Raises `LeftOut`."""
     if not source.is_map:
         return open_slide(source.path, assume_mpp)
-    with reading(), Image.open(source.path) as image:
+    with reading(), open_picture(source.path) as image:
         size, dpi = image.size, image.info.get("dpi") if Path(source.path).suffix.lower() in TIFF else None
     mpp = plausible(25400 / float(dpi[0]), 25400 / float(dpi[1])) if dpi and all(dpi) else None
     if mpp is None:

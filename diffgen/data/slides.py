@@ -22,6 +22,7 @@ from PIL import Image
 
 from diffgen.data.sources import PLAIN, TIFF
 from diffgen.errors import one_line
+from diffgen.files import open_picture
 from diffgen.labels import Picture
 
 try:
@@ -30,8 +31,6 @@ except ImportError:  # pictures are read without it, on a machine that was not m
     openslide = None
 UNKNOWN_FORMAT = (openslide.OpenSlideUnsupportedFormatError,) if openslide else ()
 FAILED = (openslide.OpenSlideError,) if openslide else ()
-
-Image.MAX_IMAGE_PIXELS = None  # masks of slides are as large as the slides; the limit is meant for uploads
 
 PLAUSIBLE_MPP = (0.05, 20.0)
 """Outside of it a resolution tag is about printing (72 dpi is 353 µm)."""
@@ -179,7 +178,7 @@ def open_slide(path: str, assume_mpp: float | None = None) -> tuple[Slide, bool]
 def _open(path: str, _mtime: int) -> Pixels:
     suffix = Path(path).suffix.lower()
     if suffix in PLAIN:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             image.load()
             return ImagePixels(image)
     try:
@@ -229,7 +228,7 @@ def on_white(image: Image.Image) -> Image.Image:
 
 def mask_size(path: str) -> tuple[int, int]:
     """Width and height of a mask file, from its header."""
-    with reading(), Image.open(path) as image:
+    with reading(), open_picture(path) as image:
         return image.size
 
 
@@ -248,7 +247,7 @@ def mask_values(path: str) -> list[int]:
 
 @lru_cache(maxsize=2)
 def _load_mask(path: str, _mtime: int) -> Values:
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         if image.mode not in {"1", "L", "P"} and not image.mode.startswith("I"):
             raise ValueError(f"mask is {image.mode}, not of one channel")
         values = np.asarray(image)

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow.fs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from diffgen.errors import UserError
+from diffgen.files import open_picture
 from diffgen.labels import LabelMap, Labels, Picture
 
 Kind = str
@@ -134,7 +134,7 @@ class PatchTable:
                 return self._cache[key]
         member = self.members[key]
         with self.filesystem.open_input_file(f"{self.root}/{member.shard}") as stream:
-            array = np.asarray(Image.open(io.BytesIO(stream.read_at(member.size, member.offset))))
+            array = np.asarray(open_picture(io.BytesIO(stream.read_at(member.size, member.offset))))
         with self._lock:
             self._keep(key, array)
         return array

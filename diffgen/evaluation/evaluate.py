@@ -57,12 +57,11 @@ def evaluate(
     bundle = synthetic if is_bundle(synthetic) else None
     if "baselines" in settings.evaluation.parts and bundle is None:
         raise UserError(f"--paper draws images by several methods and needs a bundle, not {synthetic}")
-    real_sets(
-        real, held_out, settings.evaluation
-    )  # what is wrong with them is said before images are sampled
+    # What is wrong with the real images is said before others are sampled.
+    opened = real_sets(real, held_out, settings.evaluation, console)
     if bundle is not None:
         synthetic = sampled(Path(bundle), real, folder / "synthetic", settings, inline, console)
-    sets = make_sets(real, synthetic, held_out, settings.evaluation)
+    sets = make_sets(opened, synthetic, settings.evaluation, console)
     tell(sets, console)
     for old in ("report.html", "metrics.json"):  # not before: a refused command loses nothing
         (folder / old).unlink(missing_ok=True)

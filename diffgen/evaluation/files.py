@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +19,12 @@ import numpy as np
 import pyarrow.fs
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 
+from diffgen import progress
 from diffgen.errors import UserError, one_line
 from diffgen.evaluation.images import Images, Region
-from diffgen.files import CHUNK, open_url
+from diffgen.files import CHUNK, open_picture, open_url
 from diffgen.labels import LabelMap, Labels, Picture
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp")
@@ -104,7 +106,7 @@ class Files(Images):
     def _open(self, filesystem: Any, piece: ByteRange, key: str) -> Image.Image:
         try:
             with filesystem.open_input_file(piece.path) as stream:
-                image = Image.open(io.BytesIO(stream.read_at(piece.size, piece.offset)))
+                image = open_picture(io.BytesIO(stream.read_at(piece.size, piece.offset)))
                 image.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"{self.where}: {key} cannot be read: {one_line(error)}") from error
@@ -124,8 +126,11 @@ class Files(Images):
         return total.hexdigest()
 
 
-def open_files(where: str, mpp: float | None = None) -> Files:
-    """Shards (`*.tar`) or images below `where`, a folder or URL; `UserError` where there is neither."""
+def open_files(where: str, mpp: float | None = None, console: Console | None = None) -> Files:
+    """Shards (`*.tar`) or images below `where`, a folder or URL; `UserError` where there is neither.
+
+    On the console a bar shows while the sizes of the images are read.
+    """
     url = where if "://" in where else str(Path(where).absolute())
     filesystem, root = open_url(url)
     infos = filesystem.get_file_info(pyarrow.fs.FileSelector(root, recursive=True, allow_not_found=True))
@@ -143,19 +148,21 @@ def open_files(where: str, mpp: float | None = None) -> Files:
     found = [*_shards(where, filesystem, tars)] if tars else [*_images(infos, root)]
     if not found:
         raise UserError(f"{where}: no shards (*.tar) and no images there")
-    keys = [key for key, *_ in found]
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise UserError(f"{where}: two samples have the key {twice}")
+    key, times = Counter(key for key, *_ in found).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{where}: two samples have the key {key}")
     masked = [masked for _, _, _, masked, _ in found]
     if any(masked) and not all(masked):
         key = next(key for key, _, _, mask, _ in found if mask is None)
         raise UserError(f"{where}: {key} has no label map, others have")
     entries = []
-    for key, source, picture, mask, told in found:
-        height, width = _size(filesystem, picture, f"{where}: {key}")
-        entries.append(ImageEntry(key, source, picture, mask, height, width))
-        mpp = told or mpp
+    with progress.bar(console or Console(quiet=True), transient=True) as bar:
+        row = bar.add_task("sizes", total=len(found), figures="images")
+        for key, source, picture, mask, told in found:
+            height, width = _size(filesystem, picture, f"{where}: {key}")
+            entries.append(ImageEntry(key, source, picture, mask, height, width))
+            mpp = told or mpp
+            bar.advance(row)
     labels = None
     if "labels.json" in top:
         with filesystem.open_input_stream(top["labels.json"].path) as stream:
@@ -220,7 +227,7 @@ def _size(filesystem: Any, piece: ByteRange, name: str) -> tuple[int, int]:
     with filesystem.open_input_file(piece.path) as stream:
         for size in (min(HEAD, piece.size), piece.size):
             try:
-                width, height = Image.open(io.BytesIO(stream.read_at(size, piece.offset))).size
+                width, height = open_picture(io.BytesIO(stream.read_at(size, piece.offset))).size
                 return height, width
             except (OSError, SyntaxError, ValueError) as error:
                 fault = error

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from rich.console import Console
 
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels, Picture
@@ -139,7 +140,9 @@ class RegionSet:
         return RegionSet(self.images, tuple(self.regions[number] for number in chosen))
 
 
-def open_images(where: str, split: str | None = None, mpp: float | None = None) -> Images:
+def open_images(
+    where: str, split: str | None = None, mpp: float | None = None, console: Console | None = None
+) -> Images:
     """The images at `where`: prepared data (one `split` of it), WebDataset shards, or a folder of images.
 
     `mpp` is that of files which do not say their own. Raises `UserError` where there is nothing to read, a
@@ -155,7 +158,7 @@ def open_images(where: str, split: str | None = None, mpp: float | None = None) 
             return prepared.Prepared(root, split or "train")
         if (root / "model_index.json").exists():
             raise UserError(f"{where} is a bundle: images come from it by diffgen synthesize")
-    return files.open_files(where, mpp)
+    return files.open_files(where, mpp, console)
 
 
 def splits(where: str) -> bool:

@@ -67,6 +67,9 @@ class EvaluationRun:
     def _known(self) -> dict[int, tuple[Features, dict[Region, int]]]:
         """Features of all regions of the three sets, computed in one go, and where each region's are."""
         sets = [crops for crops in (self.sets.training, self.sets.held_out, self.sets.synthetic) if crops]
+        with self.measuring("checksums of the images"):
+            for crops in sets:
+                _ = crops.images.digest  # it is kept, and reads every file
         found = self.extract([(crops, self.view) for crops in sets])
         return {
             id(crops.images): (features, {region: row for row, region in enumerate(crops.regions)})

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from diffgen.config import Evaluation
 from diffgen.errors import UserError
@@ -71,10 +72,12 @@ class Sets:
         return real.drawn(number), self.synthetic.drawn(number), other.drawn(number)
 
 
-def make_sets(real: str, synthetic: str, held_out: str | None, settings: Evaluation) -> Sets:
-    """Regions of what lies at `real` and `synthetic`; `UserError` for sets that cannot be compared."""
-    training, kept = real_sets(real, held_out, settings)
-    drawn = open_images(synthetic, "train", settings.assume_mpp)
+def make_sets(
+    real: tuple[Images, Images | None], synthetic: str, settings: Evaluation, console: Console
+) -> Sets:
+    """Regions of `real_sets` and of what lies at `synthetic`; `UserError` where they cannot be compared."""
+    training, kept = real
+    drawn = open_images(synthetic, "train", settings.assume_mpp, console)
     for other in (drawn, *([kept] if kept else [])):
         check_alike(training, other)
     sets = [training, drawn, *([kept] if kept else [])]
@@ -88,11 +91,13 @@ def make_sets(real: str, synthetic: str, held_out: str | None, settings: Evaluat
     )
 
 
-def real_sets(real: str, held_out: str | None, settings: Evaluation) -> tuple[Images, Images | None]:
+def real_sets(
+    real: str, held_out: str | None, settings: Evaluation, console: Console
+) -> tuple[Images, Images | None]:
     """Training images, and held-out ones where there are any."""
-    training = open_images(real, "train", settings.assume_mpp)
+    training = open_images(real, "train", settings.assume_mpp, console)
     if held_out is not None:
-        return training, open_images(held_out, "test", settings.assume_mpp)
+        return training, open_images(held_out, "test", settings.assume_mpp, console)
     return training, open_images(real, "test") if splits(real) else None
 
 

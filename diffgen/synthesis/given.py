@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 
 from diffgen import progress
 from diffgen.appearance import Appearance, Vector, measure
 from diffgen.errors import UserError, one_line
+from diffgen.files import open_picture
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.synthesis.store import open_png
@@ -49,8 +49,8 @@ def read_references(
             raise UserError(f"--appearance {path}: no picture in this folder")
         for one in inside:
             try:
-                picture = np.asarray(Image.open(one).convert("RGB"))
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
+                picture = np.asarray(open_picture(one).convert("RGB"))
+            except (OSError, ValueError) as error:
                 raise UserError(f"--appearance {one}: not a readable picture ({one_line(error)})") from error
             assert appearance is not None
             found.append((one.name, appearance.standardized(measure(picture))))

@@ -21,11 +21,10 @@ import pyarrow as pa
 import pyarrow.ipc
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from diffgen.data.stream import dihedral
 from diffgen.errors import UserError, one_line
-from diffgen.files import atomic
+from diffgen.files import atomic, open_picture
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.autoencoder import BATCH_PIXELS, LatentCodec
 from diffgen.sampling.masks import on_grid
@@ -200,7 +199,7 @@ class ShardEncoder:
         with (self.data / shard.name).open("rb") as tar:
             for offset, size in places:
                 tar.seek(offset)
-                arrays.append(self._whole(np.asarray(Image.open(BytesIO(tar.read(size))))))
+                arrays.append(self._whole(np.asarray(open_picture(BytesIO(tar.read(size))))))
         picture = arrays[0]
         labels = arrays[1] if len(arrays) > 1 else np.zeros(picture.shape[:2], np.uint8)
         return [

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from diffgen.cli import app
 from diffgen.errors import UserError
-from diffgen.evaluation import features
+from diffgen.evaluation import features, files
 from diffgen.labels import Labels
 from tests.evaluation.crimes import textures
 
@@ -108,6 +108,14 @@ def test_the_same_command_computes_no_feature_again(
     assert run(*words, "--out", str(tmp_path / "report"), *QUICK)[0] == 0
     again = (tmp_path / "report" / "metrics.json").read_text()
     assert strip(again) == strip(first)
+
+
+def test_every_set_is_opened_once(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, real = [], files.open_files
+    monkeypatch.setattr(files, "open_files", lambda where, *rest: opened.append(where) or real(where, *rest))
+    words = [str(place / name) for name in ("real", "honest", "held")]
+    run(*words[:2], "--held-out", words[2], "--out", str(tmp_path), "--set", "evaluation.side=999")
+    assert sorted(opened) == sorted(words)
 
 
 def strip(text: str) -> dict:

@@ -3,6 +3,7 @@
 import io
 import pickle
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from diffgen.errors import UserError
+from diffgen.evaluation import files
 from diffgen.evaluation.images import RegionSet, check_alike, open_images
 from diffgen.files import tar_writer
 from diffgen.labels import Labels
@@ -61,6 +64,34 @@ def test_regions_are_the_pixels_of_their_images(make: Callable[..., Path], tmp_p
         got = images.read(region)
         assert np.array_equal(got[0], whole[0][region.box])
         assert np.array_equal(got[1], whole[1][region.box])
+
+
+@pytest.mark.parametrize("make", [shards, loose])
+def test_a_picture_may_be_larger_than_pil_s_limit(
+    make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path / "set", 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # twice that is refused
+    images = open_images(str(folder))
+    assert np.array_equal(images.read(images.regions(64)[0])[0], picture(0)[0][:, :64])
+
+
+def test_a_bar_counts_the_images_while_their_sizes_are_read(tmp_path: Path) -> None:
+    folder, said = loose(tmp_path / "set"), io.StringIO()
+    open_images(str(folder), console=Console(file=said, force_terminal=True, width=120))
+    assert "sizes" in said.getvalue()
+    assert "3/3" in said.getvalue()
+
+
+def test_a_repeated_key_among_many_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting each key among all took minutes for 100,000 samples."""
+    keys = [f"{k:05d}" for k in range(40_000)] + ["39999"]
+    piece = files.ByteRange("a", 0, 1)
+    monkeypatch.setattr(files, "_images", lambda *_: [(key, key, piece, None, None) for key in keys])
+    start = time.perf_counter()
+    with pytest.raises(UserError, match="two samples have the key 39999"):
+        open_images(str(loose(tmp_path / "set")))
+    assert time.perf_counter() - start < 2
 
 
 def test_a_set_travels_and_keeps_its_digest(tmp_path: Path) -> None:

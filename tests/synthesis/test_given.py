@@ -63,6 +63,14 @@ def test_images_have_looks_of_their_own_whatever_n_is(looking: Path, tmp_path: P
     assert set(three[0]["appearance"]) == set(NAMES)  # type: ignore[call-overload]
 
 
+def test_a_reference_may_be_larger_than_pil_s_limit(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    appearance = Appearance.fit(np.random.default_rng(0).normal(1, 1, (9, len(NAMES))), np.ones(9, int))
+    ((_, plain),) = read_references([picture], appearance, Path("bundle"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    ((name, look),) = read_references([picture], appearance, Path("bundle"))
+    assert (name, look.tolist()) == ("stain.png", plain.tolist())
+
+
 def test_a_reference_gives_its_look_to_all(
     looking: Path, picture: Path, tiny: config.Settings, labels: Labels
 ) -> None:
