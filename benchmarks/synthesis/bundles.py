@@ -25,7 +25,12 @@ REGION = 1.0  # typical size of a region of the label maps, in patches: about tw
 
 def demo_bundle(folder: Path) -> Path:
     """A bundle of the demo preset's models with random weights that do not give zeros."""
-    settings, labels = config.load("demo"), Labels(CLASSES)
+    return random_bundle(folder, config.load("demo"))
+
+
+def random_bundle(folder: Path, settings: config.Settings) -> Path:
+    """A bundle of these models with random weights that do not give zeros."""
+    labels = Labels(CLASSES)
     torch.manual_seed(0)
     autoencoder = settings.autoencoder
     codec = LatentCodec(

@@ -20,11 +20,12 @@ class LeftOuts:
     """Names by reason, in the order in which they were met."""
 
     by_reason: dict[str, list[str]] = field(default_factory=dict)
+    _seen: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, reason: str, name: str) -> None:
-        names = self.by_reason.setdefault(reason, [])
-        if name not in names:
-            names.append(name)
+        if (reason, name) not in self._seen:
+            self._seen.add((reason, name))
+            self.by_reason.setdefault(reason, []).append(name)
 
     def first(self) -> str:
         """The first reasons, in one line."""

@@ -111,7 +111,7 @@ def decide_classes(sources: Sequence[Source], settings: Settings) -> tuple[Class
     """
     kind = settings.prepare.labels
     masked = sum(source.mask is not None for source in sources)
-    without = [replace(source, mask=None) for source in sources]
+    without = [replace(source, mask=None) if source.mask else source for source in sources]
     if kind == "none":
         return Classes(Labels(("unknown",))), without, _unused(masked, "labels is 'none'")
     given = _given(sources, settings)
@@ -143,7 +143,7 @@ def _given(sources: Sequence[Source], settings: Settings) -> Classes | None:
             raise UserError(f"prepare.classes {names}: ids run from 1 to {MAX_CLASSES - 1}; 0 is 'unknown'")
         listed = ["unknown", *(names.get(i, f"unused {i}") for i in range(1, max(names) + 1))]
         return Classes(Labels(tuple(listed)), frozenset(names))
-    files = sorted({Path(source.root) / "labels.json" for source in sources})
+    files = sorted(Path(root) / "labels.json" for root in {source.root for source in sources})
     found = [(file, Labels.load(file)) for file in files if file.is_file()]
     for file, labels in found[1:]:
         if labels.classes != found[0][1].classes:

@@ -1,8 +1,9 @@
+import time
 from pathlib import Path
 
 import pytest
 
-from diffgen.data.sources import find_sources
+from diffgen.data.sources import Source, _unique, find_sources
 from diffgen.errors import UserError
 from tests.data.pictures import save_image, tissue
 
@@ -30,6 +31,27 @@ def test_a_file_reached_twice_counts_once(tmp_path: Path) -> None:
     found, twice = find_sources([str(tmp_path), str(path)])
     assert len(found) == 1
     assert len(twice) == 2
+
+
+def test_links_are_followed_to_what_they_are(tmp_path: Path) -> None:
+    """A folder by two ways, a link into the output: neither makes a source."""
+    save_image(tmp_path / "in" / "one.png", PICTURE)
+    save_image(tmp_path / "out" / "contact_sheet.png", PICTURE)
+    (tmp_path / "in" / "sheet.png").symlink_to(tmp_path / "out" / "contact_sheet.png")
+    for name in ("in", "out"):
+        (tmp_path / f"link to {name}").symlink_to(tmp_path / name)
+    found, twice = find_sources(
+        [str(tmp_path / "link to in"), str(tmp_path / "in")], tmp_path / "link to out"
+    )
+    assert [source.name for source in found] == twice == ["one.png"]
+
+
+def test_many_names_are_no_work() -> None:
+    """By comparing each name with each, 20,000 took ten seconds, and 100,000 four minutes."""
+    sources = [Source(f"{k}.png", f"/x/{k}.png", "x", "/x") for k in range(20_000)]
+    began = time.process_time()
+    assert _unique(sources) == sources
+    assert time.process_time() - began < 1
 
 
 def test_names_are_unique_over_roots(tmp_path: Path) -> None:
