@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from diffgen.errors import UserError
+from diffgen.errors import UserError, explained
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -440,16 +440,18 @@ def _next(command: str) -> None:
 
 
 def main() -> NoReturn:
-    """Entry point: a user's mistake is one line and exit status 2; 3 where all is done but some images."""
+    """Entry point: a user's mistake, or a want of the machine, is one line and exit status 2.
+
+    3: all is done, and some images could not be made.
+    """
     try:
         app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.status)
-    except OSError as error:  # a full disk, a folder that is not ours; from an actor with its trace before it
-        line = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    except Exception as error:
+        line = explained(error, sys.argv[1:])
+        if line is None:
+            raise
         print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status if isinstance(error, UserError) else 2)
     sys.exit(0)
 
 

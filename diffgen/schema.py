@@ -447,7 +447,10 @@ class Synthesis(SettingsSection):
     images_per_shard: Positive = 64
     """Samples (images or tiles) a shard."""
     samplers: Positive | Literal["auto"] = "auto"
-    """Sampler actors; `auto`: one a GPU or, where there is none, as many as the cores have threads for."""
+    """Sampler actors; `auto`: one a GPU or, where there is none, as many as the cores have threads for.
+    A cluster that scales is asked for as many as a number says, and by `auto` for one."""
+    gpu: bool | None = None
+    """Sample on GPUs: none: where there is one; true: a cluster that scales from zero is asked for one."""
     in_flight: Positive = 32
     """Images a coordinator works on at most, if it takes so many to keep all samplers busy."""
     lease: Positive = 64

@@ -10,9 +10,17 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from ray.exceptions import (
+    ActorDiedError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    RayTaskError,
+    UserCodeException,
+)
 
 from diffgen.cli import main
-from diffgen.errors import IncompleteError
+from diffgen.errors import IncompleteError, UserError
 
 BIN = Path(sys.executable).parent / "diffgen"
 
@@ -112,6 +120,69 @@ def test_images_that_are_not_there_are_a_line_and_status_3(
     monkeypatch.setattr("diffgen.cli.app", incomplete)
     done = diffgen("synthesize", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (3, "error: 1 of 5 samples are not in out\n")
+
+
+def of_a_task(cause: Exception, trace: str = "ray::work()\n  File x") -> Exception:
+    """What `ray.get` raises where a task or an actor's method did."""
+    return RayTaskError("work", trace, cause, "w", 1, "127.0.0.1").as_instanceof_cause()
+
+
+CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has …")
+KILLED = OutOfMemoryError("Task was killed as the node was running low on memory.")
+HOST = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes.")
+FULL = OSError(28, "No space left on device", "a")
+IN_A_PIPELINE = """ray::FlatMap(bad)() (pid=29421, ip=192.0.2.2)
+  File "bad.py", line 5, in bad
+diffgen.errors.UserError: a.svs: is damaged
+
+The above exception was the direct cause of the following exception:
+
+ray::FlatMap(bad)() (pid=29421, ip=192.0.2.2)
+ray.exceptions.UserCodeException: UDF failed to process a data block.
+Failed to apply UDF transform after 1/1 attempts (total backoff 0.0s)."""
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "line"),
+    [
+        ("synthesize", CUDA, "GPU 0 has …: out of memory, lower sampling.micro_batch"),
+        ("synthesize", of_a_task(CUDA), "lower sampling.micro_batch"),
+        ("train mask", MemoryError(), "MemoryError: out of memory, lower training.mask.micro_batch"),
+        ("train", HOST, "lower training.image.micro_batch or training.mask.micro_batch"),
+        (
+            "train autoencoder",
+            KILLED,
+            "low on memory.: out of memory, lower training.autoencoder.micro_batch",
+        ),
+        ("prepare a b", KILLED, "error: Task was killed as the node was running low on memory.\n"),
+        ("train", UserError("the mask model failed: CUDA out of memory"), "training.mask.micro_batch"),
+        ("synthesize", OutOfDiskError("(d)"), "local disk's utilization is over capacity"),
+        ("evaluate", FULL, "error: [Errno 28] No space left on device: 'a'\n"),
+        ("evaluate", of_a_task(FULL), "No space left on device: 'a'\n"),
+        ("train", ValueError("I/O error: No space left on device (os error 28)"), "I/O error: No space left"),
+        ("synthesize", ActorDiedError(), "error: The actor died unexpectedly before finishing this task."),
+        ("prepare", of_a_task(UserError("a.svs: is damaged")), "error: a.svs: is damaged\n"),
+        ("prepare", of_a_task(UserCodeException(), IN_A_PIPELINE), "error: a.svs: is damaged\n"),
+    ],
+)
+def test_what_a_machine_lacks_is_one_line_and_status_2(
+    command: str, error: Exception, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffgen.cli.app", mock.Mock(side_effect=error))
+    done = diffgen(*command.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert line in done.stderr
+
+
+@pytest.mark.parametrize("error", [AssertionError("an estimate for every owned pixel"), KeyError("key")])
+def test_a_mistake_of_ours_keeps_its_traceback(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffgen.cli.app", mock.Mock(side_effect=error))
+    with pytest.raises(type(error)):
+        diffgen("synthesize", cwd=tmp_path)
 
 
 def test_a_process_of_its_own_ends_with_status_2(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def dry_run(
     from diffgen.synthesis.forecast import forecast  # late: it loads the models
 
     packed = bundle.pack(folder)
-    plan = make_plan(packed, folder, settings, masks, references, device.kind(), console)
+    plan = make_plan(packed, folder, settings, masks, references, _device(settings, inline=True), console)
     n = settings.synthesis.n
     with console.status("reading the bundle") as shown:
         told = forecast(plan, packed, n, settings.synthesis.in_flight, shown.update)
@@ -90,7 +90,7 @@ def synthesize(
     `KeyboardInterrupt` passes, with all shards whole.
     """
     packed = bundle.pack(folder)
-    plan = make_plan(packed, folder, settings, masks, references, _device(inline), console)
+    plan = make_plan(packed, folder, settings, masks, references, _device(settings, inline), console)
     if time_maps and plan.sampling.cover == "outpaint":
         raise UserError("--save-time-map: sampling.cover=outpaint has no step that the whole canvas takes")
     with held(Store(out)):
@@ -152,13 +152,17 @@ def summarise(done: Summary, console: Console) -> None:
     console.print(table)
 
 
-def _device(inline: bool) -> str:
+def _device(settings: config.Settings, inline: bool) -> str:
     """What samplers work on: `cpu`, or the model of the GPUs of this machine, or of the cluster."""
-    if inline:
-        return device.kind()
-    from diffgen.synthesis.pool import kind  # late: a machine without Ray has --inline
+    gpu = settings.synthesis.gpu
+    if not inline:
+        from diffgen.synthesis.pool import kind  # late: a machine without Ray has --inline
 
-    return kind()
+        return kind(gpu)
+    found = "cpu" if gpu is False else device.kind()
+    if gpu and found == "cpu":
+        raise UserError("synthesis.gpu=true, and torch finds no GPU on this machine")
+    return found
 
 
 def _painter(inline: bool) -> Callable[[Backlog, Report], Status]:

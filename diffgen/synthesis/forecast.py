@@ -50,7 +50,7 @@ def forecast(
 ) -> Forecast:
     """Count, time and add up; `step` is told what is being done."""
     with tempfile.TemporaryDirectory() as folder:
-        sampler = Sampler(unpack(packed, Path(folder)), plan.sampling)
+        sampler = Sampler(unpack(packed, Path(folder)), plan.sampling, plan.made_on["device"] != "cpu")
     step("counting forwards")
     depends = not plan.masks and plan.model("image").guidance != (NONE, "joint")
     images = range(min(n, SAMPLED if depends else COUNTED))

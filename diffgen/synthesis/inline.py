@@ -13,7 +13,7 @@ def run_inline(backlog: Backlog, report: Report) -> Status:
     """Paint and write what the task lacks; the final figures."""
     coordinator, writer = backlog.coordinator(), backlog.writer()
     with tempfile.TemporaryDirectory() as folder:
-        sampler = Sampler(unpack(backlog.packed, Path(folder)), backlog.plan.sampling)
+        sampler = Sampler(unpack(backlog.packed, Path(folder)), backlog.plan.sampling, backlog.settings.gpu)
     written: set[int] = set()
     while not coordinator.over:
         lease = coordinator.lease("inline", backlog.settings.lease)

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayActorError
 from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from diffgen import config
-from diffgen.cluster import actor_runtime_env, connect
+from diffgen.cluster import actor_runtime_env, connect, need
 from diffgen.errors import UserError, one_line
 from diffgen.models.bundle import unpack
 from diffgen.synthesis.backlog import Backlog, Report, rescan
@@ -130,21 +131,29 @@ def available(kind: str) -> int:
     return int(ray.cluster_resources().get(kind, 0))
 
 
-def on_gpus() -> bool:
-    """Whether samplers work on GPUs; of a cluster that has nothing to give, when its first node has come."""
+def on_gpus(wanted: bool | None) -> bool:
+    """Whether samplers work on GPUs: as `wanted` or, where that is open, if the cluster has one.
+
+    A cluster with nothing to give is asked for a node, as an autoscaler adds none by itself, and waited for.
+    """
     connect()
-    told = False
-    while not (available("GPU") or available("CPU")):
-        if not told:
-            warn("no node of the cluster has a CPU or a GPU to give; waiting for one")
-        told = True
+    if wanted:
+        need(0, 1, "samplers with synthesis.gpu=true")
+    kinds, asked = ["GPU"] * (wanted is not False) + ["CPU"] * (not wanted), False
+    while not any(available(kind) for kind in kinds):
+        if not asked:
+            warn(f"no node of the cluster has a {' or a '.join(kinds)} to give: asking and waiting for one")
+            request_resources(bundles=[{kind: 1} for kind in kinds])
+        asked = True
         time.sleep(POLL_S)
-    return available("GPU") > 0
+    if asked:
+        request_resources(bundles=[])  # from here on it is the samplers that hold their nodes
+    return wanted is not False and available("GPU") > 0
 
 
-def kind() -> str:
+def kind(gpu: bool | None) -> str:
     """What samplers work on: `cpu`, or the models of the cluster's GPUs, such as `H100` or `A100+L4`."""
-    if not on_gpus():
+    if not on_gpus(gpu):
         return "cpu"
     prefix = "accelerator_type:"
     models = sorted(k.removeprefix(prefix) for k in ray.cluster_resources() if k.startswith(prefix))
@@ -158,7 +167,7 @@ class Pool:
         self.backlog = backlog
         self.packed = ray.put(backlog.packed)  # travels to each node once
         sampling, settings = backlog.plan.sampling, backlog.settings
-        self.gpus = on_gpus()
+        self.gpus = on_gpus(settings.gpu)
         self.count = self._wanted()
         # Beside the driver: a local folder is its own, and the node of any other may go.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -195,7 +204,8 @@ class Pool:
         settings, threads = self.backlog.settings, self.backlog.plan.sampling.threads
         if settings.samplers != "auto":
             return settings.samplers
-        return available("GPU") if self.gpus else max(1, available("CPU") // threads)
+        # One at least: where all nodes are gone, it is the actor without a place that an autoscaler sees.
+        return max(1, available("GPU") if self.gpus else available("CPU") // threads)
 
     def run(self, report: Report) -> Status:
         looked, over = -LOOK_S, False
