@@ -88,11 +88,6 @@ class Memorization:
     duplicates: Duplicates
     """Inside the synthetic set."""
 
-    @property
-    def exact(self) -> int:
-        """Synthetic samples at no distance from a training sample."""
-        return int((self.nearest.distances[:, 0] == 0).sum())
-
 
 def evaluate_memorization(
     training: NDArray[Any], synthetic: NDArray[Any], held_out: NDArray[Any] | None,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffgen.evaluation.bootstrap import Weights
-from diffgen.evaluation.copies import LUMINANCE
+from diffgen.evaluation.patterns import LUMINANCE
 from diffgen.labels import Picture
 
 BLOCKS = 4

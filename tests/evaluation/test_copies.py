@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from diffgen.errors import UserError
-from diffgen.evaluation.copies import SIDE, evaluate_copies, matches, patterns, turned
+from diffgen.evaluation.copies import evaluate_copies, matches
+from diffgen.evaluation.patterns import SIDE, patterns, turned
 from tests.evaluation.crimes import CRIMES, copied, textures
 
 TRAINING, HELD_OUT, FRESH = (textures(60, seed) for seed in range(3))

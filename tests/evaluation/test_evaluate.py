@@ -188,7 +188,7 @@ def test_large_images_and_use(place: Path, tmp_path: Path) -> None:
 
 
 def test_without_held_out_images_privacy_is_not_known(place: Path, tmp_path: Path) -> None:
-    status, _ = run(str(place / "real"), str(place / "copied"), "--out", str(tmp_path), *QUICK)
+    status, _ = run(str(place / "real"), str(place / "honest"), "--out", str(tmp_path), *QUICK)
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert status == 0
     assert found["privacy"]["verdict"]["level"] == "unknown"
