@@ -1,9 +1,9 @@
 """Finding the source files: a fixed order, a name of its own for each, and no file twice."""
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from os.path import realpath
 from pathlib import Path
 
@@ -45,25 +45,20 @@ def find_sources(
     exist, is no image, is `out`, or is a folder that holds no image, or none outside `out`.
     """
     found: list[tuple[str, Source]] = []
-    real, inside = _resolver(), None if out is None else f"{realpath(out)}/"
     kinds = LOSSLESS if maps else PLAIN | TIFF | SLIDES
     for text in paths:
         root = Path(text)
         if not root.exists():
             raise UserError(f"source {text}: no such file or folder")
-        files = sorted(_files(root, inside, kinds, maps, real), key=_parts) if root.is_dir() else [root]
         if out is not None and root.resolve() == out.resolve():
             raise UserError(f"source {text} and output are the same folder; choose another --out")
-        if not files and out is not None and any(_files(root, None, kinds, maps, real)):
-            raise UserError(f"source {text}: all of it lies in the output folder {out}; choose another --out")
-        if not files:
-            what = "label map (PNG or TIFF)" if maps else "slide and no image"
-            raise UserError(f"source {text}: no {what} in this folder")
-        if files == [root] and root.suffix.lower() not in (kinds if maps else kinds | {".dcm"}):
+        if root.is_dir():
+            found += _in_folder(root, out, kinds, maps)
+        elif root.suffix.lower() in (kinds if maps else kinds | {".dcm"}):
+            found += _sources(root.parent, [root.name], root.parent, maps)
+        else:
             what = "no label map (PNG or TIFF)" if maps else "neither a slide nor an image"
             raise UserError(f"source {text}: {what}, by its suffix {root.suffix!r}")
-        place = root if root.is_dir() else root.parent
-        found += [(real(file), _source(file, place, maps)) for file in files]
     seen: dict[str, Source] = {}
     twice = []
     for file, source in found:
@@ -73,36 +68,39 @@ def find_sources(
     return sorted(_unique(list(seen.values())), key=lambda source: source.name), twice
 
 
-def _resolver() -> Callable[[Path], str]:
-    """`realpath` that looks at each folder once: there may be 100,000 files in one."""
-    real_folder = cache(realpath)
-
-    def real(path: Path) -> str:
-        return realpath(path) if path.is_symlink() else f"{real_folder(str(path.parent))}/{path.name}"
-
-    return real
-
-
-def _files(
-    root: Path, out: str | None, kinds: set[str], maps: bool, real: Callable[[Path], str]
-) -> Iterator[Path]:
-    for path in root.rglob("*"):
-        if path.suffix.lower() not in kinds or path.name.startswith("."):
-            continue
-        if (path.name.endswith(MASK) and not maps) or not path.is_file():
-            continue
-        if out is None or not real(path).startswith(out):
-            yield path
-
-
-def _parts(path: Path) -> tuple[str, ...]:
-    return path.parts
+def _in_folder(root: Path, out: Path | None, kinds: set[str], maps: bool) -> list[tuple[str, Source]]:
+    """`_sources` of all below a folder, in order, but for what lies in `out`."""
+    every: list[tuple[str, Source]] = []
+    for folder, _, files in os.walk(root):
+        names = [
+            name
+            for name in files
+            if not name.startswith(".")
+            and f".{name.rpartition('.')[2].lower()}" in kinds
+            and (maps or not name.endswith(MASK))
+        ]
+        every += _sources(Path(folder), names, root, maps)
+    inside = None if out is None else f"{realpath(out)}/"
+    found = [pair for pair in every if inside is None or not pair[0].startswith(inside)]
+    if every and not found:
+        raise UserError(f"source {root}: all of it lies in the output folder {out}; choose another --out")
+    if not found:
+        what = "label map (PNG or TIFF)" if maps else "slide and no image"
+        raise UserError(f"source {root}: no {what} in this folder")
+    return sorted(found, key=lambda pair: pair[1].name.split("/"))
 
 
-def _source(path: Path, root: Path, is_map: bool) -> Source:
-    name, path = path.relative_to(root).as_posix(), path.absolute()
-    mask = path if is_map else path.with_name(path.stem + MASK)
-    return Source(name, str(path), path.parent.name, str(root), str(mask) if mask.exists() else None)
+def _sources(folder: Path, names: Iterable[str], root: Path, maps: bool) -> Iterator[tuple[str, Source]]:
+    """(real path, source) of each of these files in a folder, which is resolved once: it may hold 100,000."""
+    absolute, real = folder.absolute(), realpath(folder)
+    within = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+    for name in names:
+        path = absolute / name
+        if path.is_file():
+            mask = path if maps else absolute / f"{path.stem}{MASK}"
+            there = str(mask) if mask.exists() else None
+            file = realpath(path) if path.is_symlink() else f"{real}/{name}"
+            yield file, Source(within + name, str(path), absolute.name, str(root), there)
 
 
 def _unique(sources: list[Source]) -> list[Source]:
