@@ -27,7 +27,7 @@ Patterns = NDArray[np.float32]
 """(N, 1024): grey pictures of mean 0 and length 1; rows of zeros for pictures without contrast."""
 
 
-class Pixels(NamedTuple):
+class Fingerprints(NamedTuple):
     """Of a set of pictures, in their order."""
 
     digests: NDArray[np.str_]
@@ -36,7 +36,7 @@ class Pixels(NamedTuple):
     """`None` where the pictures are too small for it."""
 
 
-def pixels(pictures: Iterable[Picture]) -> Pixels:
+def fingerprints(pictures: Iterable[Picture]) -> Fingerprints:
     """Checksums and patterns of pictures (H, W, 3) uint8, all of one size."""
     digests, found = list[str](), list[Patterns]()
     for picture in pictures:
@@ -44,7 +44,7 @@ def pixels(pictures: Iterable[Picture]) -> Pixels:
         digests.append("" if flat else hashlib.sha256(picture.tobytes()).hexdigest())
         if min(picture.shape[:2]) >= SIDE:
             found.append(patterns([picture]))
-    return Pixels(np.array(digests, dtype=np.str_), np.concatenate(found) if found else None)
+    return Fingerprints(np.array(digests, dtype=np.str_), np.concatenate(found) if found else None)
 
 
 def first_of_each(digests: NDArray[np.str_]) -> NDArray[np.bool_]:
@@ -54,7 +54,7 @@ def first_of_each(digests: NDArray[np.str_]) -> NDArray[np.bool_]:
     return inside
 
 
-def same_pixels(pictures: Pixels, others: Pixels) -> NDArray[np.bool_]:
+def same_pixels(pictures: Fingerprints, others: Fingerprints) -> NDArray[np.bool_]:
     """(N,): whether the very pixels of each picture are those of one of the others."""
     return np.isin(pictures.digests, others.digests) & (pictures.digests != "")
 

@@ -12,7 +12,7 @@ from diffgen.evaluation.copies import SAME, Copies, evaluate_copies
 from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.memorization import Memorization, evaluate_memorization
 from diffgen.evaluation.page import Block, Gallery, Note, Plot, Section, Table, Tile
-from diffgen.evaluation.patterns import Pixels, first_of_each, pixels, same_pixels
+from diffgen.evaluation.patterns import Fingerprints, fingerprints, first_of_each, same_pixels
 from diffgen.evaluation.run import EvaluationRun, SectionResult
 from diffgen.evaluation.sections.cells import cell, tile
 from diffgen.evaluation.sections.privacy_verdict import Leaked, verdict
@@ -191,7 +191,7 @@ def _warnings(held_out: RegionSet | None, leaked: Leaked) -> list[Block]:
     return [Note(f"{leaked}: {', '.join(names[:SHOWN])}{more}.", warning=True)]
 
 
-def _pixels(run: EvaluationRun) -> tuple[RegionSet, list[Pixels]]:
+def _pixels(run: EvaluationRun) -> tuple[RegionSet, list[Fingerprints]]:
     """The training regions, each once, and the pixels of them, of the synthetic and of held-out regions."""
     sets = run.sets
     every = [sets.training, sets.synthetic, *([sets.held_out] if sets.held_out else [])]
@@ -203,13 +203,13 @@ def _pixels(run: EvaluationRun) -> tuple[RegionSet, list[Pixels]]:
                 yield run.view(picture)
                 bar.advance(row)
 
-        training, *others = [pixels(pictures(crops)) for crops in every]
+        training, *others = [fingerprints(pictures(crops)) for crops in every]
     once = first_of_each(training.digests)
     patterns = None if training.patterns is None else training.patterns[once]
-    return part(sets.training, once), [Pixels(training.digests[once], patterns), *others]
+    return part(sets.training, once), [Fingerprints(training.digests[once], patterns), *others]
 
 
-def _copies(run: EvaluationRun, found: Sequence[Pixels], sources: Rows) -> Copies | None:
+def _copies(run: EvaluationRun, found: Sequence[Fingerprints], sources: Rows) -> Copies | None:
     """By pixels; `None` for regions that are too small for it."""
     training, synthetic, held_out = (*(one.patterns for one in found), None)[:3]
     if training is None or synthetic is None:
@@ -218,7 +218,7 @@ def _copies(run: EvaluationRun, found: Sequence[Pixels], sources: Rows) -> Copie
         return evaluate_copies(synthetic, training, held_out, sources, count=run.settings.bootstrap)
 
 
-def _leaked(found: Sequence[Pixels], copies: Copies | None) -> Leaked:
+def _leaked(found: Sequence[Fingerprints], copies: Copies | None) -> Leaked:
     """Held-out regions that are training regions."""
     if len(found) < 3:
         return Leaked((), 0)
