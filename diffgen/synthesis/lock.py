@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,15 +26,9 @@ EXPIRE_S = 30.0  # of the reader's own clock without a renewal: clocks of two ma
 SETTLE_S = 0.5  # an object store has no locks: of two that write a lease at once the last one has it
 
 
-@contextlib.contextmanager
-def held(store: Store) -> Iterator[None]:
+def held(store: Store) -> AbstractContextManager[None]:
     """While it is entered this process alone writes into the folder; `UserError` says who else does."""
-    try:
-        hold = _leased(store) if store.folder is None else _locked(store)
-        with hold:
-            yield
-    except Timeout:
-        raise UserError(_taken(store, _holder(store))) from None
+    return _leased(store) if store.folder is None else _locked(store)
 
 
 @contextlib.contextmanager
@@ -42,9 +37,9 @@ def _locked(store: Store) -> Iterator[None]:
     try:
         store.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(store.folder / LOCK).acquire(timeout=0)
+    except Timeout:
+        raise UserError(_taken(store, _holder(store))) from None
     except OSError as error:
-        if isinstance(error, Timeout):
-            raise
         raise UserError(f"{store.url}: cannot be read or written ({one_line(error)})") from error
     with lock:
         store.write(HOLDER, json.dumps(_me()).encode())

@@ -152,9 +152,9 @@ class ShardWriter:
 
     def failed(self, n: int) -> dict[int, str]:
         """Samples with an index below n that could not be made, and why, of the committed shards."""
-        parts = self._committed().values()
-        rows = [row for part in parts for row in part.select(["index", "failed"]).to_pylist()]
-        return {row["index"]: row["failed"] for row in rows if row["failed"] and row["index"] < n}
+        parts = (part.filter(pc.is_valid(part["failed"])) for part in self._committed().values())
+        rows = (row for part in parts for row in part.select(["index", "failed"]).to_pylist())
+        return {row["index"]: row["failed"] for row in rows if row["index"] < n}
 
     def complete(
         self, k: int, n: int, *samples: Sequence[Sample], failed: Mapping[int, str] | None = None
