@@ -12,7 +12,7 @@ import demo_tools as tools
 
 SMALL, LARGE = "out/1024", "out/2048"
 SEED = 2  # four kinds of tissue in four images
-STEPS = "sampling.steps=10"  # of 16: no difference that the eye finds, for two thirds of the time
+STEPS = "sampling.steps=8"  # of 10: no difference that the eye finds, in a seventh less time
 
 
 def main() -> None:

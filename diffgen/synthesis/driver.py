@@ -49,7 +49,7 @@ def dry_run(
     about = "" if told.exact else "about "
     table.add_row("images", f"{n}")
     table.add_row("forwards", f"{about}{told.forwards}")
-    table.add_row("an image, a megapixel", f"{told.per_image:.1f}, {told.per_megapixel:.1f}")
+    table.add_row("per image, per megapixel", f"{told.per_image:.1f}, {told.per_megapixel:.1f}")
     table.add_row(
         "time", f"{timedelta(seconds=round(told.seconds))} of one sampler on this machine, denoising"
     )
@@ -144,7 +144,9 @@ def summarise(done: Summary, console: Console) -> None:
     status, seconds = done.status, max(done.seconds, 1e-9)
     table = Table(box=None, show_header=False, padding=(0, 2))
     an_image, a_megapixel = status.forwards / max(done.made, 1), status.forwards / max(done.megapixels, 1e-9)
-    table.add_row("forwards", f"{status.forwards} ({an_image:.1f} an image, {a_megapixel:.1f} a megapixel)")
+    table.add_row(
+        "forwards", f"{status.forwards} ({an_image:.1f} per image, {a_megapixel:.1f} per megapixel)"
+    )
     table.add_row("forwards per second", f"{status.forwards / seconds:.1f}")
     table.add_row("micro-batches filled", f"{status.rows / max(status.slots, 1):.1%}")
     for sampler, busy in sorted(status.busy.items()):

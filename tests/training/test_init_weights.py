@@ -7,7 +7,7 @@ import torch
 from diffgen import config
 from diffgen.errors import UserError
 from diffgen.labels import Labels
-from diffgen.models import bundle
+from diffgen.models import bundle, shipped
 from diffgen.models.attention import MaskedCrossAttention
 from diffgen.models.mask_codec import num_bits
 from diffgen.training.init_weights import check, init_from
@@ -128,3 +128,14 @@ def test_a_bundle_without_the_model_is_named(
     half = bundle.Bundle(source.facts, source.labels, source.schedule, source.codec, source.image_unet)
     with pytest.raises(UserError, match="runs/a holds no mask U-Net"):
         init_from(new("mask", tiny, labels), "mask", half, labels, tiny, "runs/a")
+
+
+def test_the_demo_s_preset_starts_from_the_bundle_that_ships() -> None:
+    settings, source = config.load("demo"), bundle.load(Path(shipped.resolve("default")))
+    asked = settings.autoencoder
+    assert (source.codec.factor, source.codec.channels) == (asked.factor, asked.channels)
+    with torch.device("meta"):
+        image = bundle.new_image_unet(settings, source.labels)
+        mask = bundle.new_mask_unet(settings, source.labels, source.mask_codec.channels)
+    check(image, "image", source, settings, "default")
+    check(mask, "mask", source, settings, "default")
