@@ -1,7 +1,8 @@
 """`diffgen train --init-from BUNDLE`: a U-Net that begins with the weights of another.
 
 What belongs to a class or a context follows its name, not its number: the other bundle may have them in
-another order, or lack some. Those new here keep their fresh weights. All else must fit exactly.
+another order, or lack some. Those new here keep their fresh weights, and so do first and last layer of a mask
+model whose classes take another number of bits. All else must fit exactly.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,11 @@ from diffgen.models.bundle import Bundle, ModelName
 from diffgen.models.unet import ImageUNet, MaskUNet
 
 SHAPE = ("channels", "width", "multipliers", "blocks", "heads", "head_channels")
-NULL = ""  # the name of the mask model's ∅, which no context has
+OF_BITS = ("trunk.first.weight", "trunk.last.weight", "trunk.last.bias")
+"""Weights that have a row or a column per bit of a class id."""
+OF_CONTEXTS = ("context.weight", "embed_context.weight")
+"""Weights of the mask and of the image model that have a row per context, and one for ∅."""
+NULL = ""  # the name of ∅, which no context has
 
 
 def init_from(
@@ -33,19 +38,23 @@ def init_from(
     Raises `UserError` as `check` does.
     """
     check(unet, part, source, settings, where)
-    theirs, ours = _names(part, source.labels), _names(part, labels)
     given = _unet(part, source, where).state_dict()
     weights = {name: tensor.detach().clone() for name, tensor in unet.state_dict().items()}
-    by_name = _rows_by_name(unet)
-    old = [theirs.index(name) for name in ours if name in theirs]
-    new = [row for row, name in enumerate(ours) if name in theirs]
+    by_name, fresh = _rows_by_name(unet), _fresh(unet, _unet(part, source, where), settings)
     for name, tensor in weights.items():
         if name in by_name:
+            theirs, ours = (_names(name, of) for of in (source.labels, labels))
+            old = [theirs.index(word) for word in ours if word in theirs]
+            new = [row for row, word in enumerate(ours) if word in theirs]
             tensor[new] = given[name][old].to(tensor)
-        else:
+        elif name not in fresh:
             tensor.copy_(given[name])
     unet.load_state_dict(weights)
-    return f"{part} model: starts from {where}" + _remarks(part, source, labels)
+    bits = ""
+    if fresh:
+        ours_take, theirs_take = unet.config["channels"], _unet(part, source, where).config["channels"]
+        bits = f", classes take {ours_take} bits instead of {theirs_take}: first and last layer are new"
+    return f"{part} model: starts from {where}{bits}" + _remarks(part, source, labels)
 
 
 def check(
@@ -57,7 +66,8 @@ def check(
     the encoding of label maps differ.
     """
     given = _unet(part, source, where)
-    for what in SHAPE:
+    fresh = _fresh(unet, given, settings)
+    for what in SHAPE[1:] if fresh else SHAPE:
         _same(where, f"{part} U-Net has {what}", _plain(given.config[what]), _plain(unet.config[what]))
     if missing := sorted(set(unet.state_dict()) ^ set(given.state_dict())):
         ours, theirs = ([*u.config["attention"], "of", u.config["patch"]] for u in (unet, given))
@@ -67,6 +77,8 @@ def check(
         )
     by_name = _rows_by_name(unet)
     for name, tensor in given.state_dict().items():
+        if name in fresh:
+            continue
         skip = 1 if name in by_name else 0
         shapes = tuple(tensor.shape[skip:]), tuple(unet.state_dict()[name].shape[skip:])
         _same(where, f"{part} U-Net has a {name} of shape", *shapes)
@@ -95,26 +107,39 @@ def _unet(part: ModelName, source: Bundle, where: str) -> ImageUNet | MaskUNet:
     return unet
 
 
-def _names(part: ModelName, labels: Labels) -> tuple[str, ...]:
-    """What the rows of `_rows_by_name` belong to."""
-    return labels.classes if part == "image" else (NULL, *labels.contexts)
+def _names(weight: str, labels: Labels) -> tuple[str, ...]:
+    """What the rows of one of `_rows_by_name` belong to."""
+    return (NULL, *labels.contexts) if weight in OF_CONTEXTS else labels.classes
 
 
 def _rows_by_name(unet: torch.nn.Module) -> set[str]:
     """Weights that have a row per class, or a row per context."""
-    if isinstance(unet, MaskUNet):
-        return {"context.weight"}
-    others = {name for name in ("label_pixels.weight",) if name in unet.state_dict()}
     asking = [name for name, module in unet.named_modules() if isinstance(module, MaskedCrossAttention)]
-    return {"label.weight", *others, *(f"{name}.query.weight" for name in asking)}
+    known = {
+        *OF_CONTEXTS,
+        "label.weight",
+        "label_pixels.weight",
+        *(f"{name}.query.weight" for name in asking),
+    }
+    return known & unet.state_dict().keys()
+
+
+def _fresh(
+    unet: ImageUNet | MaskUNet, given: ImageUNet | MaskUNet, settings: config.Settings
+) -> tuple[str, ...]:
+    """Weights that cannot be taken: classes that take another number of bits."""
+    bits = isinstance(unet, MaskUNet) and settings.mask_model.encoding == "bits"
+    return OF_BITS if bits and unet.config["channels"] != given.config["channels"] else ()
 
 
 def _remarks(part: ModelName, source: Bundle, ours: Labels) -> str:
     """What is new here; and, for the mask model, which classes its label maps wrote in another way."""
-    theirs, what = source.labels, "classes" if part == "image" else "contexts"
-    known = set(_names(part, theirs))
-    fresh = [name for name in _names(part, ours) if name not in known]
-    remarks = f", {what} new here: {', '.join(fresh)}" if fresh else ""
+    theirs = source.labels
+    pairs = {"contexts": (ours.contexts, theirs.contexts)}
+    if part == "image":
+        pairs = {"classes": (ours.classes, theirs.classes)} | (pairs if source.facts.image_contexts else {})
+    new = {what: [name for name in mine if name not in known] for what, (mine, known) in pairs.items()}
+    remarks = "".join(f", {what} new here: {', '.join(names)}" for what, names in new.items() if names)
     greys = source.facts.mask_encoding == "latents" and len(theirs) != len(
         ours
     )  # levels lie closer, or wider

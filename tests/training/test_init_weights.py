@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from diffgen.labels import Labels
 from diffgen.models import bundle, shipped
 from diffgen.models.attention import MaskedCrossAttention
 from diffgen.models.mask_codec import num_bits
-from diffgen.training.init_weights import check, init_from
+from diffgen.training.init_weights import OF_BITS, check, init_from
 from tests.conftest import TINY
 
 OTHER = Labels(
@@ -110,10 +111,34 @@ def test_what_does_not_fit_is_named(
         check(new(part, settings, labels), part, source, settings, "a")
 
 
-def test_another_number_of_bits_is_named(tiny: config.Settings, source: bundle.Bundle) -> None:
+def test_contexts_of_the_image_model_follow_their_names(labels: Labels, source: bundle.Bundle) -> None:
+    settings = changed(image_model={"conditions": ["context"]})
+    facts = replace(source.facts, image_contexts=True)
+    theirs = replace(source, facts=facts, image_unet=new("image", settings, labels))
+    unet, given = new("image", settings, OTHER), theirs.image_unet
+    fresh = unet.embed_context.weight[1].clone()  # breast, the first
+    torch.nn.init.normal_(given.embed_context.weight)
+    line = init_from(unet, "image", theirs, OTHER, settings, "a")
+    assert line.endswith("classes new here: fat, contexts new here: breast")
+    assert torch.equal(unet.embed_context.weight[0], given.embed_context.weight[0])
+    assert torch.equal(unet.embed_context.weight[1], fresh)
+    for name in ("skin", "lung"):
+        mine, other = (1 + of.contexts.index(name) for of in (OTHER, labels))
+        assert torch.equal(unet.embed_context.weight[mine], given.embed_context.weight[other])
+
+
+def test_of_another_number_of_bits_the_first_and_the_last_layer_are_new(
+    tiny: config.Settings, source: bundle.Bundle
+) -> None:
     many = Labels(("unknown", *(f"class {n}" for n in range(8))))
-    with pytest.raises(UserError, match="a: its mask U-Net has channels 3, this one 4"):
-        init_from(new("mask", tiny, many), "mask", source, many, tiny, "a")
+    unet, given = new("mask", tiny, many), source.mask_unet
+    assert given is not None
+    line = init_from(unet, "mask", source, many, tiny, "a")
+    assert line.startswith("mask model: starts from a, classes take 4 bits instead of 3: ")
+    theirs = given.state_dict()
+    assert {name for name, tensor in unet.state_dict().items() if not torch.equal(tensor, theirs[name])} - {
+        "context.weight"
+    } == set(OF_BITS)
 
 
 def test_another_patch_with_the_same_layers_fits(labels: Labels, source: bundle.Bundle) -> None:
