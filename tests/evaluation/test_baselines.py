@@ -31,9 +31,8 @@ def test_all_methods_fill_the_same_label_maps(tiny_bundle: Path, tmp_path: Path)
         pairs = [images.read(region) for region in images.regions(64)]
         pictures[name] = np.stack([picture for picture, _ in pairs])
         maps = np.stack([label_map for _, label_map in pairs if label_map is not None])
-        given = [
-            np.asarray(Image.open(path)) for path in sorted((tmp_path / "report/methods/masks").iterdir())
-        ]
+        masks = sorted((tmp_path / "report" / "baselines" / "masks").iterdir())
+        given = [np.asarray(Image.open(path)) for path in masks]
         assert np.array_equal(maps, np.stack(given))
     assert not np.array_equal(pictures["jittered"], pictures["outpaint"])
     for name, one in found["baselines"].items():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffgen.errors import UserError
+from diffgen.errors import IncompleteError, UserError
 from diffgen.synthesis import pool
 from diffgen.synthesis.coordinator import FIRST
 from tests.faults.helpers import needs_proc, strike
@@ -158,7 +159,7 @@ def test_answers_that_come_twice_count_once(
 
 
 def test_a_model_that_gives_nan_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
-    """Promise 10, with weights that are really broken; nothing of it becomes a shard."""
+    """Promise 10, with weights that are really broken; nothing of it reaches a shard."""
     broken = tmp_path / "broken"
     shutil.copytree(tiny_bundle, broken)
     (path,) = (broken / "image_unet").glob("*.safetensors")
@@ -166,9 +167,11 @@ def test_a_model_that_gives_nan_is_named(tiny_bundle: Path, tmp_path: Path) -> N
     first = sorted(weights)[0]
     save_file(weights | {first: torch.full_like(weights[first], torch.nan)}, path)
     assert json.loads((broken / "model_index.json").read_text())
-    with pytest.raises(UserError, match=r"5 of 5 images failed.*image \d, image model, step 1 of 3, patch"):
+    with pytest.raises(IncompleteError, match=r"5 of 5 samples.*: image \d, image model, step 1 of 3, patch"):
         run(broken, tmp_path / "out", inline=False, n=N, samplers=2)
-    assert not list((tmp_path / "out").glob("shard-*"))
+    for path in (tmp_path / "out").glob("shard-*"):
+        with tarfile.open(path) as tar:
+            assert not tar.getnames()
 
 
 def test_a_sampler_that_cannot_start_says_why(tiny_bundle: Path, tmp_path: Path) -> None:
