@@ -446,7 +446,7 @@ def main() -> NoReturn:
     """
     try:
         app()
-    except Exception as error:
+    except Exception as error:  # memory, disk and Ray raise many kinds; what is our mistake passes on
         line = explained(error, sys.argv[1:])
         if line is None:
             raise

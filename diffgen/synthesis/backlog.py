@@ -68,7 +68,7 @@ class Backlog:
         )
 
     def ready_shards(self, status: Status, begun: Collection[int]) -> list[int]:
-        """Shards whose last missing sample is painted or given up, and that are not begun."""
+        """Shards whose last missing sample is made or given up, and that are not begun."""
         ready = {*status.ready, *status.failed}
         return [k for k, missing in self.missing.items() if k not in begun and ready.issuperset(missing)]
 
@@ -86,7 +86,7 @@ def claim(plan: Plan, packed: dict[str, bytes], out: str, settings: config.Synth
 
 
 def rescan(backlog: Backlog) -> Backlog:
-    """The task with what its folder lacks now."""
+    """The backlog with what its folder lacks now."""
     writer, per_shard = backlog.writer(), backlog.settings.images_per_shard
     committed = writer.begin(backlog.total)
     missing = {}

@@ -79,6 +79,7 @@ class ImageJob:
         self.label_map: render.ScaledLabelMap | None = None
         self.samples: list[Sample] = []
         self.began = self.saved = time.monotonic()
+        self.regions: list[render.RenderRegion] = []
         self.turn = 0
         """Number of the turn."""
         self.current: Turn | None = None

@@ -38,9 +38,10 @@ def init_from(
     Raises `UserError` as `check` does.
     """
     check(unet, part, source, settings, where)
-    given = _unet(part, source, where).state_dict()
+    theirs_unet = _unet(part, source, where)
+    given = theirs_unet.state_dict()
     weights = {name: tensor.detach().clone() for name, tensor in unet.state_dict().items()}
-    by_name, fresh = _rows_by_name(unet), _fresh(unet, _unet(part, source, where), settings)
+    by_name, fresh = _rows_by_name(unet), _fresh(unet, theirs_unet, settings)
     for name, tensor in weights.items():
         if name in by_name:
             theirs, ours = (_names(name, of) for of in (source.labels, labels))
@@ -52,7 +53,7 @@ def init_from(
     unet.load_state_dict(weights)
     bits = ""
     if fresh:
-        ours_take, theirs_take = unet.config["channels"], _unet(part, source, where).config["channels"]
+        ours_take, theirs_take = (u.config["channels"] for u in (unet, theirs_unet))
         bits = f", classes take {ours_take} bits instead of {theirs_take}: first and last layer are new"
     return f"{part} model: starts from {where}{bits}" + _remarks(part, source, labels)
 

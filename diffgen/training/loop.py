@@ -73,7 +73,7 @@ class Hooks:
     sample: Callable[[int, nn.Module], None] = lambda _step, _unet: None
     """(step, U-Net with averaged weights) at intervals, on rank 0 only."""
     poll: Callable[[], StopRequest] = StopRequest
-    """Asked once per step on every rank; a wish of one is carried out by all, in the same step."""
+    """Asked once per step on every rank; a request of one is carried out by all, in the same step."""
 
 
 def train(
@@ -88,7 +88,7 @@ def train(
     spike: float = math.inf,
     names: Sequence[str] = (),
 ) -> bool:
-    """Steps towards `objective` until `trainee.finished`, or until a wish to stop; whether it is finished.
+    """Steps towards `objective` until `trainee.finished`, or until a request to stop; whether it is finished.
 
     `model` is the trainee's network, or the DDP around it. Raises `UserError`, on all ranks in the same
     step and before the weights change, where loss or gradient is not finite or the loss has a spike: the last

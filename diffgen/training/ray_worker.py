@@ -1,6 +1,6 @@
 """One worker of Ray Train: its place among the others, Ray's checkpoints, and the driver's board.
 
-Invariants: a checkpoint is registered whole or not at all; wishes of the driver (Ctrl-C) and of the cluster
+Invariants: a checkpoint is registered whole or not at all; requests of the driver (Ctrl-C) and of the cluster
 (a node that will be taken away) reach the loop on every rank.
 """
 
