@@ -2,7 +2,7 @@
 
     python benchmarks/training_choices.py PAIRS --work DIR [--steps 900] [--json FILE] [--only ROW ...]
 
-PAIRS: images with `<stem>_mask.png` beside them (NuInsSeg as in conf/nuclei.yaml, 256 px at 0.5 µm per px).
+PAIRS: images with `<stem>_mask.png` beside them (NuInsSeg as jobs/sources.py writes it, at 0.5 µm per px).
 Each row is trained by `diffgen train image` and fills canvases four patches wide under the label maps of
 held-out images, from the same noise, without guidance. Short trainings of a small model (0.9 M parameters,
 64 px patches): the figures rank the choices at this cost, and a difference counts where it is larger than
@@ -51,12 +51,13 @@ from diffgen.sampling.solvers import log_snr, noise_schedule
 
 ACROSS = 4  # patches a canvas is wide
 SETTINGS: dict[str, Any] = {
-    "prepare": {"stride": 0.5, "mask_stride": 1.0, "min_tissue": 0.0, "test_share": 0.15},
-    "autoencoder": {"latents": "live"},
+    "prepare": {"mpp": 0.5, "stride": 0.5, "mask_stride": 1.0, "min_tissue": 0.0, "test_share": 0.15},
+    "autoencoder": {"kind": "linear", "factor": 4, "channels": 12, "latents": "live"},
     "image_model": {"patch": 16, "width": 32, "multipliers": [1, 2, 3], "blocks": 1, "attention": [8, 4],
-                    "head_channels": 16},
-    "mask_model": {"patch": 16, "attention": [8]},
-    "training": {"image": {"batch": 16, "lr": 1.0e-3, "keep_history": False}},
+                    "head_channels": 16, "conditions": [], "label_input": False},
+    "mask_model": {"pixel_um": 4.0, "patch": 16, "attention": [8]},
+    "diffusion": {"noise_levels": "uniform", "learned_weight": False, "min_snr": 5.0},
+    "training": {"precision": "fp32", "image": {"batch": 16, "lr": 1.0e-3, "keep_history": False}},
 }  # fmt: skip
 
 
