@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from rich.progress import track
 
 from diffgen.errors import UserError
 from jobs.record import FILE, HERE_ONLY, Record, curves, megabytes
@@ -59,7 +60,7 @@ def pack(source: Path, out: Path, autoencoder: Path | None) -> None:
 
 def _write_pictures(out: Path, images: Sequence[Path], masks: Sequence[Path], quality: int) -> None:
     with tarfile.open(out, "w:gz", compresslevel=1) as tar:  # of the tar's own padding, a megabyte
-        for path in images:
+        for path in track(images, f"AVIF quality {quality}"):
             _add(tar, f"images/{path.stem}.avif", encoded(path, quality))
         for path in masks:
             tar.add(path, f"masks/{path.name}")
