@@ -78,6 +78,10 @@ class ModelSetup:
         return Canvas(self.channels, label_map, covering, self.solver, self.purposes[:2], whole=whole)
 
 
+GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it, modulo 1, lie evenly however many there are."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What shapes the samples."""
@@ -139,12 +143,16 @@ class Plan:
         return turns * len(self.sizes) + k, rest - self._firsts[k]
 
     def context_of(self, index: int) -> int | None:
-        """Context of an image; of one whose label map is given the one asked for, or none."""
+        """Context of an image; of one whose label map is given the one asked for, or none.
+
+        A golden-ratio sequence from a random start: the images of any run, however few, share the contexts
+        out as the data does, to within one or two.
+        """
         if self.masks or self.context is not None:
             return self.context
-        shares = np.array(self.labels.context_shares)
-        rng = generator(self.seed, index, Purpose.CONTEXT)
-        return int(rng.choice(len(shares), p=shares / shares.sum()))
+        shares = np.cumsum(self.labels.context_shares)
+        start = generator(self.seed, 0, Purpose.CONTEXT).random()
+        return int(np.searchsorted(shares / shares[-1], (start + index * GOLDEN) % 1, side="right"))
 
     def appearance_of(self, index: int) -> tuple[str | None, Vector] | None:
         """The name of the reference and the standardised appearance (A,) of an image, if it has one."""

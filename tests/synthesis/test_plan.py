@@ -19,7 +19,8 @@ def plan(folder: Path, masks: Path | None = None, **synthesis: object) -> Plan:
 def test_contexts_follow_their_shares(tiny_bundle: Path) -> None:
     made = plan(tiny_bundle)
     drawn = [made.context_of(k) for k in range(800)]
-    assert np.mean(drawn) == pytest.approx(0.25, abs=0.05)
+    counts = np.cumsum(drawn)
+    assert np.abs(counts - 0.25 * np.arange(1, 801)).max() < 2, "of any run, however short"
     assert drawn == [plan(tiny_bundle, n=7).context_of(k) for k in range(800)]
 
 
