@@ -78,7 +78,7 @@ class Job:
         return [*DEVICES[self.device], *places, *own, *self.overrides]
 
     def diffgen(self, *words: object, settings: Sequence[str] = ()) -> None:
-        """A command of the command line, in this process; a user's mistake goes through."""
+        """A command of the command line, in this process; a user's mistake, and a signal, end the recipe."""
         from diffgen.cli import app
 
         line = [str(word) for word in words]
@@ -86,7 +86,9 @@ class Job:
             line += ["--set", setting]
         self.commands.append(shlex.join(["diffgen", *line]))
         self.console.print(f"$ {self.commands[-1]}")
-        app([*line, *([] if self.ray else ["--inline"])], standalone_mode=False)
+        # Typer takes a KeyboardInterrupt for itself and returns a status.
+        if status := app([*line, *([] if self.ray else ["--inline"])], standalone_mode=False):
+            sys.exit(status)
 
 
 def pictures(job: Job, _seconds: float) -> None:

@@ -95,6 +95,17 @@ def test_resumes_with_the_part_that_was_stopped_and_its_time(tmp_path: Path) -> 
     assert len(Record.of(tmp_path / "runs" / "a").commands) == before
 
 
+def test_a_part_that_a_signal_stopped_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffgen.training.launch.prepare_latents", stopped)
+    asked = job(tmp_path, data=tmp_path)
+    (tmp_path / "settings.yaml").write_text(asked.settings.dump())
+    with pytest.raises(SystemExit, match="130"):
+        Job.diffgen(asked, "encode", "--data", tmp_path, "--config", asked.recipe)
+
+
 @pytest.mark.usefixtures("only_commands")
 def test_says_what_a_budget_did_not_reach(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="used up before pictures, prepare"):
