@@ -31,6 +31,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def explained(error: Exception, words: Sequence[str]) -> str | None:
     """One line for what ended the command `words`, if that is a user's mistake or a want of the machine.
 

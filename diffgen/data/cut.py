@@ -1,11 +1,10 @@
-"""From a source to encoded samples: the work of one task, a pure function of the work and the recipe.
+"""From a source to encoded patches: a pure function of the job, the settings and the classes.
 
-A work is a handful of neighbouring patches of one source, read as one region. PNG everywhere: masks
-travel losslessly, and the encoder's settings are fixed, so that the same source gives the same bytes.
+PNG everywhere: masks travel losslessly, and the encoder's settings are fixed, so that the same source gives
+the same bytes.
 """
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffgen.appearance import measure
-from diffgen.data.maps import open_source, read_labels
-from diffgen.data.patches import PatchBox, PatchLayout, Rectangle
-from diffgen.data.scan import Scan
-from diffgen.data.slides import Slide
+from diffgen.config import Settings
+from diffgen.data.classes import Classes
+from diffgen.data.plan import PatchBox, PatchLayout, Rectangle, SourcePlan
+from diffgen.data.slides import open_slide
 from diffgen.data.sources import Source
-from diffgen.data.stain import StainModel
 from diffgen.files import open_picture
-from diffgen.labels import LabelMap, Labels, majority
+from diffgen.labels import LabelMap, majority
 
 COMPRESS_LEVEL = 3  # level 6 takes twice as long for 3 % of the size
 CELL = 4
@@ -31,47 +29,14 @@ CELL = 4
 
 @dataclass(frozen=True)
 class CutJob:
-    """Some neighbouring patches of one source."""
+    """Some neighbouring patches of one source, read as one region."""
 
     source: Source
-    assumed_mpp: float | None
-    context: int
-    labelled: bool
     patches: tuple[PatchBox, ...]
 
-    def to_json(self) -> str:
-        return json.dumps(
-            {
-                "source": vars(self.source),
-                "assumed_mpp": self.assumed_mpp,
-                "context": self.context,
-                "labelled": self.labelled,
-                "patches": [list(vars(patch).values()) for patch in self.patches],
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> "CutJob":
-        tree = json.loads(text)
-        patches = tuple(PatchBox(*values) for values in tree["patches"])
-        source = Source(**tree["source"])
-        return cls(source, tree["assumed_mpp"], tree["context"], tree["labelled"], patches)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is the same for all works."""
-
-    mpp: float
-    mask_factor: int
-    """Side of a mask pixel in image pixels."""
-    labels: Labels
-    table: NDArray[np.uint8]
-    """(65536,) class id of each value in a mask file."""
-    stain: StainModel | None = None
-    stain_ids: tuple[int, ...] = ()
-    min_known: float = 0.0
-    """Least share of known pixels in a mask patch."""
+    @property
+    def name(self) -> str:
+        return self.source.name
 
 
 @dataclass(frozen=True)
@@ -88,71 +53,67 @@ class EncodedPatch:
     """8-bit class ids; None where the source is not labelled."""
 
 
-def cut_jobs(
-    scan: Scan, patches: Sequence[PatchBox], layout: PatchLayout, context: int, labelled: bool
-) -> list[CutJob]:
-    """The patches of a source as works, in order of place."""
-    side = CELL * layout.stored
+def cut_jobs(plan: SourcePlan, settings: Settings) -> list[CutJob]:
+    """The patches of a source as jobs, in order of place."""
+    side = CELL * PatchLayout.of(settings).stored
     cells: dict[tuple[int, int], list[PatchBox]] = {}
-    for patch in patches:
+    for patch in plan.patches:
         cells.setdefault((patch.y // side, patch.x // side), []).append(patch)
-    assumed = scan.mpp[0] if scan.assumed else None
-    return [CutJob(scan.source, assumed, context, labelled, tuple(cells[cell])) for cell in sorted(cells)]
+    return [CutJob(plan.scan.source, tuple(patches)) for _, patches in sorted(cells.items())]
 
 
-def cut(work: CutJob, recipe: Recipe) -> list[EncodedPatch]:
-    """All samples of a work, in its order; a mask patch without any label, or too few, is none.
+def cut(job: CutJob, settings: Settings, classes: Classes) -> list[EncodedPatch]:
+    """All patches of a job, in its order; a mask patch without any label, or too few, is none.
 
     Raises `LeftOut` if the source cannot be read there.
     """
-    slide, _ = open_source(work.source, work.assumed_mpp)
-    images = [patch for patch in work.patches if patch.kind == "image"]
-    x, y, width, height = _union(images or work.patches)
-    picture = slide.read(x, y, width, height, recipe.mpp) if images else None
-    left, top, *size = _union(work.patches)
-    label_map = _label_map(slide, work, recipe, (left, top, size[0], size[1])) if work.labelled else None
-    samples = []
-    for patch in work.patches:
+    source, mpp, factor = job.source, settings.prepare.mpp, settings.mask_pixel_px
+    least_known = settings.prepare.min_tissue if source.is_map else 0.0
+    slide, _ = open_slide(source.path, settings.prepare.assume_mpp, source.is_map)
+    images = [patch for patch in job.patches if patch.kind == "image"]
+    x, y, *_ = box = _union(images or job.patches)
+    picture = slide.read(*box, mpp) if images else None
+    left, top, *_ = box = _union(job.patches)
+    label_map = classes.read(source, slide, *box, mpp)
+    made = []
+    for patch in job.patches:
         labels = None if label_map is None else _crop(label_map, patch, left, top)
         if patch.kind == "image" and picture is not None:
-            samples.append(_sample(work, recipe, patch, labels, _crop(picture, patch, x, y)))
+            made.append(_encoded(job, patch, labels, _crop(picture, patch, x, y), mpp, classes))
         elif labels is not None and labels.any():
-            small = majority(labels, recipe.mask_factor, len(recipe.labels))
-            if np.count_nonzero(small) >= recipe.min_known * small.size:
-                samples.append(_sample(work, recipe, patch, small, None))
-    return samples
+            small = majority(labels, factor, len(classes.labels))
+            if np.count_nonzero(small) >= least_known * small.size:
+                made.append(_encoded(job, patch, small, None, mpp, classes))
+    return made
 
 
-def _label_map(slide: Slide, work: CutJob, recipe: Recipe, box: Rectangle) -> LabelMap:
-    if work.source.mask:
-        return read_labels(work.source, slide, recipe.table, box, recipe.mpp)
-    assert recipe.stain is not None, "a labelled source has a mask or a stain model"
-    ids = np.asarray(recipe.stain_ids, np.uint8)
-    return ids[recipe.stain.label(slide, *box, recipe.mpp)]
-
-
-def _sample(
-    work: CutJob, recipe: Recipe, patch: PatchBox, labels: LabelMap | None, picture: NDArray[np.uint8] | None
+def _encoded(
+    job: CutJob,
+    patch: PatchBox,
+    labels: LabelMap | None,
+    picture: NDArray[np.uint8] | None,
+    mpp: float,
+    classes: Classes,
 ) -> EncodedPatch:
-    unknown = [1.0] + [0.0] * (len(recipe.labels) - 1)
     stored = labels if picture is None else picture
     assert stored is not None, "a patch has a picture or labels"
+    unknown = [1.0] + [0.0] * (len(classes.labels) - 1)
     meta = {
-        "source": work.source.name,
+        "source": job.source.name,
         "x": patch.x,
         "y": patch.y,
         "height": stored.shape[0],
         "width": stored.shape[1],
-        "mpp": recipe.mpp,
+        "mpp": mpp,
         "split": patch.split,
         "labelled": labels is not None,
-        "context": work.context,
-        "shares": unknown if labels is None else recipe.labels.shares(labels),
+        "context": classes.labels.context_id(job.source.context),
+        "shares": unknown if labels is None else classes.labels.shares(labels),
     }
     if picture is not None:
         meta["appearance"] = [round(float(value), 5) for value in measure(picture)]
-    png = None if picture is None else encode(picture)
-    return EncodedPatch(patch.kind, patch.split, meta, png, None if labels is None else encode(labels))
+    png, mask = (None if array is None else encode(array) for array in (picture, labels))
+    return EncodedPatch(patch.kind, patch.split, meta, png, mask)
 
 
 def _union(patches: Sequence[PatchBox]) -> Rectangle:

@@ -1,33 +1,47 @@
-"""Rows through a function, in order: as a Ray Data pipeline, or in this process without Ray."""
+"""Items through a function, in order: as a Ray Data pipeline, or in this process without Ray."""
 
 import logging
-from collections.abc import Callable, Iterator
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from diffgen.cluster import connect
-
-Row = dict[str, Any]
-Pipeline = Callable[[list[Row], Callable[..., list[Row]], dict[str, Any]], Iterator[Row]]
-"""(rows, function, constants) → all that function(row, **constants) gives, in the order of the rows."""
+from diffgen.data.slides import LeftOut
 
 BLOCKS = 64
-"""Ray tasks a pipeline at most: some for every worker, each with neighbouring works of few sources."""
+"""Ray tasks a pipeline at most: some for every worker, each with neighbouring items of few sources."""
 
 
-def on_ray(rows: list[Row], function: Callable[..., list[Row]], constants: dict[str, Any]) -> Iterator[Row]:
-    """By the workers of the cluster."""
+def run(
+    items: Sequence[Any], function: Callable[..., Any], constants: dict[str, Any], inline: bool
+) -> Iterator[tuple[int, Any]]:
+    """What `function(item, **constants)` makes of the items, one thing or a list, with the items' numbers.
+
+    In the order of the items; of one that cannot be used it is the `LeftOut` that the function raised.
+    """
+    if inline:
+        for number, item in enumerate(items):
+            yield from ((number, made) for made in _made(item, function, constants))
+        return
     connect()
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # importing ray.data turns its reports on
     ray.data.DataContext.get_current().execution_options.preserve_order = True  # the same bytes each time
+    rows = [{"number": number, "item": pickle.dumps(item)} for number, item in enumerate(items)]
     data = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS))
-    yield from data.flat_map(function, fn_kwargs=constants).iter_rows()
+    for row in data.flat_map(_rows, fn_args=(function, constants)).iter_rows():
+        yield row["number"], pickle.loads(row["made"])
 
 
-def in_process(
-    rows: list[Row], function: Callable[..., list[Row]], constants: dict[str, Any]
-) -> Iterator[Row]:
-    """One after another."""
-    for row in rows:
-        yield from function(row, **constants)
+def _rows(row: dict[str, Any], function: Callable[..., Any], constants: dict[str, Any]) -> list[Any]:
+    made = _made(pickle.loads(row["item"]), function, constants)
+    return [{"number": row["number"], "made": pickle.dumps(one)} for one in made]
+
+
+def _made(item: Any, function: Callable[..., Any], constants: dict[str, Any]) -> list[Any]:
+    try:
+        made = function(item, **constants)
+        return made if isinstance(made, list) else [made]
+    except LeftOut as reason:
+        return [reason]

@@ -1,58 +1,91 @@
-"""What a run of prepare did, as data and as the words at its end."""
+"""What a run of prepare did: gathered on its way, told at its end, kept in `statistics.json`."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffgen.errors import counted
 from diffgen.labels import Labels
+
+if TYPE_CHECKING:
+    from diffgen.data.plan import SourcePlan
 
 SHOWN = 4
 """Names printed of a list; all of them are in statistics.json."""
+SPLITS = ("train", "test")
 
 
 @dataclass
-class LeftOuts:
-    """Names by reason, in the order in which they were met."""
-
-    by_reason: dict[str, list[str]] = field(default_factory=dict)
-    _seen: set[tuple[str, str]] = field(default_factory=set)
-
-    def add(self, reason: str, name: str) -> None:
-        if (reason, name) not in self._seen:
-            self._seen.add((reason, name))
-            self.by_reason.setdefault(reason, []).append(name)
-
-    def first(self) -> str:
-        """The first reasons, in one line."""
-        return "; ".join(f"{reason}: {listed(names)}" for reason, names in list(self.by_reason.items())[:3])
-
-
-@dataclass(frozen=True)
 class Report:
-    """Patches by kind and split, class shares of the image patches (label maps: of the mask patches)
-    by split, and what was left out."""
+    """Patches by kind and split, class shares by split, sources, what was left out, and notes."""
 
     out: Path
-    labels: Labels
-    sources: Mapping[str, Mapping[str, Any]]
-    """Of each source that was used: µm per pixel, whether they are assumed, patches."""
-    patches: Mapping[str, Mapping[str, int]]
+    notes: list[str] = field(default_factory=list)
+    labels: Labels = field(default_factory=partial(Labels, ("unknown",)))
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of each source that was used: µm per pixel, whether they are assumed, its parts, patches."""
+    patches: dict[str, dict[str, int]] = field(default_factory=dict)
     """kind → split → number."""
-    class_shares: Mapping[str, Sequence[float]]
-    """split → share by class id."""
-    left_out: Mapping[str, Sequence[str]]
-    """Reason → names."""
-    notes: Sequence[str] = ()
+    class_shares: dict[str, list[float]] = field(default_factory=dict)
+    """split → mean share by class id, over the image patches or, where there are none, the mask patches."""
     stain_model: Mapping[str, Any] | None = None
-    seconds: float = field(default=0.0, compare=False)
+    _left_out: dict[str, dict[str, None]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, name: str) -> None:
+        """Note a file that is not used, or not all of it."""
+        self._left_out.setdefault(reason, {})[name] = None
+
+    @property
+    def left_out(self) -> dict[str, list[str]]:
+        """Reason → names, in the order in which they were met."""
+        return {reason: list(names) for reason, names in self._left_out.items()}
+
+    def nothing(self) -> str:
+        """That nothing is left, with the first reasons, in one line."""
+        reasons = "; ".join(f"{reason}: {listed(names)}" for reason, names in list(self.left_out.items())[:3])
+        return f"nothing could be prepared ({reasons})"
+
+    def count(self, rows: Sequence[Mapping[str, Any]], labels: Labels, plans: Sequence["SourcePlan"]) -> None:
+        """Count the patches that were written, `rows` of the index, and each context's share of them.
+
+        Shares are of the images or, where there are none, of the mask patches; a context's of those for
+        training or, where none is, of all.
+        """
+        counts = Counter((row["kind"], row["split"]) for row in rows)
+        self.patches = {kind: {split: counts[kind, split] for split in SPLITS} for kind in ("image", "mask")}
+        leading = "image" if any(self.patches["image"].values()) else "mask"
+        by_split = {
+            split: [r for r in rows if (r["kind"], r["split"]) == (leading, split)] for split in SPLITS
+        }
+        for split, found in by_split.items():
+            if found:
+                columns = zip(*(row["shares"] for row in found), strict=True)
+                self.class_shares[split] = [sum(column) / len(found) for column in columns]
+        contexts = [row["context"] for row in by_split["train"] or by_split["test"]]
+        shares = np.bincount(contexts, minlength=len(labels.contexts)) / len(contexts)
+        self.labels = replace(labels, context_shares=tuple(shares.tolist()))
+        by_source = Counter(row["source"] for row in rows)
+        for plan in plans:
+            scan = plan.scan
+            if number := by_source[scan.source.name]:
+                about = {
+                    "mpp": list(scan.mpp),
+                    "assumed": scan.assumed,
+                    "parts": plan.parts,
+                    "patches": number,
+                }
+                self.sources[scan.source.name] = about
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the time it took: the same input gives the same file."""
+        """The same input gives the same file."""
         shares = {
             split: dict(zip(self.labels.classes, (round(s, 6) for s in shares), strict=True))
             for split, shares in self.class_shares.items()
@@ -61,75 +94,48 @@ class Report:
             "patches": self.patches,
             "class_shares": shares,
             "left_out": self.left_out,
-            "notes": list(self.notes),
+            "notes": self.notes,
             "sources": self.sources,
             "stain_model": self.stain_model,
         }
 
-    def print(self, console: Console) -> None:
+    def print(self, console: Console, seconds: float) -> None:
         """The summary: counts, class shares, what was left out, notes, where it all is."""
-        console.print(self._counts())
-        console.print(self._classes())
-        self._print_left_out(console)
-        for note in self.notes:
-            console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
-        end = f"{counted(len(self.sources), 'source')} prepared in {self.seconds:.0f} s: "
-        console.print(Text(end).append(str(self.out), style="bold"), soft_wrap=True)
-        console.print(Text("contact sheet: ").append(str(self.out / "contact_sheet.png")), soft_wrap=True)
-
-    def _counts(self) -> Table:
-        table = Table("patches", title_justify="left", box=None, pad_edge=False)
-        for split in ("train", "test"):
-            table.add_column(split, justify="right")
+        table = Table("patches", *SPLITS, box=None, pad_edge=False)
         for kind, counts in self.patches.items():
-            table.add_row(f"{kind} model", *(f"{counts[split]:,}" for split in ("train", "test")))
-        return table
-
-    def _classes(self) -> Table:
-        table = Table("class", box=None, pad_edge=False)
-        for split in self.class_shares:
-            table.add_column(f"{split}", justify="right")
-        for i, name in enumerate(self.labels.classes):
-            swatch = Text("■ ", style="#{:02x}{:02x}{:02x}".format(*self.labels.colours[i])).append(
-                name, "default"
-            )
-            table.add_row(swatch, *(f"{shares[i]:.1%}" for shares in self.class_shares.values()))
-        return table
-
-    def _print_left_out(self, console: Console) -> None:
-        if not self.left_out:
-            console.print("left out: nothing")
-            return
-        count = len({name for names in self.left_out.values() for name in names})
-        console.print(
-            Text(f"left out, in whole or in part: {count} file{'s' * (count != 1)}", style="yellow")
-        )
-        for reason, names in self.left_out.items():
-            console.print(Text(f"  {len(names)} × {reason}: {listed(names)}"), soft_wrap=True)
+            table.add_row(f"{kind} model", *(f"{counts[split]:,}" for split in SPLITS))
+        console.print(_right(table))
+        table = Table("class", *self.class_shares, box=None, pad_edge=False)
+        for name, colour, *shares in zip(
+            self.labels.classes, self.labels.colours, *self.class_shares.values(), strict=True
+        ):
+            swatch = Text("■ ", style="#{:02x}{:02x}{:02x}".format(*colour)).append(name, "default")
+            table.add_row(swatch, *(f"{share:.1%}" for share in shares))
+        console.print(_right(table))
+        lines = [Text("left out: nothing")]
+        if self.left_out:
+            files = counted(len({name for names in self.left_out.values() for name in names}), "file")
+            lines = [Text(f"left out, in whole or in part: {files}", style="yellow")]
+        lines += [
+            Text(f"  {len(names)} × {reason}: {listed(names)}") for reason, names in self.left_out.items()
+        ]
+        lines += [Text(f"note: {note}", style="yellow") for note in self.notes]
+        end = f"{counted(len(self.sources), 'source')} prepared in {seconds:.0f} s: "
+        lines += [Text(end).append(str(self.out), style="bold")]
+        lines += [Text(f"contact sheet: {self.out / 'contact_sheet.png'}")]
+        for line in lines:
+            console.print(line, soft_wrap=True)
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 file`, `2 files`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+def _right(table: Table) -> Table:
+    """The table with its numbers aligned."""
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """The first few of some names, and how many more there are."""
+    names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
-
-
-def leading(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The kind of patch that shares are counted on: images, where there are any."""
-    return "image" if any(row["kind"] == "image" for row in rows) else "mask"
-
-
-def class_shares(rows: Sequence[Mapping[str, Any]], classes: int) -> dict[str, list[float]]:
-    """Mean class shares by split, over the image patches or, where there are none, the mask patches."""
-    kind = leading(rows)
-    shares: dict[str, list[float]] = {}
-    for split in ("train", "test"):
-        found = [row["shares"] for row in rows if row["kind"] == kind and row["split"] == split]
-        if found:
-            shares[split] = [sum(row[i] for row in found) / len(found) for i in range(classes)]
-    return shares

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, floor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tifffile
@@ -133,6 +133,17 @@ class ImagePixels:
         return self.image.resize(size, Image.Resampling.LANCZOS, box=box)
 
 
+@dataclass
+class NoPixels:
+    """The level 0 of a label map without an image."""
+
+    size: tuple[int, int]
+    mpp: tuple[float, float] | None
+
+    def take(self, box: Box, size: tuple[int, int]) -> Image.Image:
+        raise AssertionError(f"a label map has no picture: box {box} at {size}")
+
+
 @dataclass(frozen=True)
 class Slide:
     """An open source: its level-0 pixels, and the µm per pixel (x, y) that hold for it."""
@@ -163,10 +174,13 @@ class Slide:
         return mask[rows[:, None], columns[None, :]]
 
 
-def open_slide(path: str, assume_mpp: float | None = None) -> tuple[Slide, bool]:
-    """Open a source; also says whether its µm per pixel are assumed. Raises `LeftOut`, with the reason."""
+def open_slide(path: str, assume_mpp: float | None = None, is_map: bool = False) -> tuple[Slide, bool]:
+    """Open a picture or a label map; also says whether its µm per pixel are assumed.
+
+    Raises `LeftOut`, with the reason.
+    """
     with reading():
-        pixels = _open(path, Path(path).stat().st_mtime_ns)
+        pixels: Pixels = _open_map(path) if is_map else _open(path, Path(path).stat().st_mtime_ns)
     if pixels.mpp:
         return Slide(pixels, pixels.mpp), False
     if assume_mpp is None:
@@ -189,23 +203,30 @@ def _open(path: str, _mtime: int) -> Pixels:
     return _tiff(path)
 
 
+def _open_map(path: str) -> NoPixels:
+    with open_picture(path) as image:
+        size = image.size
+    if Path(path).suffix.lower() not in TIFF:
+        return NoPixels(size, None)
+    with tifffile.TiffFile(path) as tiff:
+        return NoPixels(size, _scale(tiff.pages.first))
+
+
 def _tiff(path: str) -> ImagePixels:
     """A TIFF that OpenSlide refuses (one strip, no tiles), from its first page."""
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
-        array = page.asarray()
-        tags = {name: page.tags[name].value for name in ("XResolution", "YResolution") if name in page.tags}
-        unit = page.tags["ResolutionUnit"].value if "ResolutionUnit" in page.tags else 1
+        array, mpp = page.asarray(), _scale(page)
     if array.ndim == 3 and array.shape[0] in (3, 4) and array.shape[2] not in (3, 4):
         array = np.moveaxis(array, 0, 2)
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
         raise ValueError(f"pixels are {array.dtype} {array.shape}, not 8-bit RGB")
-    um = {2: 25400.0, 3: 10000.0}.get(int(unit))
-    mpp = None
-    if um and len(tags) == 2 and all(value[0] for value in tags.values()):
-        x, y = (um * tags[name][1] / tags[name][0] for name in ("XResolution", "YResolution"))
-        mpp = plausible(x, y)
     return ImagePixels(Image.fromarray(array), mpp)
+
+
+def _scale(page: Any) -> tuple[float, float] | None:
+    x, y = page.get_resolution("micrometer")
+    return plausible(1 / x, 1 / y) if x and y else None
 
 
 def plausible(x: float, y: float) -> tuple[float, float] | None:

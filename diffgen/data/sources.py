@@ -1,13 +1,21 @@
-"""Finding the source files: a fixed order, a name of its own for each, and no file twice."""
+"""Finding the source files: a fixed order, a name of its own for each, no file twice, and each one's context.
 
+The context is the prompt of the mask model: one for all, a file's folder, or from a table. That table is the
+data's metadata as a CSV with the columns `file`, `context` and perhaps `group`. A source is looked up by its
+name in the data set, then by its file's name, then by its stem; the table may hold more files than there are
+sources, but never fewer.
+"""
+
+import csv
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os.path import realpath
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from diffgen.errors import UserError
+from diffgen.config import Settings
+from diffgen.errors import UserError, one_line
 
 PLAIN = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 TIFF = {".tif", ".tiff"}
@@ -15,6 +23,9 @@ SLIDES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif"}
 LOSSLESS = {".png"} | TIFF
 """What a label map may come in."""
 MASK = "_mask.png"
+GROUP = "group"
+"""A column that may be there: sources of one group (a case, a patient) stay on one side of the split."""
+MAX_CONTEXTS = 255  # on a mask canvas a context is an 8-bit id, 0 the null one
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,9 @@ class Source:
     folder: str
     root: str
     mask: str | None = None
+    context: str = "tissue"
+    group: str = ""
+    """Sources of one group stay on one side of the split; without one a source is its own."""
 
     @property
     def is_map(self) -> bool:
@@ -109,3 +123,62 @@ def _unique(sources: list[Source]) -> list[Source]:
         times = Counter(source.name for source in sources)
         sources = [replace(s, name=rename(s)) if times[s.name] > 1 else s for s in sources]
     return sources
+
+
+def with_contexts(sources: Sequence[Source], settings: Settings) -> list[Source]:
+    """The sources with their contexts and groups, by `prepare.contexts`.
+
+    Raises `UserError` for a table that cannot be read, lacks a column, contradicts itself or has no row for a
+    source, and for more than 255 contexts.
+    """
+    kind = settings.prepare.contexts
+    if kind == "one":
+        return list(sources)
+    if kind == "folder":
+        found = [replace(source, context=source.folder) for source in sources]
+    else:
+        table = read_table(Path(kind))
+        found = [replace(source, **_look_up(source, table, kind)) for source in sources]
+    number = len({source.context for source in found})
+    if number > MAX_CONTEXTS:
+        raise UserError(f"prepare.contexts {kind}: {number} contexts, at most {MAX_CONTEXTS} fit")
+    return found
+
+
+def read_table(path: Path) -> dict[str, dict[str, str]]:
+    """`file` → its `context` and, with such a column, its `group`, of a CSV (UTF-8, with a header).
+
+    Raises `UserError`, with the line's number.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"prepare.contexts {str(path)!r}: neither one, folder nor a readable CSV ({one_line(error)})"
+        ) from error
+    for column in ("file", "context"):
+        if column not in columns:
+            raise UserError(f"prepare.contexts {path}: no column {column!r} in its header {columns}")
+    table: dict[str, dict[str, str]] = {}
+    for line, row in rows:
+        for what in ("context", GROUP) if GROUP in columns else ("context",):
+            name, value = ((row[column] or "").strip() for column in ("file", what))
+            if not name or not value:
+                raise UserError(f"prepare.contexts {path}, line {line}: file or {what} is empty")
+            known = table.setdefault(name, {}).setdefault(what, value)
+            if known != value:
+                raise UserError(
+                    f"prepare.contexts {path}, line {line}: {name} has the {what} {known!r} already"
+                )
+    return table
+
+
+def _look_up(source: Source, table: dict[str, dict[str, str]], path: str) -> dict[str, str]:
+    name = PurePosixPath(source.name).name
+    for key in (source.name, name, PurePosixPath(name).stem):
+        if key in table:
+            return table[key]
+    raise UserError(f"prepare.contexts {path}: no row for the source {source.name}")

@@ -12,10 +12,9 @@ from PIL import Image
 from rich.console import Console
 
 from diffgen.config import Settings, load
-from diffgen.data.maps import open_source
 from diffgen.data.prepare import prepare
 from diffgen.data.report import Report
-from diffgen.data.slides import LeftOut
+from diffgen.data.slides import LeftOut, open_slide
 from diffgen.data.sources import find_sources
 from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
@@ -124,12 +123,12 @@ def test_a_tiff_may_say_its_own_scale(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", values, **scale)
     tifffile.imwrite(tmp_path / "b.tif", values, resolution=(72, 72), resolutionunit="INCH")
     first, second = find_sources([str(tmp_path)], maps=True)[0]
-    slide, assumed = open_source(first, 0.25)
+    slide, assumed = open_slide(first.path, 0.25, is_map=True)
     assert not assumed
     assert slide.mpp == pytest.approx((0.4, 0.8))
     assert slide.size(0.4) == (32, 128)
-    slide, assumed = open_source(second, 0.25)
+    slide, assumed = open_slide(second.path, 0.25, is_map=True)
     assert assumed
     assert slide.mpp == (0.25, 0.25)
     with pytest.raises(LeftOut, match="--mpp"):
-        open_source(second)
+        open_slide(second.path, is_map=True)

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from diffgen.config import Settings, load
-from diffgen.data import showcase
+from diffgen.data import contact_sheet
 from diffgen.data.prepare import prepare
 from diffgen.data.report import Report
 from diffgen.errors import UserError
@@ -172,7 +172,7 @@ def test_a_run_that_was_killed_starts_again_with_the_same_command(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(showcase, "overviews", killed)
+        patch.setattr(contact_sheet, "draw", killed)
         with pytest.raises(KeyboardInterrupt):
             run([tmp_path / "in"], tmp_path / "out", *arguments)
     (tmp_path / "out" / "image-train-000099.tar").write_bytes(b"of more sources")
