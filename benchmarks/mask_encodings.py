@@ -104,7 +104,8 @@ def tree(region: float, encoding: str, steps: int, side: int = SIDE) -> dict[str
     return {
         "mask_model": model,
         "diffusion": {"prediction": "v_prediction"},
-        "training": {"threads": 1, "mask": part},
+        "threads": 1,
+        "training": {"mask": part},
     }
 
 
@@ -131,7 +132,7 @@ def equal_steps(steps: int, side: int = SIDE) -> dict[str, int]:
 def diffgen(work: Path, *arguments: str) -> None:
     """One `diffgen` command in the work folder."""
     environment = {"OMP_NUM_THREADS": "1"} | os.environ
-    subprocess.run([sys.executable, "-m", "diffgen.cli", *arguments], check=True, cwd=work, env=environment)
+    subprocess.run([sys.executable, "-m", "diffgen", *arguments], check=True, cwd=work, env=environment)
 
 
 def prepared(source: Path, work: Path, region: float, side: int) -> Path:

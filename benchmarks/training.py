@@ -80,14 +80,14 @@ class Bench:
     def settings(self, workers: int, threads: int, *more: str) -> tuple[config.Settings, list[str]]:
         """Settings of a run, and what the command is told to have them."""
         told = [
-            *self.tree, f"training.workers={workers}", f"training.threads={threads}",
-            "training.gpu=false", f"places.runs={self.work}", *more,
+            *self.tree, f"training.workers={workers}", f"threads={threads}",
+            "gpu=false", f"places.runs={self.work}", *more,
         ]  # fmt: skip
-        return config.load(None, told, config.read_yaml(self.data / "settings.yaml")), told
+        return config.load(None, told, config.read_yaml(self.data / "settings.yaml")).on(gpu=False), told
 
     def line(self, name: str, run: str, told: Sequence[str]) -> list[str]:
         """A command on the data, with these settings."""
-        line = [sys.executable, "-m", "diffgen.cli", *name.split(), "--data", str(self.data), "--run", run]
+        line = [sys.executable, "-m", "diffgen", *name.split(), "--data", str(self.data), "--run", run]
         return line + [word for setting in told for word in ("--set", setting)]
 
     def command(self, name: str, run: str, told: Sequence[str]) -> None:

@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import logging
 import os
+import sys
+import time
 from typing import Any
 
 from diffgen.errors import UserError, one_line
@@ -16,6 +18,7 @@ time for new pages to be cleared. The price: a process never gives back what it 
 """
 
 
+POLL_S = 0.2
 MALLOPT = ((-4, 0), (-1, -1), (-8, 1))
 """The same by `mallopt(3)`: M_MMAP_MAX, M_TRIM_THRESHOLD (−1: never), M_ARENA_MAX."""
 
@@ -69,17 +72,53 @@ def need(cpus: float, gpus: float, setting: str) -> None:
             raise UserError(f"{setting} need {wanted:g} {kind}s, this machine has {have.get(kind, 0):g}")
 
 
-def need_gpu_here(gpu: bool, inline: bool = False) -> None:
-    """`UserError` where training on GPUs is asked of this machine alone, and it has none: before any work."""
-    if not gpu or (not inline and _elsewhere()):
-        return
-    import torch
+def available(kind: str) -> int:
+    """CPUs or GPUs that the cluster's nodes have, busy or not."""
+    import ray
 
-    if not torch.cuda.is_available():
-        raise UserError(
-            "training.gpu=true, and torch finds no GPU on this machine: --set training.gpu=false, "
-            "or RAY_ADDRESS=… of a cluster that has some"
-        )
+    return int(ray.cluster_resources().get(kind, 0))
+
+
+def on_gpus(wanted: bool | None, inline: bool = False) -> bool:
+    """Whether a command works on GPUs, by its setting `gpu`: where that is open, if there is one.
+
+    On this machine by what torch finds; `UserError` if one is wanted and not there. A cluster with nothing to
+    give is asked for a node, as an autoscaler adds none by itself, and waited for.
+    """
+    if inline or not _elsewhere():
+        import torch
+
+        found = wanted is not False and torch.cuda.is_available()
+        if wanted and not found:
+            raise UserError(
+                "gpu=true, and torch finds no GPU on this machine: --cpu, or RAY_ADDRESS=… of a cluster that "
+                "has some"
+            )
+        return found
+    connect()
+    if wanted:
+        need(0, 1, "workers with gpu=true")
+    kinds = ["GPU"] * (wanted is not False) + ["CPU"] * (not wanted)
+    if wanted is None and scales_to("GPU"):
+        kinds = ["GPU"]
+    if not any(available(kind) for kind in kinds):
+        from ray.autoscaler.sdk import request_resources
+
+        wanting = f"no node of the cluster has a {' or a '.join(kinds)} to give"
+        print(f"warning: {wanting}: asking and waiting for one", file=sys.stderr)
+        request_resources(bundles=[{kind: 1} for kind in kinds])
+        while not any(available(kind) for kind in kinds):
+            time.sleep(POLL_S)
+        request_resources(bundles=[])  # from here on it is the work that holds its nodes
+    return wanted is not False and available("GPU") > 0
+
+
+def scales_to(kind: str) -> bool:
+    """Whether the cluster's autoscaler says that it may add nodes with such a resource."""
+    from ray._private.state import state  # what Ray's own libraries ask; there is no public way
+
+    most: dict[str, Any] = getattr(state, "get_max_resources_from_cluster_config", dict)() or {}
+    return float(most.get(kind) or 0) > 0
 
 
 def _elsewhere() -> bool:

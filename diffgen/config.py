@@ -1,77 +1,113 @@
-"""Settings put together: one tree for all commands.
+"""Settings put together: one typed tree for all commands.
 
-A tree is made of the defaults of `schema`, the settings saved with the data or the bundle, a preset
-or a YAML file, and `--set key=value` on the command line, each over the one before. A key that does
-not exist, a value of the wrong type and a combination that cannot work are one line that names key,
-value and what is allowed.
+A tree is made of the defaults, the settings saved with the data or the bundle, a preset or a YAML file, and
+`--set key=value` on the command line, each over the one before. A key that does not exist, a value of the
+wrong type and a combination that cannot work are one line that names key, value and what is allowed.
 """
+
+# ruff: noqa: F403, F405 (all sections are known as `config.NAME`)
 
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from diffgen.errors import UserError, one_line
-from diffgen.schema import (
-    Autoencoder,
-    AutoencoderTraining,
-    Diffusion,
-    Downstream,
-    Evaluation,
-    GuidanceSettings,
-    ImageModel,
-    MaskModel,
-    ModelTraining,
-    Optimization,
-    Places,
-    Prepare,
-    Sampling,
-    Settings,
-    Synthesis,
-    Training,
-    UNet,
-)
+from diffgen.places import presets
+from diffgen.schema import *
+from diffgen.schema_training import *
 
-__all__ = [
-    "Autoencoder",
-    "AutoencoderTraining",
-    "Diffusion",
-    "Downstream",
-    "Evaluation",
-    "GuidanceSettings",
-    "ImageModel",
-    "MaskModel",
-    "ModelTraining",
-    "Optimization",
-    "Places",
-    "Prepare",
-    "Sampling",
-    "Settings",
-    "Synthesis",
-    "Training",
-    "UNet",
-    "differences",
-    "given",
-    "leaf",
-    "load",
-    "merge",
-    "parse_override",
-    "parse_size",
-    "preset",
-    "read_yaml",
-    "validate",
-]
+
+class Settings(SettingsSection):
+    """The whole tree."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    gpu: bool | None = None
+    """none: GPUs are used where there are some; true: there must be one, and a cluster that scales from zero
+    is asked for it; false (`--cpu`): they are not."""
+    threads: Positive | None = None
+    """CPU threads per training worker, sampler (bytes depend on them), or actor of an evaluation. none: 2 per
+    training worker, 1 per sampler or actor."""
+    places: Places = Places()
+    prepare: Prepare = Prepare()
+    autoencoder: Autoencoder = Autoencoder()
+    image_model: ImageModel = ImageModel()
+    mask_model: MaskModel = MaskModel()
+    diffusion: Diffusion = Diffusion()
+    training: Training = Training()
+    sampling: Sampling = Sampling()
+    synthesis: Synthesis = Synthesis()
+    evaluation: Evaluation = Evaluation()
+
+    @property
+    def image_patch_px(self) -> int:
+        """Side of the image U-Net's base patch in image pixels; a wide one fills a stored patch."""
+        return self.image_model.patch * self.autoencoder.factor
+
+    @property
+    def widest_patch_px(self) -> int:
+        """Side in image pixels of the largest crop that the image U-Net is trained on."""
+        return max(side for _, side in self.image_model.sides) * self.autoencoder.factor
+
+    @property
+    def mask_pixel_px(self) -> int:
+        """Side of a mask pixel in image pixels."""
+        return round(self.mask_model.pixel_um / self.prepare.mpp)
+
+    def on(self, gpu: bool) -> Self:
+        """With what is left to the machine settled: GPUs, threads, precision and micro-batch of sampling."""
+        threads = self.threads or 1
+        settled = {
+            "training": {"gpu": gpu, "threads": self.threads or 2},
+            "sampling": vars(self.sampling.on(gpu)) | {"threads": threads},
+            "synthesis": {"gpu": gpu},
+            "evaluation": {"gpu": gpu, "threads": threads},
+        }
+        return self.model_copy(
+            update={name: getattr(self, name).model_copy(update=to) for name, to in settled.items()}
+        )
+
+    @model_validator(mode="after")
+    def _resident(self) -> Self:
+        if self.training.resident and self.autoencoder.latents != "stored":
+            raise ValueError("training.resident needs autoencoder.latents stored")
+        return self
+
+    @model_validator(mode="after")
+    def _scales(self) -> Self:
+        ratio = self.mask_model.pixel_um / self.prepare.mpp
+        if ratio < 1 or abs(ratio - round(ratio)) > 1e-6:
+            raise ValueError(
+                f"mask_model.pixel_um {self.mask_model.pixel_um} must be a whole multiple "
+                f"of prepare.mpp {self.prepare.mpp}"
+            )
+        return self
+
+    def dump(self) -> str:
+        """The tree as YAML, as it is saved with every run."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
 
 RENAMED = {
-    "use": "downstream",
-    "methods": "baselines",
-    "methods_images": "baseline_images",
-    "methods_side": "baseline_side",
+    "evaluation.use": "evaluation.downstream",
+    "evaluation.methods": "evaluation.baselines",
+    "evaluation.methods_images": "evaluation.baseline_images",
+    "evaluation.methods_side": "evaluation.baseline_side",
+    "training.gpu": "gpu",
+    "synthesis.gpu": "gpu",
+    "evaluation.gpu": "gpu",
+    "training.threads": "threads",
+    "sampling.threads": "threads",
+    "evaluation.threads": "threads",
 }
-"""Keys and parts of `evaluation` under their names of release 0.1, which are understood until 0.3."""
+"""Keys under their names of release 0.1, which are understood until 0.3."""
+PARTS = {"use": "downstream", "methods": "baselines"}
+"""The same of the values of `evaluation.parts`."""
+OF_THE_MACHINE = ("gpu", "threads")
+"""What was saved of these on one machine says nothing of another."""
 
 
 def load(
@@ -85,7 +121,8 @@ def load(
     Over them go `key=value` overrides, then `options` (dotted key → value; `None` is not given).
     Raises `UserError` on an unknown key, a wrong type or an impossible combination.
     """
-    tree = merge(current(under or {}), given(base, overrides))
+    saved = {key: value for key, value in current(under or {}).items() if key not in OF_THE_MACHINE}
+    tree = merge(saved, given(base, overrides))
     for key, value in (options or {}).items():
         if value is not None:
             tree = merge(tree, leaf(key, str(value) if isinstance(value, Path) else value))
@@ -102,15 +139,19 @@ def given(base: Path | str | None, overrides: Iterable[str]) -> dict[str, Any]:
 
 def current(tree: Mapping[str, Any], say: bool = False) -> dict[str, Any]:
     """A tree whose settings have their present names; on stderr, if asked, a line for each old one."""
+    tree = dict(tree)
+    for old, new in RENAMED.items():
+        section, _, key = old.partition(".")
+        if isinstance(tree.get(section), Mapping) and key in tree[section]:
+            value = tree[section][key]
+            tree[section] = {name: kept for name, kept in tree[section].items() if name != key}
+            tree = merge(leaf(new, value), tree)
+            if say:
+                print(f"{old} is now called {new}", file=sys.stderr)
     evaluation = tree.get("evaluation")
-    if not isinstance(evaluation, Mapping):
-        return dict(tree)
-    named = {RENAMED.get(key, key): value for key, value in evaluation.items()}
-    if isinstance(named.get("parts"), list):
-        named["parts"] = [RENAMED.get(part, part) for part in named["parts"]]
-    for old in sorted(RENAMED.keys() & evaluation.keys()) if say else ():
-        print(f"evaluation.{old} is now called evaluation.{RENAMED[old]}", file=sys.stderr)
-    return {**tree, "evaluation": named}
+    if isinstance(evaluation, Mapping) and isinstance(evaluation.get("parts"), list):
+        tree["evaluation"] = {**evaluation, "parts": [PARTS.get(part, part) for part in evaluation["parts"]]}
+    return tree
 
 
 def validate(tree: Mapping[str, Any]) -> Settings:
@@ -135,12 +176,10 @@ def preset(name: Path | str) -> Path:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         return path
-    here = Path(__file__).parent
-    folder = next((f for f in (here / "conf", here.parent / "conf") if f.is_dir()), here / "conf")
-    known = sorted(p.stem for p in folder.glob("*.yaml"))
+    known = presets()
     if str(name) not in known:
         raise UserError(f"preset {str(name)!r} is unknown; there are: {', '.join(known)}, or any .yaml file")
-    return folder / f"{name}.yaml"
+    return known[str(name)]
 
 
 def parse_override(text: str) -> dict[str, Any]:
@@ -204,7 +243,8 @@ def explain(error: ValidationError) -> str:
     location = [part for part in fault["loc"] if part not in {"int", "literal['auto']"}]
     key = ".".join(str(part) for part in location) or "settings"
     if fault["type"] == "extra_forbidden":
-        names = ", ".join(_section(location[:-1]).model_fields)
+        fields = _section(location[:-1]).model_fields
+        names = ", ".join(name for name, field in fields.items() if not field.exclude)
         return f"{key}: unknown key; allowed here: {names}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":

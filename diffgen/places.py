@@ -1,4 +1,4 @@
-"""What was made last in this folder, so that the next command finds it: `.diffgen.json`."""
+"""Where things are: the presets, and what was made last in this folder (`.diffgen.json`)."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,13 @@ from typing import Literal
 
 MEMORY = Path(".diffgen.json")
 Thing = Literal["data", "bundle"]
+
+
+def presets() -> dict[str, Path]:
+    """Presets by name: YAML files in `conf/` of the package or, in a checkout, beside it."""
+    here = Path(__file__).parent
+    folder = next((f for f in (here / "conf", here.parent / "conf") if f.is_dir()), here / "conf")
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def remember(thing: Thing, path: Path) -> None:

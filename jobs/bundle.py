@@ -33,10 +33,9 @@ from jobs.record import Record
 ROOT = Path(__file__).resolve().parent.parent
 LICENCES = ROOT / "jobs" / "data_licences.yaml"
 DEVICES = {
-    "cpu": (),
+    "cpu": ("gpu=false",),
     "cuda": (
-        "training.gpu=true", "training.resident=true", "evaluation.gpu=true",
-        "training.image.batch=128", "training.mask.batch=128",
+        "gpu=true", "training.resident=true", "training.image.batch=128", "training.mask.batch=128",
     ),
 }  # fmt: skip
 """Settings of a device, beside those of the recipe."""

@@ -14,7 +14,7 @@ DEMO = ROOT / "demo"
 BIN = Path(sys.executable).parent
 FAST = ("--set", "sampling.precision=bf16") if torch.cpu._is_avx512_bf16_supported() else ()
 """Two thirds of the time on CPUs that compute in bf16; on others it would take longer."""
-QUICK = ("--inline", "--set", "sampling.threads=2", *FAST)
+QUICK = ("--inline", "--set", "threads=2", *FAST)
 """What suits a few images on two cores: no cluster to start."""
 
 

@@ -27,7 +27,7 @@ def synthesize(out: Path, *words: object) -> Path:
     """Run the command; the folder with its images as plain files."""
     import webdataset
 
-    line = [sys.executable, "-m", "diffgen.cli", "synthesize", "--bundle", "default", "--out", out, *QUICK]
+    line = [sys.executable, "-m", "diffgen", "synthesize", "--bundle", "default", "--out", out, *QUICK]
     subprocess.run([str(word) for word in (*line, *words)], check=True)
     for sample in webdataset.WebDataset(
         [str(path) for path in sorted(out.glob("*.tar"))], shardshuffle=False

@@ -32,8 +32,8 @@ TINY = {
     "image_model": {"patch": 8, "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "heads": 2},
     "mask_model": {"patch": 8, "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "heads": 2},
     "prepare": {"labels": "stain", "min_tissue": 0.1},
+    "threads": 1,
     "training": {
-        "threads": 1,
         "image": {"steps": 4, "batch": 4, "checkpoint_every": 2, "sample_every": 4},
         "mask": {"steps": 4, "batch": 4, "checkpoint_every": 2, "sample_every": 4},
     },

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent / "diffgen"
 MODULES = {
     ".".join(("diffgen", *path.relative_to(ROOT).with_suffix("").parts)): path
     for path in sorted(ROOT.rglob("*.py"))
-    if path.name != "__init__.py"
+    if not path.name.startswith("__")
 }
 WITH_RAY = {"diffgen.synthesis.pool"}  # all others import it late, where work is launched
 TABLE = ROOT.parent / "CONTRIBUTING.md"

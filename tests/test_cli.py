@@ -21,6 +21,7 @@ from ray.exceptions import (
 
 from diffgen.cli import main
 from diffgen.errors import IncompleteError, UserError
+from diffgen.places import presets
 
 BIN = Path(sys.executable).parent / "diffgen"
 
@@ -59,6 +60,13 @@ heavy = {{"torch", "ray", "numpy", "diffusers", "pyarrow"}} & set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, cwd=tmp_path)
+
+
+def test_python_m_is_the_command_and_help_names_the_presets_that_are_there(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "diffgen", "train", "--help"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "--cpu" in done.stdout
+    assert all(preset in done.stdout for preset in presets())
 
 
 @pytest.mark.parametrize(

@@ -173,3 +173,32 @@ def test_the_last_release_s_names_of_settings_are_understood(
     assert config.validate(saved).evaluation.downstream.steps == 90
     assert config.load(None, under=saved).evaluation.parts == ("fidelity", "downstream")
     assert not capsys.readouterr().err
+
+
+def test_gpu_and_threads_are_one_setting_each_and_their_old_names_are_understood(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = config.load(None, ["training.threads=3", "synthesis.gpu=false"])
+    assert (made.threads, made.gpu) == (3, False)
+    assert "training.threads is now called threads" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"training\.thread: unknown key; allowed here: workers, precision"):
+        config.load(None, ["training.thread=3"])
+
+
+def test_what_was_saved_of_a_machine_says_nothing_of_another() -> None:
+    saved = {"training": {"gpu": False, "threads": 8}, "sampling": {"threads": 1}, "threads": 2, "gpu": False}
+    made = config.load(None, under=saved)
+    assert (made.threads, made.gpu) == (None, None)
+    assert "threads" not in made.model_dump()["training"]
+
+
+@pytest.mark.parametrize(("threads", "settled"), [(None, (2, 1, 1)), (5, (5, 5, 5))])
+def test_what_is_left_to_the_machine_is_settled_for_all(
+    threads: int | None, settled: tuple[int, ...]
+) -> None:
+    made = config.load(None, [f"threads={threads or 'null'}"]).on(gpu=True)
+    assert (made.training.threads, made.sampling.threads, made.evaluation.threads) == settled
+    assert made.training.gpu
+    assert made.evaluation.gpu
+    assert made.sampling.batch == 64
+    assert made.model_dump() == {**made.model_dump(), **config.validate(made.model_dump()).model_dump()}

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from diffgen.config import Settings
 from diffgen.data.classes import Classes
-from diffgen.data.slides import MAX_ENLARGEMENT, LeftOut, Slide, mask_size, mask_values, open_slide
+from diffgen.data.slides import MAX_ENLARGEMENT, LeftOut, Slide, load_mask, mask_values, open_slide
 from diffgen.data.sources import Source
 from diffgen.data.stain import sample
 from diffgen.data.tissue import TISSUE_UM, Mask, tissue_mask
@@ -41,15 +41,15 @@ def scan(source: Source, settings: Settings, classes: Classes) -> Scan:
         _check_scale(slide, um, f"mask pixels of {um:g} µm", prepare.mpp, side, "a mask patch")
         known = classes.read(source, slide, 0, 0, *slide.size(um), um)
         assert known is not None, "a label map has labels"
-        tissue, values = known > 0, tuple(mask_values(source.path))
+        tissue, values = known > 0, tuple(mask_values(load_mask(source.path)))
     else:
         most = MAX_ENLARGEMENT * prepare.mpp
         _check_scale(slide, most, f"{prepare.mpp:g}", prepare.mpp, settings.widest_patch_px, "an image patch")
         if source.mask:
-            size = mask_size(source.mask)
-            if size != slide.pixels.size:
-                raise LeftOut("mask is {}x{}, image is {}x{}".format(*size, *slide.pixels.size))
-            values = tuple(mask_values(source.mask))
+            mask = load_mask(source.mask)
+            if mask.shape[::-1] != slide.pixels.size:
+                raise LeftOut("mask is {1}x{0}, image is {2}x{3}".format(*mask.shape, *slide.pixels.size))
+            values = tuple(mask_values(mask))
         tissue = tissue_mask(slide.read(0, 0, *slide.size(TISSUE_UM), TISSUE_UM), TISSUE_UM)
         if prepare.labels == "stain" and not source.mask and tissue.any():
             stains = sample(slide, tissue)

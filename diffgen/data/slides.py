@@ -247,21 +247,14 @@ def on_white(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def mask_size(path: str) -> tuple[int, int]:
-    """Width and height of a mask file, from its header."""
-    with reading(), open_picture(path) as image:
-        return image.size
-
-
 def load_mask(path: str) -> Values:
     """Values (H, W) of a mask file: 8 or 16 bits, or the indices of a palette. `LeftOut` if it has others."""
     with reading():
         return _load_mask(path, Path(path).stat().st_mtime_ns)
 
 
-def mask_values(path: str) -> list[int]:
-    """The values that occur in a mask file, in order."""
-    mask = load_mask(path)
+def mask_values(mask: Values) -> list[int]:
+    """The values that occur in a mask, in order."""
     strips = (mask[top : top + 1024] for top in range(0, len(mask), 1024))
     return sorted({int(value) for strip in strips for value in np.unique(strip)})
 

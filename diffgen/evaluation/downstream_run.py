@@ -149,7 +149,7 @@ def _on_ray(jobs: Sequence[Job], cache: Path, threads: int, gpu: bool, tell: Cal
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    need(threads, 1 if gpu else 0, f"evaluation.threads={threads}, evaluation.gpu={gpu}")
+    need(threads, 1 if gpu else 0, f"threads={threads}, gpu={gpu}")
     have = ray.cluster_resources()
     fitting = min(have.get("CPU", 0) // threads, have.get("GPU", 0) if gpu else len(jobs))
     board = ray.remote(num_cpus=0)(JobBoard).remote()

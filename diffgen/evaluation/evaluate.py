@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from diffgen import __version__, config
+from diffgen.cluster import on_gpus
 from diffgen.errors import UserError, one_line
 from diffgen.evaluation import card, page
 from diffgen.evaluation.from_bundle import is_bundle, sampled
@@ -52,6 +53,7 @@ def evaluate(
     `synthetic` may be a bundle, which is sampled from first. Raises `UserError` for sets that cannot be
     compared, before any work where that can be told.
     """
+    settings = settings.on(on_gpus(settings.gpu, inline))
     folder = Path(settings.places.report)
     folder.mkdir(parents=True, exist_ok=True)
     bundle = synthetic if is_bundle(synthetic) else None

@@ -229,7 +229,7 @@ def _on_ray(
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # importing ray.data turns its reports on
-    need(threads, 1 if gpu else 0, f"evaluation.threads={threads}, evaluation.gpu={gpu}")
+    need(threads, 1 if gpu else 0, f"threads={threads}, gpu={gpu}")
     have = ray.cluster_resources()
     fitting = min(have.get("CPU", 0) // threads, have.get("GPU", 0) if gpu else len(rows))
     tally = ray.remote(num_cpus=0)(RegionCounter).remote()

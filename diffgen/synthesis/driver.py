@@ -16,6 +16,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from diffgen import config, progress
+from diffgen.cluster import on_gpus
 from diffgen.errors import IncompleteError, UserError
 from diffgen.models import bundle, device
 from diffgen.sampling import time_map
@@ -90,7 +91,9 @@ def synthesize(
     `KeyboardInterrupt` passes, with all shards whole.
     """
     packed = bundle.pack(folder)
-    plan = make_plan(packed, folder, settings, masks, references, _device(settings, inline), console)
+    works_on = _device(settings, inline)
+    settings = settings.on(works_on != "cpu")
+    plan = make_plan(packed, folder, settings, masks, references, works_on, console)
     if time_maps and plan.sampling.cover == "outpaint":
         raise UserError("--save-time-map: sampling.cover=outpaint has no step that the whole canvas takes")
     with held(Store(out)):
@@ -156,15 +159,11 @@ def summarise(done: Summary, console: Console) -> None:
 
 def _device(settings: config.Settings, inline: bool) -> str:
     """What samplers work on: `cpu`, or the model of the GPUs of this machine, or of the cluster."""
-    gpu = settings.synthesis.gpu
-    if not inline:
-        from diffgen.synthesis.pool import kind  # late: a machine without Ray has --inline
+    if inline:
+        return device.kind() if on_gpus(settings.gpu, inline) else "cpu"
+    from diffgen.synthesis.pool import kind  # late: a machine without Ray has --inline
 
-        return kind(gpu)
-    found = "cpu" if gpu is False else device.kind()
-    if gpu and found == "cpu":
-        raise UserError("synthesis.gpu=true, and torch finds no GPU on this machine")
-    return found
+    return kind(settings.gpu)
 
 
 def _painter(inline: bool) -> Callable[[Backlog, Report], Status]:

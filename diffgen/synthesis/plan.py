@@ -254,7 +254,7 @@ def make_plan(
         raise UserError(f"{folder} has no image model: diffgen train image")
     if masks is None and "mask_unet" not in index:
         raise UserError(f"{folder} has no mask model: diffgen train mask, or give label maps with --masks")
-    synthesis, sampling, facts = settings.synthesis, settings.sampling.on(device != "cpu"), base.facts
+    synthesis, sampling, facts = settings.synthesis, settings.on(device != "cpu").sampling, base.facts
     if guidance_of(sampling).by_network and "image_unet_guide" not in index:
         raise UserError(f"sampling.guidance.kind auto: {folder} has no worse network (image_unet_guide)")
     num_steps = sampling.steps_for(len(facts.patch_by_log_snr))
@@ -289,7 +289,7 @@ def make_plan(
         "mpp": facts.mpp,
         "patch_px": facts.image_patch * facts.factor,
         "conditioning": facts.conditioning,
-        "sampling": sampling.model_dump(mode="json") | {"steps": num_steps},
+        "sampling": sampling.model_dump(mode="json") | {"threads": sampling.threads, "steps": num_steps},
     }
     plan = Plan(
         facts, base.labels, base.schedule, sampling, synthesis.seed, sizes, tile, context, given,

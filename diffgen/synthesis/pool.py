@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayActorError
 from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from diffgen import config
-from diffgen.cluster import actor_runtime_env, connect, need
+from diffgen.cluster import actor_runtime_env, available, connect, on_gpus
 from diffgen.errors import UserError, one_line
 from diffgen.models.bundle import unpack
 from diffgen.synthesis.backlog import Backlog, Report, rescan
@@ -30,7 +29,6 @@ from diffgen.synthesis.coordinator import Coordinator
 from diffgen.synthesis.leases import Lease, Result, Status
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import ShardWriter
-from diffgen.synthesis.store import warn
 
 WAIT_S = 0.02, 0.2  # between two asks of an idle sampler: at first, and at most
 POLL_S = 0.2
@@ -126,33 +124,9 @@ def cause(error: RayActorError) -> str:
     return one_line(ValueError(str(error).strip().rpartition("\n")[2]))[:300]
 
 
-def available(kind: str) -> int:
-    """CPUs or GPUs that the cluster's nodes have, busy or not."""
-    return int(ray.cluster_resources().get(kind, 0))
-
-
-def on_gpus(wanted: bool | None) -> bool:
-    """Whether samplers work on GPUs: as `wanted` or, where that is open, if the cluster has one.
-
-    A cluster with nothing to give is asked for a node, as an autoscaler adds none by itself, and waited for.
-    """
-    connect()
-    if wanted:
-        need(0, 1, "samplers with synthesis.gpu=true")
-    kinds, asked = ["GPU"] * (wanted is not False) + ["CPU"] * (not wanted), False
-    while not any(available(kind) for kind in kinds):
-        if not asked:
-            warn(f"no node of the cluster has a {' or a '.join(kinds)} to give: asking and waiting for one")
-            request_resources(bundles=[{kind: 1} for kind in kinds])
-        asked = True
-        time.sleep(POLL_S)
-    if asked:
-        request_resources(bundles=[])  # from here on it is the samplers that hold their nodes
-    return wanted is not False and available("GPU") > 0
-
-
 def kind(gpu: bool | None) -> str:
     """What samplers work on: `cpu`, or the models of the cluster's GPUs, such as `H100` or `A100+L4`."""
+    connect()
     if not on_gpus(gpu):
         return "cpu"
     prefix = "accelerator_type:"

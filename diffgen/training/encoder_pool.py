@@ -60,7 +60,7 @@ def encode_on_ray(
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # importing ray.data turns its reports on
     gpus = 1 if training.gpu else 0
-    need(training.threads, gpus, f"training.threads={training.threads}, training.gpu={training.gpu}")
+    need(training.threads, gpus, f"threads={training.threads}, gpu={training.gpu}")
     have = ray.cluster_resources()
     fitting = min(have.get("CPU", 0) // training.threads, have.get("GPU", 0) if gpus else len(shards))
     pool = ray.data.ActorPoolStrategy(

@@ -19,6 +19,7 @@ from rich.table import Table
 from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models.bundle import ModelName
+from diffgen.training.autoencoder import new_autoencoder
 from diffgen.training.cost import Cost, measure, unet_of
 from diffgen.training.memory import example
 from diffgen.training.peak import peak
@@ -31,7 +32,7 @@ RECOMPUTED = 4 / 3  # forward, forward again, and backward of twice its FLOPs, b
 
 
 def forecast(
-    parts: Sequence[ModelName],
+    parts: Sequence[Any],
     settings: config.Settings,
     labels: Labels,
     console: Console,
@@ -42,6 +43,13 @@ def forecast(
     The time is by a timing of so many seconds on this machine where training is on a CPU or there is a
     GPU here, else by an assumed share of an H100's peak, and marked as such.
     """
+    if parts == ("autoencoder",):
+        size = sum(p.numel() for p in new_autoencoder(settings).parameters())
+        steps = settings.training.autoencoder.steps
+        console.print(f"autoencoder: {size / 1e6:.2f} M parameters, {steps} steps")
+        return
+    here = torch.cuda.is_available()
+    settings = settings.on(here if settings.gpu is None else settings.gpu)
     training = settings.training
     facts: dict[ModelName, dict[str, str]] = {}
     notes = []
@@ -50,6 +58,9 @@ def forecast(
         with console.status(f"timing the {part} model"):
             rate, note = _rate(part, settings, labels, cost, seconds)
         notes.append(f"time of the {part} model: {note}")
+        if settings.gpu is None and not here:
+            rate_there, note = _assumed(training, cost)
+            notes.append(f"on a GPU {_duration(cost.seconds(rate_there))}: {note}")
         facts[part] = {
             "parameters": f"{cost.parameters / 1e6:.1f} M{_beside(part, settings)}",
             "batch": f"{cost.batch}" + (f", {cost.wide_share:.0%} wide" if cost.wide_share else ""),
@@ -76,12 +87,7 @@ def _rate(
     """FLOP/s of one worker, timed for so many seconds or assumed, and how it is known."""
     training = settings.training
     if training.gpu and not torch.cuda.is_available():
-        top = peak(REFERENCE, training.precision)
-        assert top is not None
-        rate = SHARE * top / (RECOMPUTED if training.gradient_checkpointing else 1)
-        rate = min(rate, cost.micro_batch * cost.flops_per_patch / LAUNCH_S)
-        how = f"{SHARE:.0%} of an H100's {top / 1e12:.0f} TFLOP/s, and {LAUNCH_S * 1e3:.0f} ms a micro-batch"
-        return rate, f"ASSUMED {how} at least, as no GPU is here"
+        return _assumed(training, cost)
     device = torch.device("cuda" if training.gpu else "cpu")
     rate = time_per_step(part, settings, labels, cost, device, seconds=seconds)
     reached = f"{rate / 1e12:.3g} TFLOP/s" if rate > 1e12 else f"{rate / 1e9:.3g} GFLOP/s"
@@ -93,6 +99,15 @@ def _rate(
     name = torch.cuda.get_device_name()
     top = peak(name, training.precision)
     return rate, f"{reached} as timed here on {name}" + (f", {rate / top:.0%} of its peak" if top else "")
+
+
+def _assumed(training: config.Training, cost: Cost) -> tuple[float, str]:
+    top = peak(REFERENCE, training.precision)
+    assert top is not None
+    rate = SHARE * top / (RECOMPUTED if training.gradient_checkpointing else 1)
+    rate = min(rate, cost.micro_batch * cost.flops_per_patch / LAUNCH_S)
+    how = f"{SHARE:.0%} of an H100's {top / 1e12:.0f} TFLOP/s, and {LAUNCH_S * 1e3:.0f} ms a micro-batch"
+    return rate, f"ASSUMED {how} at least, as no GPU is here"
 
 
 def _beside(part: ModelName, settings: config.Settings) -> str:

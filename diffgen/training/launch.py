@@ -21,7 +21,7 @@ import yaml
 from rich.console import Console
 
 from diffgen import config
-from diffgen.cluster import connect, need, need_gpu_here
+from diffgen.cluster import connect, need, on_gpus
 from diffgen.data.stream import statistics
 from diffgen.errors import UserError
 from diffgen.models import bundle
@@ -63,7 +63,7 @@ def launch(
     folder = RunFolder(run)
     statistics(data)
     _check_scales(data, settings)
-    need_gpu_here(settings.training.gpu, inline)
+    settings = settings.on(on_gpus(settings.gpu, inline))
     shaping = _shaping(data, settings, start)
     with held(folder, console), tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
@@ -99,7 +99,7 @@ def launch_autoencoder(
     data, folder = data.absolute(), RunFolder(run)
     statistics(data)
     _check_scales(data, settings)
-    need_gpu_here(settings.training.gpu, inline)
+    settings = settings.on(on_gpus(settings.gpu, inline))
     with held(folder, console), tempfile.TemporaryDirectory() as scratch:
         if folder.exists(RUN):
             raise UserError(f"run {folder.url} has models that know its autoencoder; choose another --run")
@@ -126,7 +126,7 @@ def _fit_autoencoder(
 def _need_workers(training: config.Training) -> None:
     connect()
     least = training.worker_range[0]
-    workers = f"training.workers={least} with training.threads={training.threads}"
+    workers = f"training.workers={least} with threads={training.threads}"
     need(least * training.threads, least if training.gpu else 0, workers)
 
 
@@ -165,7 +165,7 @@ def prepare_latents(
     folder, data = RunFolder(run), data.absolute()
     statistics(data)
     _check_scales(data, settings)
-    need_gpu_here(settings.training.gpu, inline)
+    settings = settings.on(on_gpus(settings.gpu, inline))
     with held(folder, console), tempfile.TemporaryDirectory() as scratch:
         build_base(
             ["image"], data, folder, _shaping(data, settings, None), settings, console, None, Path(scratch)

@@ -65,7 +65,8 @@ def train_part(
 
     `wrap` makes of the U-Net what gives gradients of all workers; `scratch` is a folder for what passes.
     """
-    settings, run = config.validate(task.settings), RunFolder(task.run)
+    settings = config.validate(task.settings).on(place.device.type == "cuda")
+    run = RunFolder(task.run)
     if task.part == "autoencoder":
         train_autoencoder(settings, Path(task.data), run, place, checkpoint, link, wrap)
         return

@@ -97,7 +97,7 @@ def test_masks_of_8_bits_16_bits_and_palettes(tmp_path: Path) -> None:
     for name in ("p.png", "l.png"):
         np.testing.assert_array_equal(load_mask(str(tmp_path / name)), ids)
     Image.fromarray(ids.astype(np.uint16) * 1000).save(tmp_path / "i.png")
-    assert mask_values(str(tmp_path / "i.png")) == [0, 3000]
+    assert mask_values(load_mask(str(tmp_path / "i.png"))) == [0, 3000]
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "rgb.png")
     with pytest.raises(LeftOut, match="RGB"):
         load_mask(str(tmp_path / "rgb.png"))

@@ -67,7 +67,7 @@ def test_both_models_are_trained(tiny: config.Settings, labels: Labels, tmp_path
     from diffgen.models import bundle
     from diffgen.training.launch import launch
 
-    changed = {"training": {"gpu": True, "precision": "bf16", "image": {"steps": 4}, "mask": {"steps": 4}}}
+    changed = {"gpu": True, "training": {"precision": "bf16", "image": {"steps": 4}, "mask": {"steps": 4}}}
     settings = config.validate(config.merge(tiny.model_dump(mode="json"), changed))
     data = prepared.make(tmp_path, settings, labels)
     made = launch(["image", "mask"], data, str(tmp_path / "run"), settings, Console(quiet=True), inline=True)

@@ -186,12 +186,12 @@ def check_capacity(words: list[str], gpus: list[int], cpus: list[int]) -> None:
     """The nodes (GPUs and CPUs of each) hold all the workers or samplers that a command asks for."""
     name, _, settings = parse(words)
     if name == "train":
-        training = settings.training
-        assert training.gpu, f"{shlex.join(words)}: trains on CPUs"
+        assert settings.gpu is not False, f"{shlex.join(words)}: trains on CPUs"
+        training = settings.on(gpu=True).training
         wanted, threads = training.worker_range[1], training.threads
     elif name == "synthesize":
         samplers = settings.synthesis.samplers
-        wanted, threads = 1 if samplers == "auto" else samplers, settings.sampling.threads
+        wanted, threads = 1 if samplers == "auto" else samplers, settings.on(gpu=True).sampling.threads
     else:
         return
     room = sum(min(gpu, cpu // threads) for gpu, cpu in zip(gpus, cpus, strict=True))

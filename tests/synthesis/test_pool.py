@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayActorError
 
-from diffgen.errors import IncompleteError, UserError
+from diffgen.errors import IncompleteError
 from diffgen.synthesis import pool
 from tests.synthesis.helpers import run, shard_hashes
 from tests.synthesis.test_driver import maps_of, poisoned
@@ -80,44 +80,3 @@ def test_pauses_grow_to_a_limit() -> None:
     assert pauses[0] == 0
     assert pauses == sorted(pauses)
     assert pauses[-1] == pool.WAIT_S[1]
-
-
-def test_a_cluster_with_nothing_to_give_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An autoscaler at zero is asked for a node, which decides where samplers work, and then no longer."""
-    asked: list[list[dict[str, float]]] = []
-    monkeypatch.setattr(pool, "request_resources", lambda bundles: asked.append(bundles))
-    seen = iter([{}, {}, {}, {}, {"GPU": 1.0, "CPU": 8.0}, {"GPU": 1.0}])
-    monkeypatch.setattr(pool.ray, "cluster_resources", lambda: next(seen))
-    monkeypatch.setattr(pool, "POLL_S", 0.0)
-    assert pool.on_gpus(None)
-    assert asked == [[{"GPU": 1}, {"CPU": 1}], []]
-    assert capsys.readouterr().err.count("a GPU or a CPU to give: asking and waiting for one") == 1
-
-
-@pytest.mark.parametrize(("wanted", "gpus"), [(None, False), (True, True), (False, False)])
-def test_where_samplers_work_may_be_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wanted: bool | None, gpus: bool
-) -> None:
-    """A head with CPUs beside GPUs that scale from zero: by default they would never come."""
-    asked: list[list[dict[str, float]]] = []
-
-    def request(bundles: list[dict[str, float]]) -> None:
-        asked.append(bundles)
-        have["GPU"] = 1.0
-
-    have = {"CPU": 8.0}
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    monkeypatch.setattr(pool.ray, "cluster_resources", lambda: have)
-    monkeypatch.setattr(pool, "request_resources", request)
-    monkeypatch.setattr(pool, "POLL_S", 0.0)
-    assert pool.on_gpus(wanted) == gpus
-    assert asked == ([[{"GPU": 1}], []] if wanted else [])
-    assert ("has a GPU to give" in capsys.readouterr().err) == bool(wanted)
-
-
-def test_a_machine_without_gpus_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(UserError, match=r"synthesis\.gpu=true need 1 GPUs, this machine has 0"):
-        pool.on_gpus(True)

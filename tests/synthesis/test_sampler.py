@@ -34,7 +34,7 @@ def test_masks_travel_losslessly() -> None:
 
 def test_threads_are_those_of_the_settings(tiny_bundle: Path) -> None:
     for threads in (2, 1):
-        Sampler(tiny_bundle, settings(sampling={"threads": threads}).sampling)
+        Sampler(tiny_bundle, settings().model_copy(update={"threads": threads}).on(gpu=False).sampling)
         assert torch.get_num_threads() == threads
 
 

@@ -33,7 +33,7 @@ def told(settings: config.Settings, labels: Labels, parts: Any = ("mask", "image
 
 
 def test_on_a_cpu_times_it(tiny: config.Settings, labels: Labels) -> None:
-    text = told(tiny, labels)
+    text = told(tiny.model_copy(update={"gpu": False}), labels)
     for part in ("mask", "image"):
         assert f"time of the {part} model: " in text
     assert f"{sum(p.numel() for p in bundle.new_image_unet(tiny, labels).parameters()) / 1e6:.1f} M" in text
@@ -43,7 +43,15 @@ def test_on_a_cpu_times_it(tiny: config.Settings, labels: Labels) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="then it is timed")
 def test_without_the_gpu_it_asks_for_assumes(labels: Labels) -> None:
-    text = told(config.load("paper", ["training.workers=8"]), labels, ["image"])
+    text = told(config.load("paper", ["training.workers=8", "gpu=true"]), labels, ["image"])
     assert "241.1 M (paper's code: 172.1 M)" in text
     assert "ASSUMED 40% of an H100's" in text
     assert "8 workers" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="then it is timed there alone")
+def test_where_there_is_no_gpu_it_says_both(tiny: config.Settings, labels: Labels) -> None:
+    text = told(tiny, labels, ["mask"])
+    assert "as timed here with 1 thread(s)" in text
+    assert "on a GPU " in text
+    assert "ASSUMED 40% of an H100's" in text

@@ -74,8 +74,9 @@ def scalars(folder: Path) -> set[str]:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_more_than_the_machine_has_is_said(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"training\.workers=4 with training\.threads=99 need 396 CPUs"):
-        launch(["mask"], data, str(tmp_path / "run"), settings(workers=4, threads=99), Console(quiet=True))
+    many = settings(workers=4).model_copy(update={"threads": 99})
+    with pytest.raises(UserError, match=r"training\.workers=4 with threads=99 need 396 CPUs"):
+        launch(["mask"], data, str(tmp_path / "run"), many, Console(quiet=True))
 
 
 def test_the_bundle_gets_an_earlier_checkpoint_as_the_worse_network(data: Path, tmp_path: Path) -> None:
