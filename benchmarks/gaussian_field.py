@@ -36,9 +36,8 @@ from rich.table import Table
 from benchmarks.canvases import owners_borders
 from diffgen.evaluation.structure import jumps, lines
 from diffgen.sampling import covers
-from diffgen.sampling.canvas import Canvas
+from diffgen.sampling.baselines import method
 from diffgen.sampling.covers import CoverSchedule, Sides
-from diffgen.sampling.outpaint import Outpainting, WindowSchedule
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver, noise_schedule
 from diffgen.schema import Sampling
@@ -133,11 +132,13 @@ def exact(height: int, width: int, count: int, seed: int) -> NDArray[np.float32]
 def sample(row: Row, height: int, width: int, number: int) -> tuple[NDArray[np.float32], CoverSchedule, int]:
     """Fields (C, H, W) under cover `number`, its covers, and forwards of the base patch."""
     solver = Solver(row.solver, dict(SCHEDULE.config), row.steps, spacing=row.spacing)
-    rule = covers.CoverRule(row.rule, row.overlap, row.noisy)
-    kind, begin = (WindowSchedule, Outpainting) if row.rule == "outpaint" else (CoverSchedule, Canvas)
-    covering = kind(height, width, row.sides, tuple(solver.log_snr), rule, (0, number), Purpose.IMAGE_COVER)
+    of = method(row.rule)
+    rule = of.rule(row.rule, row.overlap, row.noisy)
+    covering = of.schedule(
+        height, width, row.sides, tuple(solver.log_snr), rule, (0, number), Purpose.IMAGE_COVER
+    )
     blank = np.zeros((height, width), np.uint8)
-    canvas = begin(row.channels, blank, covering, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))
+    canvas = of.canvas(row.channels, blank, covering, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))
     forwards = 0
     while not canvas.finished:
         for k in range(len(canvas.cover)):

@@ -35,8 +35,8 @@ def most_mb() -> float:
 def canvas_bytes(canvas: Canvas) -> int:
     """Of all arrays that the canvas holds."""
     cover = canvas.cover
-    arrays: list[Any] = [canvas.latents, canvas.noise, canvas.time_state, canvas.label_map, canvas.remaining]
-    arrays += [cover.owner, cover.weights, cover.boxes, *canvas.pending.values()]
+    arrays: list[Any] = [canvas.latents, canvas.noise, canvas.time_state, canvas.label_map]
+    arrays += [cover.owner, cover.boxes]
     kept = [
         item
         for history in canvas.histories

@@ -1,9 +1,8 @@
 """The canvas of one image: latents y_t, noise canvas and time-state map (Algorithm 2, §4.3).
 
-Invariants: within a step every patch reads the same y_t; every patch's estimate is taken once, and a
-pixel's are summed in patch order; when the time-state map is uniform the solver takes one step on the
-whole canvas. Which patches are asked for when, and in which order their estimates arrive, changes
-nothing.
+Invariants: within a step every patch reads the same y_t; every pixel takes the estimate of its owner,
+once; when the time-state map is uniform the solver takes one step on the whole canvas. Which patches are
+asked for when, and in which order their estimates arrive, changes nothing.
 """
 
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from torch import Tensor
 
 from diffgen.labels import LabelMap
 from diffgen.sampling.covers import Cover, CoverSchedule, rectangle
-from diffgen.sampling.fixed import Fixed
 from diffgen.sampling.seeds import Purpose, blocks, noise
 from diffgen.sampling.solvers import Solver, SolverState, as_tensor
 
 Latents = NDArray[np.float32]
 """(C, h, w) of a patch, (C, H, W) of a canvas."""
+CanvasState = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+"""Arrays and numbers of a canvas between two steps."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ class NonFiniteError(ValueError):
 class Canvas:
     """One image (or mask) on its way from noise to latents."""
 
+    first = 0
+    """The step that its streams of noise begin at."""
+
     def __init__(
         self,
         channels: int,
@@ -64,32 +67,33 @@ class Canvas:
         covering: CoverSchedule,
         solver: Solver,
         purposes: tuple[Purpose, Purpose],
-        fixed: Fixed | None = None,
-        first: int = 0,
         whole: GlobalCondition | None = None,
     ) -> None:
-        """A canvas of noise y_T under a label map (H, W), but for pixels that are fixed.
+        """A canvas of noise y_T under a label map (H, W).
 
-        `purposes` name the streams of y_T and of the solver's own noise, `first` the step they begin at.
+        `purposes` name the streams of y_T and of the solver's own noise.
         """
         height, width = label_map.shape
         assert (height, width) == (covering.height, covering.width), "covers fit the label map"
         assert min(height, width) >= covering.base, "a canvas is at least one patch wide"
         self.label_map, self.covering, self.solver, self.purposes = label_map, covering, solver, purposes
-        self.fixed, self.first, self.whole = fixed, first, whole
-        self.blocks = blocks(height, width)
-        self.latents: Latents = np.empty((channels, height, width), dtype=np.float32)
-        for block in self.blocks:
-            self.latents[:, block[0], block[1]] = noise(covering.key, purposes[0], first, channels, block)
-        if fixed is not None:
-            self.fixed_noise: Latents = self.latents[:, fixed.mask]
+        self.whole, self.blocks = whole, blocks(height, width)
+        self.latents: Latents = self._start_noise(channels)
         self.latents *= np.float32(solver.start_scale)
         self.noise: Latents = np.zeros_like(self.latents)
         self.histories: list[SolverState] = [{} for _ in self.blocks]
         self.step = 0
         self.time_state = np.full((height, width), self.steps, dtype=np.int16)  # L_T ≡ T
-        self._fix()
         self._begin_step()
+
+    def _start_noise(self, channels: int) -> Latents:
+        """y_T (C, H, W), of unit variance."""
+        drawn = np.empty((channels, *self.label_map.shape), dtype=np.float32)
+        for rows, columns in self.blocks:
+            drawn[:, rows, columns] = noise(
+                self.covering.key, self.purposes[0], self.first, channels, (rows, columns)
+            )
+        return drawn
 
     @property
     def steps(self) -> int:
@@ -112,9 +116,6 @@ class Canvas:
     def _begin_step(self) -> None:
         self.cover: Cover = self.covering.at(self.step)
         self.missing = len(self.cover)
-        self.next_sum = 0  # patches before this one are summed (where there are weights)
-        self.pending: dict[int, Latents] = {}  # those that came before their turn
-        self.remaining = None if self.cover.weights is None else self.cover.touches()
 
     def patch_of(self, number: int) -> Patch:
         """Patch `number` of this step's cover (Alg. 2, lines 4–5); of arrays that are the canvas's own."""
@@ -129,10 +130,6 @@ class Canvas:
             self.log_snr,
         )
 
-    def labels_of(self, number: int) -> LabelMap:
-        """(h, w): the label map of a patch."""
-        return self.label_map[self.cover.box(number)]
-
     def write(self, number: int, estimate: NDArray[np.float32]) -> None:
         """Estimates (C, owned pixels) of patch `number` → noise canvas and L (Alg. 2, lines 10–16).
 
@@ -142,15 +139,7 @@ class Canvas:
             raise NonFiniteError(
                 f"step {self.step + 1} of {self.steps}, patch {number}: not a finite estimate"
             )
-        if self.cover.weights is None:
-            self._place(number, estimate)
-        else:
-            assert number >= self.next_sum, "a patch is written once per step"
-            assert number not in self.pending, "a patch is written once per step"
-            self.pending[number] = estimate
-            while self.next_sum in self.pending:
-                self._add(self.next_sum, self.pending.pop(self.next_sum))
-                self.next_sum += 1
+        self._place(number, estimate)
         self.missing -= 1
 
     def _place(self, number: int, estimate: NDArray[np.float32]) -> None:
@@ -166,14 +155,6 @@ class Canvas:
         assert (state[where] == reached).all(), "a pixel is written once per step"
         noise[:, where] = estimate
         state[where] = reached - 1
-
-    def _add(self, number: int, estimate: NDArray[np.float32]) -> None:
-        """A patch's share of its pixels; L goes to t where it was the last that a pixel waited for."""
-        assert self.remaining is not None
-        box, share = self.cover.box(number), self.cover.normalized_weight(number)
-        self.noise[:, box[0], box[1]] += estimate.reshape(-1, *share.shape) * share
-        self.remaining[box] -= 1
-        self.time_state[box][self.remaining[box] == 0] = self.steps - self.step - 1
 
     def advance(self) -> None:
         """One solver step on every block, y_t → y_(t−1) (eqs. 3, 5), and the next step's cover.
@@ -202,18 +183,12 @@ class Canvas:
             )
         self.noise.fill(0)
         self.step += 1
-        self._fix()
         if self.finished:
             self.histories = []
         else:
             self._begin_step()
 
-    def _fix(self) -> None:
-        """The known pixels of y_t, under the noise that they had in y_T; of y_0, as they are known."""
-        if self.fixed is not None:
-            self.latents[:, self.fixed.mask] = self.fixed.at(self.step, self.solver, self.fixed_noise)
-
-    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    def state(self) -> CanvasState:
         """What a snapshot holds, between two steps: arrays (latents, the solver's history) and numbers."""
         assert self.missing == len(self.cover), "a snapshot is taken between two steps"
         arrays: dict[str, NDArray[Any]] = {"latents": self.latents}

@@ -1,14 +1,13 @@
 """Covers: the patches of one step, and what each latent pixel takes from them.
 
 A cover is drawn from (seed, image, step) alone and never looks at the latents, so eq. (8) holds.
-Either every pixel has one owner, a patch that contains it (and every patch owns a pixel), or patches
-have weights, and a pixel takes the sum over its patches divided by the sum of their weights.
+Every pixel has one owner, a patch that contains it, and every patch owns a pixel. The covers of other
+methods are in `diffgen.sampling.baselines`.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, product
 from typing import Literal
 
 import numpy as np
@@ -22,15 +21,11 @@ Box = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Cover:
-    """Patches as boxes (m, 4) of y0, x0, y1, x1 in latent pixels, with an owner per pixel or weights."""
+    """Patches as boxes (m, 4) of y0, x0, y1, x1 in latent pixels, with an owner per pixel."""
 
     boxes: NDArray[np.int32]
     owner: NDArray[np.int32] | None = None
-    """(H, W): number of the one patch a pixel takes its estimate from; the weights are then 0 and 1."""
-    weights: NDArray[np.float32] | None = None
-    """(m,): weight of a patch in all of its pixels."""
-    first: int = 0
-    """Number of the first patch in `owner`."""
+    """(H, W): number of the one patch a pixel takes its estimate from; none where patches share pixels."""
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -46,41 +41,16 @@ class Cover:
         rows, columns = self._places[patch]
         return rows.stop - rows.start, columns.stop - columns.start
 
+    @cached_property
+    def shapes(self) -> list[tuple[int, int]]:
+        """The (h, w) that its patches have."""
+        return list(dict.fromkeys(map(self.shape, range(len(self)))))
+
     def owned(self, patch: int) -> NDArray[np.bool_]:
         """(h, w): the pixels of a patch that take something from it."""
-        if self.owner is None:
-            return np.ones(self.shape(patch), dtype=np.bool_)
-        owned: NDArray[np.bool_] = self.owner[self.box(patch)] == self.first + patch
+        assert self.owner is not None, "a cover that says what its patches share"
+        owned: NDArray[np.bool_] = self.owner[self.box(patch)] == patch
         return owned
-
-    def single(self, patch: int) -> "Cover":
-        """The cover of that patch alone, with the pixels that it owns."""
-        assert self.weights is None, "patches with weights share their pixels"
-        return Cover(self.boxes[patch : patch + 1], self.owner, first=self.first + patch)
-
-    def normalized_weight(self, patch: int) -> NDArray[np.float32]:
-        """(h, w): what a patch's estimate counts in each of its pixels; 1 in all is the sum over patches."""
-        if self.weights is None:
-            return self.owned(patch).astype(np.float32)
-        return (self.weights[patch] / self.total[self.box(patch)]).astype(np.float32)
-
-    @cached_property
-    def total(self) -> NDArray[np.float32]:
-        """(H, W): sum of the weights a pixel."""
-        assert self.weights is not None
-        y1, x1 = self.boxes[:, 2:].max(axis=0)
-        total = np.zeros((y1, x1), dtype=np.float32)
-        for number, weight in enumerate(self.weights):
-            total[self.box(number)] += weight
-        return total
-
-    def touches(self) -> NDArray[np.int32]:
-        """(H, W): from how many patches a pixel takes something."""
-        y1, x1 = self.boxes[:, 2:].max(axis=0)
-        touches = np.zeros((y1, x1), dtype=np.int32)
-        for number in range(len(self)):
-            touches[self.box(number)] += self.owned(number)
-        return touches
 
 
 def random(height: int, width: int, patch: int, rng: np.random.Generator) -> Cover:
@@ -114,47 +84,7 @@ def jittered(height: int, width: int, patch: int, rng: np.random.Generator, over
 
 def aligned(height: int, width: int, patch: int) -> Cover:
     """The plain grid without overlap, the same in every step: what tiling does, seams included."""
-    return _owned(_grid(height, patch, patch), _grid(width, patch, patch), height, width, patch)
-
-
-def multidiffusion(height: int, width: int, patch: int, overlap: float = 0.125) -> Cover:
-    """MultiDiffusion (Bar-Tal et al., 2023, eq. 5): a fixed grid with overlap, the mean over the patches."""
-    stride = max(1, int(patch * (1 - overlap)))
-    boxes = _boxes(_grid(height, patch, stride), _grid(width, patch, stride), patch)
-    return Cover(boxes, weights=np.ones(len(boxes), dtype=np.float32))
-
-
-def diffcollage(height: int, width: int, patch: int) -> Cover:
-    """DiffCollage (Zhang et al., 2023, eq. 5): the sum over patches less the sum over their overlaps.
-
-    In two directions the product of two chains of patches (+1) and overlaps (−1), so that an overlap
-    of overlaps counts +1 again. Patches overlap by half; sides are multiples of that.
-    """
-    assert height % (patch // 2) == width % (patch // 2) == 0, "half patches fit the canvas"
-    pieces = list(product(_chain(height, patch), _chain(width, patch)))
-    boxes = [(y0, x0, y1, x1) for (y0, y1, _), (x0, x1, _) in pieces]
-    weights = [down * across for (_, _, down), (_, _, across) in pieces]
-    return Cover(np.array(boxes, dtype=np.int32), weights=np.array(weights, dtype=np.float32))
-
-
-def outpaint(height: int, width: int, patch: int, overlap: float = 0.375) -> Cover:
-    """A fixed grid with overlap, row by row; a pixel belongs to the first patch that holds it.
-
-    `diffgen.sampling.outpaint` finishes these patches one after the other.
-    """
-    stride = max(1, int(patch * (1 - overlap)))
-    ys, xs = _grid(height, patch, stride), _grid(width, patch, stride)
-    rows = np.searchsorted(ys, np.arange(height) - patch, side="right")
-    columns = np.searchsorted(xs, np.arange(width) - patch, side="right")
-    owner = rows[:, None] * len(xs) + columns[None, :]
-    return Cover(_boxes(ys, xs, patch), owner.astype(np.int32))
-
-
-def _chain(length: int, patch: int) -> list[tuple[int, int, int]]:
-    """Patches at half steps along one axis, and the overlaps of neighbours: (start, end, ±1)."""
-    spans = [(start, start + patch) for start in range(0, length - patch + 1, patch // 2)]
-    overlaps = [(right[0], left[1], -1) for left, right in pairwise(spans)]
-    return [*((a, b, 1) for a, b in spans), *overlaps]
+    return _owned(grid(height, patch, patch), grid(width, patch, patch), height, width, patch)
 
 
 def _shifted(length: int, patch: int, stride: int, offset: int) -> NDArray[np.intp]:
@@ -163,12 +93,13 @@ def _shifted(length: int, patch: int, stride: int, offset: int) -> NDArray[np.in
     return np.unique(np.clip(np.arange(offset - stride, last + stride, stride), 0, last))
 
 
-def _grid(length: int, patch: int, stride: int) -> NDArray[np.intp]:
+def grid(length: int, patch: int, stride: int) -> NDArray[np.intp]:
     """Starts of a grid along one axis; its last patch ends where the canvas ends."""
     return np.unique(np.minimum(np.arange(0, length - patch + stride, stride), length - patch))
 
 
-def _boxes(ys: NDArray[np.intp], xs: NDArray[np.intp], patch: int) -> NDArray[np.int32]:
+def grid_boxes(ys: NDArray[np.intp], xs: NDArray[np.intp], patch: int) -> NDArray[np.int32]:
+    """Patches at the crossings of rows and columns, row by row."""
     return np.array([(y, x, y + patch, x + patch) for y in ys for x in xs], dtype=np.int32)
 
 
@@ -177,7 +108,7 @@ def _owned(ys: NDArray[np.intp], xs: NDArray[np.intp], height: int, width: int, 
     ys, rows = _nearest(height, patch, ys)
     xs, columns = _nearest(width, patch, xs)
     owner = rows[:, None] * len(xs) + columns[None, :]
-    return Cover(_boxes(ys, xs, patch), owner.astype(np.int32))
+    return Cover(grid_boxes(ys, xs, patch), owner.astype(np.int32))
 
 
 def _nearest(length: int, patch: int, starts: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -211,6 +142,7 @@ class CoverRule:
     def __call__(
         self, height: int, width: int, patch: int, log_snr: float, rng: np.random.Generator
     ) -> Cover:
+        """The cover (H, W) of a step at this log-SNR."""
         overlap = self.noisy_overlap if log_snr < NOISY else self.overlap
         match self.name:
             case "random":
@@ -219,12 +151,8 @@ class CoverRule:
                 return jittered(height, width, patch, rng, overlap)
             case "aligned":
                 return aligned(height, width, patch)
-            case "multidiffusion":
-                return multidiffusion(height, width, patch, overlap)
-            case "diffcollage":
-                return diffcollage(height, width, patch)
-            case "outpaint":
-                return outpaint(height, width, patch, self.noisy_overlap)
+            case _:
+                raise AssertionError(f"{self.name} is a rule of `baselines`")
 
 
 Sides = tuple[tuple[float | None, int], ...]

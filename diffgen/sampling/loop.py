@@ -10,12 +10,9 @@ from collections.abc import Iterator, Sequence
 from diffgen.sampling.canvas import Canvas, Latents
 from diffgen.sampling.denoise import Conditioning, Denoiser, batch_size, estimate, num_forwards
 from diffgen.sampling.guidance import Guidance
-from diffgen.sampling.outpaint import Outpainting
-
-AnyCanvas = Canvas | Outpainting
 
 
-def fill(canvas: AnyCanvas, guidance: Guidance, conditioning: Conditioning) -> Iterator[dict[int, int]]:
+def fill(canvas: Canvas, guidance: Guidance, conditioning: Conditioning) -> Iterator[dict[int, int]]:
     """y_T → y_0: for every step the patches of its cover, each with the forwards that its estimate takes.
 
     Before the generator is resumed, the guided estimate (eq. 2; line 12) of every one of these patches
@@ -25,14 +22,14 @@ def fill(canvas: AnyCanvas, guidance: Guidance, conditioning: Conditioning) -> I
     while not canvas.finished:  # line 1: for t = T, …, 1
         cover, here = canvas.cover, guidance.at(canvas.log_snr)  # lines 2–9: patches that touch every pixel
         yield {
-            patch: num_forwards(canvas.labels_of(patch), cover.owned(patch), here, conditioning)
+            patch: num_forwards(canvas.label_map[cover.box(patch)], cover.owned(patch), here, conditioning)
             for patch in range(len(cover))
         }
         canvas.advance()  # y_t → y_(t−1), eqs. (3) and (5), once the time-state map is uniform
 
 
 def sample(
-    canvases: Sequence[AnyCanvas],
+    canvases: Sequence[Canvas],
     denoiser: Denoiser,
     guidance: Guidance,
     conditioning: Conditioning,
@@ -41,7 +38,7 @@ def sample(
 ) -> list[Latents]:
     """Canvases of as many steps each, filled side by side in this process: y_0 (C, H, W) of each."""
     for turns in zip(*(fill(canvas, guidance, conditioning) for canvas in canvases), strict=True):
-        by_shape = defaultdict[tuple[int, int], list[tuple[AnyCanvas, int]]](list)
+        by_shape = defaultdict[tuple[int, int], list[tuple[Canvas, int]]](list)
         for canvas, patches in zip(canvases, turns, strict=True):
             for patch in patches:
                 by_shape[canvas.cover.shape(patch)].append((canvas, patch))

@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 
 from diffgen.labels import LabelMap
 from diffgen.sampling import masks
-from diffgen.sampling.canvas import NonFiniteError, Patch
-from diffgen.sampling.loop import AnyCanvas, fill
+from diffgen.sampling.canvas import Canvas, CanvasState, NonFiniteError, Patch
+from diffgen.sampling.loop import fill
 from diffgen.synthesis import render
 from diffgen.synthesis.plan import ModelSetup, Plan
 from diffgen.synthesis.shards import Sample
 
 Stage = Literal["mask", "label_map", "image", "render", "done"]
-Snapshot = tuple[dict[str, NDArray[Any]], dict[str, Any]]
-"""Arrays and numbers of an image between two steps of its image canvas."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class ImageJob:
     """One image in the making; `tiles` are the numbers of the samples asked for (all, if none are)."""
 
     def __init__(
-        self, plan: Plan, index: int, tiles: Collection[int] = (), snapshot: Snapshot | None = None
+        self, plan: Plan, index: int, tiles: Collection[int] = (), snapshot: CanvasState | None = None
     ) -> None:
         """At its beginning, or at a snapshot of this very image."""
         self.plan, self.index = plan, index
@@ -75,7 +73,7 @@ class ImageJob:
         self.context = plan.context_of(index)
         self.given: str | None = None
         self.forwards = {"mask": 0, "image": 0}
-        self.canvas: AnyCanvas | None = None
+        self.canvas: Canvas | None = None
         self.label_map: render.ScaledLabelMap | None = None
         self.samples: list[Sample] = []
         self.began = self.saved = time.monotonic()
@@ -86,7 +84,7 @@ class ImageJob:
         self._turns = self._life(snapshot)
         self._next_turn()
 
-    def _life(self, snapshot: Snapshot | None) -> Iterator[Turn]:
+    def _life(self, snapshot: CanvasState | None) -> Iterator[Turn]:
         """All turns of the image; each is over when the next is asked for."""
         plan = self.plan
         if (given := plan.given(self.index)) is not None:
@@ -106,7 +104,7 @@ class ImageJob:
         yield from self._render()
 
     def _fill(
-        self, stage: Literal["mask", "image"], label_map: LabelMap, snapshot: Snapshot | None = None
+        self, stage: Literal["mask", "image"], label_map: LabelMap, snapshot: CanvasState | None = None
     ) -> Iterator[Turn]:
         """Algorithm 2 on a canvas of this image."""
         setup = self.plan.model(stage)
@@ -201,7 +199,7 @@ class ImageJob:
         """The open patches by their (h, w), as those of a lease are of one shape."""
         assert self.canvas is not None
         cover = self.canvas.cover
-        if cover.owner is not None:
+        if len(cover.shapes) == 1:
             return {cover.shape(0): self.open} if self.open else {}
         found: dict[tuple[int, int], dict[int, int]] = {}
         for number, rows in self.open.items():
@@ -241,7 +239,7 @@ class ImageJob:
             record |= {"parent": parent, "y": done.y, "x": done.x}
         return Sample(index, done.image, done.mask, record, time.monotonic() - self.began)
 
-    def state(self) -> Snapshot:
+    def state(self) -> CanvasState:
         """Arrays and numbers of a snapshot, between two steps of the image canvas."""
         assert self.canvas is not None
         assert self.label_map is not None

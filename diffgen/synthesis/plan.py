@@ -24,12 +24,12 @@ from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.mask_codec import num_bits
+from diffgen.sampling import baselines
 from diffgen.sampling.canvas import Canvas, GlobalCondition
-from diffgen.sampling.covers import CoverRule, CoverSchedule, Sides
+from diffgen.sampling.covers import CoverSchedule, Sides
 from diffgen.sampling.decode import Tiling, tiling
 from diffgen.sampling.denoise import Conditioning
 from diffgen.sampling.guidance import Guidance
-from diffgen.sampling.outpaint import Outpainting, WindowSchedule
 from diffgen.sampling.seeds import Purpose, generator
 from diffgen.sampling.solvers import Solver
 from diffgen.synthesis.given import Size, check_size, read_mask, read_masks, read_references
@@ -63,19 +63,15 @@ class ModelSetup:
     def covering(self, height: int, width: int, index: int) -> CoverSchedule:
         """All covers of a canvas (H, W) of image `index`."""
         sampling, log_snr = self.sampling, tuple(self.solver.log_snr)
-        covers = CoverRule(sampling.cover, sampling.overlap, sampling.noisy_overlap)
-        kind = WindowSchedule if sampling.cover == "outpaint" else CoverSchedule
-        return kind(height, width, self.sides, log_snr, covers, (self.seed, index), self.purposes[2])
+        of = baselines.method(sampling.cover)
+        rule = of.rule(sampling.cover, sampling.overlap, sampling.noisy_overlap)
+        return of.schedule(height, width, self.sides, log_snr, rule, (self.seed, index), self.purposes[2])
 
-    def canvas(
-        self, label_map: LabelMap, index: int, whole: GlobalCondition | None = None
-    ) -> Canvas | Outpainting:
+    def canvas(self, label_map: LabelMap, index: int, whole: GlobalCondition | None = None) -> Canvas:
         """The canvas of image `index` under a label map (H, W) on its own grid."""
         height, width = label_map.shape
-        covering = self.covering(height, width, index)
-        if isinstance(covering, WindowSchedule):
-            return Outpainting(self.channels, label_map, covering, self.solver, self.purposes[:2], whole)
-        return Canvas(self.channels, label_map, covering, self.solver, self.purposes[:2], whole=whole)
+        covers, begin = self.covering(height, width, index), baselines.method(self.sampling.cover).canvas
+        return begin(self.channels, label_map, covers, self.solver, self.purposes[:2], whole)
 
 
 GOLDEN = (5**0.5 - 1) / 2

@@ -11,7 +11,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from diffgen.synthesis.image_job import ImageJob, Snapshot
+from diffgen.sampling.canvas import CanvasState
+from diffgen.synthesis.image_job import ImageJob
 from diffgen.synthesis.store import Store, warn
 
 FOLDER = "snapshots"
@@ -39,7 +40,7 @@ def resume(store: Store, image: int, begin: Callable[..., ImageJob]) -> ImageJob
     return begin()
 
 
-def _read(store: Store, name: str) -> Snapshot:
+def _read(store: Store, name: str) -> CanvasState:
     with store.scratch() as scratch:
         path = scratch / "snapshot"
         path.write_bytes(store.read(name))

@@ -1,8 +1,9 @@
 """A canvas as the plan makes it, for tests."""
 
 from diffgen.labels import LabelMap
+from diffgen.sampling import baselines
 from diffgen.sampling.canvas import Canvas
-from diffgen.sampling.covers import CoverRule, CoverSchedule, RuleName, Sides
+from diffgen.sampling.covers import RuleName, Sides
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver
 
@@ -19,7 +20,8 @@ def make(
     sides: Sides = BASE,
     overlap: float = 0.25,
 ) -> Canvas:
-    covers = CoverRule(cover, overlap, overlap)
+    of = baselines.method(cover)
     key, log_snr = (7, index), tuple(solver.log_snr)
-    covering = CoverSchedule(*label_map.shape, sides, log_snr, covers, key, Purpose.IMAGE_COVER)
-    return Canvas(channels, label_map, covering, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))
+    rule = of.rule(cover, overlap, overlap)
+    covering = of.schedule(*label_map.shape, sides, log_snr, rule, key, Purpose.IMAGE_COVER)
+    return of.canvas(channels, label_map, covering, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffgen.sampling.canvas import Canvas, NonFiniteError
-from diffgen.sampling.outpaint import Outpainting
 from diffgen.sampling.seeds import BLOCK
 from diffgen.sampling.solvers import Solver, noise_schedule
 from tests.sampling import helpers
@@ -29,14 +28,14 @@ def make(
     return helpers.make(2, label_map, made, rule, index, helpers.WIDE)
 
 
-def fill(canvas: Canvas | Outpainting, steps: int) -> None:
+def fill(canvas: Canvas, steps: int) -> None:
     for _ in range(steps):
         for number in range(len(canvas.cover)):
             canvas.write(number, smear(canvas, number))
         canvas.advance()
 
 
-def smear(canvas: Canvas | Outpainting, number: int) -> np.ndarray:
+def smear(canvas: Canvas, number: int) -> np.ndarray:
     """A stand-in for a U-Net: depends on the whole patch."""
     patch = canvas.patch_of(number)
     estimate: np.ndarray = np.tanh(patch.latents + patch.latents.mean())[:, patch.owned]

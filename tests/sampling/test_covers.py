@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffgen.sampling import covers
+from diffgen.sampling import baselines, covers
 from diffgen.sampling.seeds import Purpose
 
 sides, half = st.integers(0, 60), st.integers(0, 6)
@@ -18,7 +18,7 @@ FIXED: tuple[covers.RuleName, ...] = ("aligned", "multidiffusion", "outpaint")
 def lay(
     name: covers.RuleName, overlap: float, height: int, width: int, patch: int, rng: np.random.Generator
 ) -> covers.Cover:
-    return covers.CoverRule(name, overlap, overlap)(height, width, patch, 0.0, rng)
+    return baselines.method(name).rule(name, overlap, overlap)(height, width, patch, 0.0, rng)
 
 
 @given(sides, sides, st.integers(1, 24), st.floats(0, 0.95), st.integers(0, 2**32), st.sampled_from(OWNED))
@@ -89,19 +89,19 @@ def test_weights_are_shares_of_a_whole(
     total = np.zeros((height, width))
     for number in range(len(cover)):
         assert cover.owned(number).all(), "every pixel of a weighted patch takes something from it"
-        total[cover.box(number)] += cover.normalized_weight(number)
+        total[cover.box(number)] += cover.share(number)
     assert np.allclose(total, 1, atol=1e-5)
     held = np.zeros((height, width), int)
     for y0, x0, y1, x1 in cover.boxes:
         held[y0:y1, x0:x1] += 1
-    assert np.array_equal(cover.touches(), held)
+    assert np.array_equal(cover.sum(np.ones(len(cover), int)), held)
 
 
 @given(half, half, st.sampled_from([4, 8, 10]))
 def test_diffcollage_counts_each_pixel_once(dy: int, dx: int, patch: int) -> None:
     """Patches +1, overlaps −1, overlaps of overlaps +1: the factor graph's own count, without division."""
     height, width = patch + dy * patch // 2, patch + dx * patch // 2
-    cover = covers.diffcollage(height, width, patch)
+    cover = baselines.diffcollage(height, width, patch)
     assert set(cover.weights) <= {-1, 1}
     assert (cover.total == 1).all()
 
@@ -124,7 +124,7 @@ def covering(height: int, width: int, rule: covers.RuleName = "jittered") -> cov
         width,
         ((-2.0, 16), (None, 8)),
         LEVELS,
-        covers.CoverRule(rule, 0.25, 0.5),
+        baselines.method(rule).rule(rule, 0.25, 0.5),
         (3, 4),
         Purpose.IMAGE_COVER,
     )

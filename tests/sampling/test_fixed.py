@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from diffgen.sampling.canvas import Canvas
+from diffgen.sampling.baselines import FixedCanvas
 from diffgen.sampling.covers import CoverRule, CoverSchedule, RuleName
-from diffgen.sampling.fixed import Fixed
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver, noise_schedule
 from tests.sampling.test_canvas import SOLVERS, fill
@@ -14,7 +13,7 @@ KNOWN = np.random.default_rng(1).standard_normal((2, *MASK.shape)).astype(np.flo
 STEPS = 5
 
 
-def make(solver: str, known: np.ndarray, rule: RuleName = "jittered", first: int = 0) -> Canvas:
+def make(solver: str, known: np.ndarray, rule: RuleName = "jittered", first: int = 0) -> FixedCanvas:
     made = Solver(solver, dict(SCHEDULE.config), STEPS, eta=float(solver == "ddim"))
     covering = CoverSchedule(
         *MASK.shape,
@@ -25,11 +24,11 @@ def make(solver: str, known: np.ndarray, rule: RuleName = "jittered", first: int
         Purpose.IMAGE_COVER,
     )
     purposes = (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE)
-    return Canvas(2, np.zeros(MASK.shape, np.uint8), covering, made, purposes, Fixed(known, MASK), first)
+    return FixedCanvas(known, MASK, first, 2, np.zeros(MASK.shape, np.uint8), covering, made, purposes)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("rule", ["jittered", "multidiffusion"])
+@pytest.mark.parametrize("rule", ["jittered", "random"])
 def test_known_pixels_come_out_as_they_are_known(solver: str, rule: RuleName) -> None:
     canvas = make(solver, KNOWN, rule)
     fill(canvas, STEPS)

@@ -6,12 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffgen.sampling.baselines import BaselineRule, Outpainting, WindowSchedule
 from diffgen.sampling.canvas import NonFiniteError
-from diffgen.sampling.covers import CoverRule
 from diffgen.sampling.denoise import Conditioning, forwards
 from diffgen.sampling.guidance import NONE, Guidance
 from diffgen.sampling.loop import sample
-from diffgen.sampling.outpaint import Outpainting, WindowSchedule
 from diffgen.sampling.seeds import Purpose
 from diffgen.sampling.solvers import Solver, noise_schedule
 from tests.sampling import helpers
@@ -37,7 +36,7 @@ def under(
         *label_map.shape,
         helpers.WIDE,
         tuple(made.log_snr),
-        CoverRule("outpaint", 0.0, overlap),
+        BaselineRule("outpaint", 0.0, overlap),
         (7, 0),
         Purpose.IMAGE_COVER,
     )
@@ -99,9 +98,8 @@ def test_a_window_sees_what_is_finished() -> None:
     canvas = make(8, 13)
     first = canvas.window.latents.copy()
     fill(canvas, STEPS)
-    assert canvas.window.fixed is not None
-    assert np.array_equal(canvas.window.fixed.latents[:, :, :3], canvas.latents[:, :, 5:8])
-    assert canvas.window.fixed.mask.tolist() == [[True] * 3 + [False] * 5] * 8
+    assert np.array_equal(canvas.window.known[:, :, :3], canvas.latents[:, :, 5:8])
+    assert canvas.window.mask.tolist() == [[True] * 3 + [False] * 5] * 8
     assert not np.isclose(canvas.window.latents, first).any()
     same, changed = (make(8, 13) for _ in range(2))
     for other in (same, changed):
