@@ -134,11 +134,13 @@ def sample(row: Row, height: int, width: int, number: int) -> tuple[NDArray[np.f
     solver = Solver(row.solver, dict(SCHEDULE.config), row.steps, spacing=row.spacing)
     of = method(row.rule)
     rule = of.rule(row.rule, row.overlap, row.noisy)
-    covering = of.schedule(
+    cover_schedule = of.schedule(
         height, width, row.sides, tuple(solver.log_snr), rule, (0, number), Purpose.IMAGE_COVER
     )
     blank = np.zeros((height, width), np.uint8)
-    canvas = of.canvas(row.channels, blank, covering, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))
+    canvas = of.canvas(
+        row.channels, blank, cover_schedule, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE)
+    )
     forwards = 0
     while not canvas.finished:
         for k in range(len(canvas.cover)):
@@ -146,12 +148,12 @@ def sample(row: Row, height: int, width: int, number: int) -> tuple[NDArray[np.f
             z = patch.latents.reshape(row.channels, -1)
             estimate = (z @ denoiser(*patch.labels.shape, patch.timestep)).reshape(patch.latents.shape)
             canvas.write(k, estimate[:, patch.owned])
-            forwards += covering.cost(canvas.cover.shape(k))
+            forwards += cover_schedule.cost(canvas.cover.shape(k))
         canvas.advance()
-    return canvas.latents, covering, forwards
+    return canvas.latents, cover_schedule, forwards
 
 
-def moments(fields: NDArray[np.float32], covering: CoverSchedule | None) -> NDArray[np.float64]:
+def moments(fields: NDArray[np.float32], cover_schedule: CoverSchedule | None) -> NDArray[np.float64]:
     """Variance, jumps at borders and elsewhere, products at each lag and axis: what figures are made of."""
     y = fields.astype(np.float64)
     _, height, width = y.shape
@@ -162,7 +164,7 @@ def moments(fields: NDArray[np.float32], covering: CoverSchedule | None) -> NDAr
         if lag < (height, width)[axis]
     ]
     grid = lines(height, width, PATCH)
-    owner = None if covering is None else covering.at(covering.steps - 1).owner
+    owner = None if cover_schedule is None else cover_schedule.at(cover_schedule.steps - 1).owner
     borders = grid if owner is None else owners_borders(owner)
     return np.concatenate([[(y**2).mean()], jumps(y, borders), jumps(y, grid), products])
 
@@ -184,8 +186,8 @@ def judge(row: Row, height: int = SIDE, width: int = SIDE) -> dict[str, Any]:
         if row.preset == "exact":
             taken.append(moments(exact(height, width, row.channels, number), None))
             continue
-        fields, covering, cost = sample(row, height, width, number)
-        taken.append(moments(fields, covering))
+        fields, cover_schedule, cost = sample(row, height, width, number)
+        taken.append(moments(fields, cover_schedule))
         forwards += cost
     values, count = np.stack(taken), row.covers
     whole = figures(values.mean(axis=0), height, width)

@@ -131,7 +131,7 @@ def filled(folder: Path, real: Tissue) -> tuple[NDArray[np.uint8], NDArray[np.fl
             np.savez_compressed(file, pictures=pictures, latents=latents)
     model = tissue.sampler(loaded, sampling)
     maps = [tissue.latent_map(label_map, loaded.facts.factor) for label_map in real.maps]
-    costs = [forwards(m, model.covering(*m.shape, k), *model.guidance) for k, m in enumerate(maps)]
+    costs = [forwards(m, model.covers(*m.shape, k), *model.guidance) for k, m in enumerate(maps)]
     found = np.load(kept)
     return found["pictures"], found["latents"], float(np.mean(costs))
 
@@ -144,8 +144,8 @@ def owners(folder: Path, real: Tissue) -> list[NDArray[np.int32]]:
     shape = tissue.latent_map(real.maps[0], loaded.facts.factor).shape
     found = []
     for k in range(len(real)):
-        covering = model.covering(*shape, k)
-        owner = covering.at(model.steps - 1).owner
+        covers = model.covers(*shape, k)
+        owner = covers.at(model.steps - 1).owner
         assert owner is not None, "the default rule gives each pixel one owner"
         found.append(owner)
     return found

@@ -19,7 +19,7 @@ from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.solvers import noise_schedule
 from diffgen.synthesis.backlog import Backlog
 from diffgen.synthesis.coordinator import Coordinator
-from diffgen.synthesis.leases import Lease, Result
+from diffgen.synthesis.leases import Lease, PatchBatch, Result
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.render import RenderedTile, RenderJob, png
 
@@ -67,11 +67,11 @@ class Zeros:
         return computed
 
     def compute(self, lease: Lease) -> Result:
-        if lease.patches is None:
-            assert isinstance(lease.item, RenderJob)
-            height, width = (8 * side for side in lease.item.canvas)
+        if not isinstance(lease.work, PatchBatch):
+            assert isinstance(lease.work, RenderJob)
+            height, width = (8 * side for side in lease.work.canvas)
             return Result([RenderedTile(0, 0, 0, height, width, b"", b"", [1.0])])
-        patches, owned = lease.patches, int(lease.patches.owned.sum())
+        patches, owned = lease.work, int(lease.work.owned.sum())
         result = np.zeros((patches.latents.shape[1], owned), dtype=np.float32)
         arrays = (patches.latents, patches.timesteps, patches.labels, patches.owned, result)
         self.patches += len(patches.latents)

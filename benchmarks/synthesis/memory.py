@@ -108,7 +108,7 @@ def pull(task: Backlog, calls: Connection, end: Connection) -> None:
         if lease.kind == "wait":
             time.sleep(0.02)
             continue
-        calls.send(("commit", (lease.id, sampler.work(lease))))
+        calls.send(("commit", (lease.id, sampler.finish(lease, sampler.compute(lease)))))
         calls.recv()
     calls.send(("stop", ()))
     calls.recv()

@@ -136,7 +136,7 @@ def bare_rate(folder: Path, plan: Plan, size: tuple[int, int], number: int, seco
     """Base forwards per second of so many bare loops side by side."""
     import ray
 
-    covering = plan.model("image").covering(*size, 0)
-    sides = [covering.side(step) for step in range(plan.steps)]
+    covers = plan.model("image").covers(*size, 0)
+    sides = [covers.side(step) for step in range(plan.steps)]
     with bare_actors(folder, plan.sampling, number) as actors:
         return float(sum(ray.get([actor.loop.remote(sides, seconds) for actor in actors])))

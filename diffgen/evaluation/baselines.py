@@ -91,9 +91,9 @@ def _counted(plan: Plan, number: int) -> tuple[float, int]:
     for index, (name, data) in enumerate(plan.masks[:number]):
         label_map = on_grid(read_mask(data, name), factor)
         height, width = label_map.shape
-        counts.append(forwards(label_map, model.covering(height, width, index), *model.guidance))
+        counts.append(forwards(label_map, model.covers(height, width, index), *model.guidance))
     height, width = (side // factor for side in plan.size_of(0))
-    return sum(counts) / len(counts), len(list(model.covering(height, width, 0)))
+    return sum(counts) / len(counts), len(list(model.covers(height, width, 0)))
 
 
 def label_maps_of(where: str, folder: Path) -> Path:
@@ -132,9 +132,9 @@ def costs(
         model, factor = plan.model("image"), plan.facts.factor
         for side in sides:
             label_map = np.ones((side // factor, side // factor), np.uint8)
-            covering = model.covering(*label_map.shape, 0)
-            count = forwards(label_map, covering, *model.guidance)
-            found.setdefault(method, []).append((count, len(list(covering))))
+            covers = model.covers(*label_map.shape, 0)
+            count = forwards(label_map, covers, *model.guidance)
+            found.setdefault(method, []).append((count, len(list(covers))))
     return found
 
 

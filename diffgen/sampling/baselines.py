@@ -192,18 +192,23 @@ class WindowSchedule(CoverSchedule):
 class Outpainting(Canvas):
     """A canvas that is empty at first and filled window by window, each a canvas of its own."""
 
-    covering: WindowSchedule
+    covers: WindowSchedule
 
     def __init__(
         self,
         channels: int,
         label_map: LabelMap,
-        covering: WindowSchedule,
+        covers: WindowSchedule,
         solver: Solver,
         purposes: tuple[Purpose, Purpose],
         whole: GlobalCondition | None = None,
     ) -> None:
-        self.label_map, self.covering, self.solver, self.purposes = label_map, covering, solver, purposes
+        self.label_map, self.covers, self.solver, self.purposes = (
+            label_map,
+            covers,
+            solver,
+            purposes,
+        )
         self.whole = whole
         self.latents: Latents = np.zeros((channels, *label_map.shape), dtype=np.float32)
         self.step = 0
@@ -211,7 +216,7 @@ class Outpainting(Canvas):
 
     @property
     def steps(self) -> int:
-        return self.covering.steps
+        return self.covers.steps
 
     @property
     def log_snr(self) -> float:
@@ -220,12 +225,12 @@ class Outpainting(Canvas):
 
     def _open(self) -> None:
         """The window of this step, at its beginning."""
-        covering, first = self.covering, self.step - self.step % len(self.covering.log_snr)
-        self.cover = covering.at(first)
+        covers, first = self.covers, self.step - self.step % len(self.covers.log_snr)
+        self.cover = covers.at(first)
         rows, columns = self.box = self.cover.box(0)
         alone = CoverSchedule(
-            covering.base, covering.base, covering.sides, covering.log_snr, covering.rule, covering.key,
-            covering.purpose,
+            covers.base, covers.base, covers.sides, covers.log_snr, covers.rule, covers.key,
+            covers.purpose,
         )  # fmt: skip
         self.window = FixedCanvas(
             self.latents[:, rows, columns], ~self.cover.owned(0), first, len(self.latents),
@@ -264,7 +269,7 @@ class Outpainting(Canvas):
         try:
             yield
         except NonFiniteError as error:
-            number, count = self.step // self.window.steps + 1, len(self.covering.windows)
+            number, count = self.step // self.window.steps + 1, len(self.covers.windows)
             raise NonFiniteError(f"window {number} of {count}, {error}") from error
 
     def state(self) -> CanvasState:

@@ -64,7 +64,7 @@ class Canvas:
         self,
         channels: int,
         label_map: LabelMap,
-        covering: CoverSchedule,
+        covers: CoverSchedule,
         solver: Solver,
         purposes: tuple[Purpose, Purpose],
         whole: GlobalCondition | None = None,
@@ -74,9 +74,14 @@ class Canvas:
         `purposes` name the streams of y_T and of the solver's own noise.
         """
         height, width = label_map.shape
-        assert (height, width) == (covering.height, covering.width), "covers fit the label map"
-        assert min(height, width) >= covering.base, "a canvas is at least one patch wide"
-        self.label_map, self.covering, self.solver, self.purposes = label_map, covering, solver, purposes
+        assert (height, width) == (covers.height, covers.width), "covers fit the label map"
+        assert min(height, width) >= covers.base, "a canvas is at least one patch wide"
+        self.label_map, self.covers, self.solver, self.purposes = (
+            label_map,
+            covers,
+            solver,
+            purposes,
+        )
         self.whole, self.blocks = whole, blocks(height, width)
         self.latents: Latents = self._start_noise(channels)
         self.latents *= np.float32(solver.start_scale)
@@ -91,7 +96,7 @@ class Canvas:
         drawn = np.empty((channels, *self.label_map.shape), dtype=np.float32)
         for rows, columns in self.blocks:
             drawn[:, rows, columns] = noise(
-                self.covering.key, self.purposes[0], self.first, channels, (rows, columns)
+                self.covers.key, self.purposes[0], self.first, channels, (rows, columns)
             )
         return drawn
 
@@ -106,7 +111,7 @@ class Canvas:
     @property
     def log_snr(self) -> float:
         """Of this step."""
-        return float(self.covering.log_snr[self.step])
+        return float(self.covers.log_snr[self.step])
 
     @property
     def full(self) -> bool:
@@ -114,7 +119,7 @@ class Canvas:
         return self.missing == 0
 
     def _begin_step(self) -> None:
-        self.cover: Cover = self.covering.at(self.step)
+        self.cover: Cover = self.covers.at(self.step)
         self.missing = len(self.cover)
 
     def patch_of(self, number: int) -> Patch:
@@ -167,7 +172,11 @@ class Canvas:
             fresh = None
             if self.solver.draws_noise:
                 drawn = noise(
-                    self.covering.key, self.purposes[1], self.first + self.step, channels, (rows, columns)
+                    self.covers.key,
+                    self.purposes[1],
+                    self.first + self.step,
+                    channels,
+                    (rows, columns),
                 )
                 fresh = as_tensor(np.ascontiguousarray(drawn))
             # A block of its own: what the solver keeps must not be the canvas that is written next.

@@ -131,7 +131,7 @@ NOISY = -2.0  # log-SNR below which large structure is decided: there a patch ne
 
 @dataclass(frozen=True)
 class CoverRule:
-    """A covering rule as the settings name it."""
+    """A rule for covers as the settings name it."""
 
     name: RuleName
     overlap: float

@@ -124,9 +124,7 @@ def decode_region(
     shape: tuple[int, int],
     region: Area,
     factor: int,
-    tile: int,
-    overlap: float,
-    cut: bool = False,
+    how: Tiling,
 ) -> Picture:
     """RGB picture (h·f, w·f, 3) of a region, equal byte for byte to that part of the whole picture.
 
@@ -135,8 +133,8 @@ def decode_region(
     `NonFiniteError`, naming the window.
     """
     y0, x0, y1, x1 = region
-    rows = _weighted(shape[0], (y0, y1), factor, Tiling(tile, overlap, cut))
-    columns = _weighted(shape[1], (x0, x1), factor, Tiling(tile, overlap, cut))
+    rows = _weighted(shape[0], (y0, y1), factor, how)
+    columns = _weighted(shape[1], (x0, x1), factor, how)
     picture = np.empty(((y1 - y0) * factor, (x1 - x0) * factor, 3), dtype=np.uint8)
     starts = [*(max(a, y0) for (a, _), _ in rows), y1]
     carried: Tensor | None = None  # what the next row of windows adds to
@@ -190,20 +188,11 @@ def _row(
     return band
 
 
-def decode(
-    decoder: Decoder,
-    latents: NDArray[np.float32],
-    factor: int,
-    tile: int,
-    overlap: float,
-    cut: bool = False,
-) -> Picture:
+def decode(decoder: Decoder, latents: NDArray[np.float32], factor: int, how: Tiling) -> Picture:
     """Latents (C, H, W) → RGB picture (H·f, W·f, 3), window by window; raises `NonFiniteError`."""
     _, height, width = latents.shape
     everything = (0, 0, height, width)
-    return decode_region(
-        decoder, latents, everything, (height, width), everything, factor, tile, overlap, cut
-    )
+    return decode_region(decoder, latents, everything, (height, width), everything, factor, how)
 
 
 def to_pixels(image: Tensor) -> Tensor:

@@ -5,9 +5,8 @@ Only labels that own a pixel of the patch are run, and the ∅ pass is shared: a
 worse network (`auto`) each of its forwards is one of that network too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -66,15 +65,15 @@ def condition_map(labels: LabelMap, condition: int) -> LabelMap:
 
 
 def forwards(
-    label_map: LabelMap, covering: CoverSchedule, guidance: Guidance, conditioning: Conditioning
+    label_map: LabelMap, covers: CoverSchedule, guidance: Guidance, conditioning: Conditioning
 ) -> int:
     """Forwards of the base patch that a canvas under this label map will take, exactly."""
     total = 0
-    for step, cover in enumerate(covering):
-        here = guidance.at(covering.log_snr[step % len(covering.log_snr)])  # outpainting: window by window
+    for step, cover in enumerate(covers):
+        here = guidance.at(covers.log_snr[step % len(covers.log_snr)])  # outpainting: window by window
         for number in range(len(cover)):
             needed = num_forwards(label_map[cover.box(number)], cover.owned(number), here, conditioning)
-            total += needed * covering.cost(cover.shape(number))
+            total += needed * covers.cost(cover.shape(number))
     return total
 
 
@@ -98,11 +97,25 @@ def estimate(
     """
     here = [guidance.at(patch.log_snr) for patch in patches]
     needed = [conditions(p.labels, p.owned, g, conditioning) for p, g in zip(patches, here, strict=True)]
-    pairs = [(i, condition) for i, those in enumerate(needed) for condition in those]
-    outputs = _run(denoiser, patches, pairs, micro_batch)
+    pairs = [(i, condition) for i, of_patch in enumerate(needed) for condition in of_patch]
     guided = [(i, condition) for i, condition in pairs if here[i].by_network]
-    assert not guided or worse is not None, "auto guidance has a worse network"
-    others = _run(worse, patches, guided, micro_batch) if worse is not None else [{} for _ in patches]
+    outputs = [
+        dict[int, Tensor]() for _ in patches
+    ]  # condition → estimate (C, h, w), on the network's device
+    others = [dict[int, Tensor]() for _ in patches]
+    for network, asked, found in ((denoiser, pairs, outputs), (worse, guided, others)):
+        for start in range(0, len(asked), micro_batch):
+            assert network is not None, "auto guidance has a worse network"
+            batch = asked[start : start + micro_batch]
+            padded = [*batch, *[batch[-1]] * (micro_batch - len(batch))]
+            latents = torch.from_numpy(np.stack([patches[i].latents for i, _ in padded]))
+            timesteps = torch.tensor([patches[i].timestep for i, _ in padded])
+            maps = torch.from_numpy(np.stack([condition_map(patches[i].labels, c) for i, c in padded]))
+            whole = global_conditions([patches[i] for i, _ in padded])
+            # A copy: what a CUDA graph returns is written over by its next run.
+            result = network(latents, timesteps, maps, *whole).to(torch.float32, copy=True)
+            for row, (i, condition) in enumerate(batch):
+                found[i][condition] = result[row]
     for i, condition in guided:  # ε + ω (ε − ε_worse), a condition at a time
         difference = outputs[i][condition] - others[i][condition]
         outputs[i][condition] = outputs[i][condition] + here[i].by_network * difference
@@ -110,27 +123,6 @@ def estimate(
     together = torch.cat(combined, dim=1).cpu().numpy()  # one copy from a GPU per lease
     ends = np.cumsum([part.shape[1] for part in combined])[:-1]
     return np.split(together, ends, axis=1)
-
-
-def _run(
-    denoiser: Denoiser, patches: Sequence[Patch], pairs: Sequence[tuple[int, int]], micro_batch: int
-) -> list[dict[int, Tensor]]:
-    """For each patch, the estimate (C, h, w) under each condition that `pairs` (patch, condition) name.
-
-    They stay on the denoiser's device.
-    """
-    outputs: list[dict[int, Tensor]] = [{} for _ in patches]
-    for batch in _batched(pairs, micro_batch):
-        padded = [*batch, *[batch[-1]] * (micro_batch - len(batch))]
-        latents = torch.from_numpy(np.stack([patches[i].latents for i, _ in padded]))
-        timesteps = torch.tensor([patches[i].timestep for i, _ in padded])
-        maps = torch.from_numpy(np.stack([condition_map(patches[i].labels, c) for i, c in padded]))
-        whole = global_conditions([patches[i] for i, _ in padded])
-        # A copy: what a CUDA graph returns is written over by its next run.
-        result = denoiser(latents, timesteps, maps, *whole).to(torch.float32, copy=True)
-        for row, (i, condition) in enumerate(batch):
-            outputs[i][condition] = result[row]
-    return outputs
 
 
 def global_conditions(patches: Sequence[Patch]) -> tuple[Tensor, ...]:
@@ -165,12 +157,6 @@ def _combine(patch: Patch, outputs: dict[int, Tensor], guidance: float) -> Tenso
     for label, output in own.items():
         combined = torch.where(labels == label, guided(output), combined)
     return combined
-
-
-def _batched(pairs: Iterable[tuple[int, int]], size: int) -> Iterable[list[tuple[int, int]]]:
-    iterator = iter(pairs)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def autocast(unet: Any, bf16: bool) -> AbstractContextManager[Any]:

@@ -43,7 +43,7 @@ def sample(
             for patch in patches:
                 by_shape[canvas.cover.shape(patch)].append((canvas, patch))
         for shape, alike in by_shape.items():
-            batch = batch_size(micro_batch, canvases[0].covering.base, shape)
+            batch = batch_size(micro_batch, canvases[0].covers.base, shape)
             asked = [canvas.patch_of(patch) for canvas, patch in alike]
             estimates = estimate(denoiser, asked, guidance, conditioning, batch, worse)
             for (canvas, patch), found in zip(alike, estimates, strict=True):

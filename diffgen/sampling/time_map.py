@@ -15,25 +15,25 @@ FRAMES_PER_STEP = 4
 SIDE = 256  # of the film, in pixels, at least
 
 
-def record(covering: CoverSchedule) -> tuple[bytes, bytes]:
+def record(covers: CoverSchedule) -> tuple[bytes, bytes]:
     """An NPZ and a GIF.
 
     NPZ: `state` (steps + 1, H, W) int16, L before each step and at the end; `last` (steps, H, W) int32,
     number of the patch with which a pixel of the step reached t; `log_snr` (steps,).
     """
-    steps, last, frames = len(covering.log_snr), [], []
-    for step, cover in enumerate(covering):
-        reached = np.zeros((covering.height, covering.width), dtype=np.int32)
+    steps, last, frames = len(covers.log_snr), [], []
+    for step, cover in enumerate(covers):
+        reached = np.zeros((covers.height, covers.width), dtype=np.int32)
         for number in range(len(cover)):
             reached[cover.box(number)][cover.owned(number)] = number
         last.append(reached)
         for part in range(FRAMES_PER_STEP):
             written = reached < len(cover) * part / FRAMES_PER_STEP
             frames.append(_frame(np.where(written, steps - step - 1, steps - step) / steps))
-    frames.append(_frame(np.zeros((covering.height, covering.width))))
+    frames.append(_frame(np.zeros((covers.height, covers.width))))
     state = np.arange(steps, -1, -1, dtype=np.int16)[:, None, None] * np.ones(reached.shape, np.int16)
     npz, gif = io.BytesIO(), io.BytesIO()
-    np.savez_compressed(npz, state=state, last=np.stack(last), log_snr=np.array(covering.log_snr))
+    np.savez_compressed(npz, state=state, last=np.stack(last), log_snr=np.array(covers.log_snr))
     frames[0].save(gif, "gif", save_all=True, append_images=frames[1:], duration=120, loop=0)
     return npz.getvalue(), gif.getvalue()
 

@@ -56,16 +56,14 @@ class Backlog:
         """Those to paint."""
         return sorted({self.plan.where(index)[0] for index in self.indices})
 
-    def coordinator(self) -> Coordinator:
+    @property
+    def coordinator_settings(self) -> tuple[int, float, str, float]:
+        """What a `Coordinator` is given beside plan and samples."""
         settings = self.settings
-        return Coordinator(
-            self.plan,
-            self.indices,
-            settings.in_flight,
-            settings.lease_timeout_s,
-            self.out,
-            settings.snapshot_s,
-        )
+        return settings.in_flight, settings.lease_timeout_s, self.out, settings.snapshot_s
+
+    def coordinator(self) -> Coordinator:
+        return Coordinator(self.plan, self.indices, *self.coordinator_settings)
 
     def ready_shards(self, status: Status, begun: Collection[int]) -> list[int]:
         """Shards whose last missing sample is made or given up, and that are not begun."""

@@ -191,7 +191,9 @@ def _sheet(
     width = in_row * pair_width + (in_row + 1) * MARGIN
     rows = [pairs[i : i + in_row] for i in range(0, len(pairs), in_row)]
     row_heights = [max(picture.height for picture, _, _ in row) + caption for row in rows]
-    entries, legend_height = _flow(legend, small, width - 2 * MARGIN)
+    cell = 44 + max(round(small.getlength(name)) for name, _ in legend)  # of the legend
+    columns = max(1, (width - 2 * MARGIN) // cell)
+    legend_height = 24 * -(-len(legend) // columns)
     height = MARGIN + sum(h + MARGIN // 2 for h in row_heights) + legend_height + MARGIN
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -203,24 +205,10 @@ def _sheet(
             sheet.paste(painted, (left + picture.width + GAP, top))
             draw.text((left, top + picture.height + 6), title, font=small, fill=FAINT)
         top += row_height + MARGIN // 2
-    for x, y, name, colour in entries:
-        box = (MARGIN + x, top + y + 2, MARGIN + x + 13, top + y + 15)
-        draw.rectangle(box, fill=colour, outline=FAINT)
-        draw.text((MARGIN + x + 20, top + y + 1), name, font=small, fill=INK)
+    for k, (name, colour) in enumerate(legend):
+        x, y = MARGIN + k % columns * cell, top + k // columns * 24
+        draw.rectangle((x, y + 2, x + 13, y + 15), fill=colour, outline=FAINT)
+        draw.text((x + 20, y + 1), name, font=small, fill=INK)
     sink = io.BytesIO()
     sheet.save(sink, "PNG", optimize=False, compress_level=6)
     return sink.getvalue()
-
-
-def _flow(
-    legend: list[tuple[str, tuple[int, int, int]]], font: ImageFont.FreeTypeFont, width: int
-) -> tuple[list[tuple[int, int, str, tuple[int, int, int]]], int]:
-    """Legend entries broken into lines: (x, y, name, colour) each, and the height of all."""
-    entries, x, y, line = [], 0, 0, 24
-    for name, colour in legend:
-        needed = 20 + round(font.getlength(name)) + 24
-        if x and x + needed > width:
-            x, y = 0, y + line
-        entries.append((x, y, name, colour))
-        x += needed
-    return entries, y + line

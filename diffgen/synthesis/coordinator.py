@@ -7,31 +7,30 @@ Invariants:
   whatever comes late or twice is dropped if it is no longer wanted;
 - images are begun when there is too little work for all workers, so that one image's last patches of a
   step leave nobody idle, and that no more canvases are held than it takes;
-- the store is asked for nothing but snapshots that are there: while it answers, nobody is served;
-- a lease holds patches of one model and one shape, from as many images as it takes to fill its
-  micro-batches; what would leave one half empty waits as long as more is to come.
+- the store is asked for nothing but snapshots that are there: while it answers, nobody is served.
+
+Which patches a lease holds is decided by `schedule.choose`.
 """
 
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from diffgen.errors import one_line
 from diffgen.sampling.canvas import NonFiniteError, Patch
-from diffgen.sampling.denoise import batch_size
 from diffgen.synthesis import snapshots
-from diffgen.synthesis.image_job import ImageJob, Stage
-from diffgen.synthesis.leases import Kind, Lease, PatchBatch, Result, Status
+from diffgen.synthesis.image_job import ImageJob
+from diffgen.synthesis.leases import Lease, PatchBatch, Result, Status
 from diffgen.synthesis.plan import Plan
+from diffgen.synthesis.schedule import AHEAD, choose
 from diffgen.synthesis.shards import Sample
 from diffgen.synthesis.store import Store, warn
 
 NAMES = {"mask": "mask model", "label_map": "label map", "image": "image model", "render": "autoencoder"}
-WELL_FILLED = 0.95  # share of a micro-batch's rows; less is not handed out while more is to come
 FIRST = 5  # a worker's first lease has so many times longer: it compiles, and its device wakes up
 
 
@@ -44,10 +43,6 @@ class LeaseItem(NamedTuple):
     owned: int
 
 
-Open = tuple[ImageJob, dict[int, int]]
-"""An image, and open patches of it with their rows."""
-
-
 @dataclass
 class OpenLease:
     """A lease as the coordinator remembers it."""
@@ -55,6 +50,10 @@ class OpenLease:
     worker: str
     since: float
     pieces: list[LeaseItem]
+
+    @cached_property
+    def images(self) -> set[int]:
+        return {piece.image for piece in self.pieces}
 
 
 class Coordinator:
@@ -97,28 +96,25 @@ class Coordinator:
     def lease(self, worker: str, budget: int) -> Lease:
         """Patches for about `budget` forwards, or one label map or region; to be answered by `commit`."""
         self.workers.add(worker)
-        self._admit(2 * budget * len(self.workers))
+        self._admit(AHEAD * budget * len(self.workers))
         ripe = [job for job in self.jobs.values() if job.open]
         if not ripe:
             return Lease(0, "over" if self.over else "wait")
         single = next((job for job in ripe if job.stage in {"label_map", "render"}), None)
-        if single is not None:
-            number = next(iter(single.open))
-            item = single.next(number)
-            assert not isinstance(item, Patch)
-            id = self._hold(worker, [LeaseItem(single.index, single.turn, number, 0)])
-            return Lease(id, "label_map" if single.stage == "label_map" else "render", item=item)
-        chosen = self._choose(budget)
+        chosen = [(single.index, next(iter(single.open)))] if single else self._choose(budget)
         if not chosen:
             return Lease(0, "wait")
-        kind: Kind = "mask" if chosen[0][0].stage == "mask" else "image"
-        patches, pieces = [], []
-        for job, number in chosen:
-            patch = job.next(number)
-            assert isinstance(patch, Patch)
-            patches.append(patch)
-            pieces.append(LeaseItem(job.index, job.turn, number, int(patch.owned.sum())))
-        return Lease(self._hold(worker, pieces), kind, PatchBatch.of(patches))
+        stage = self.jobs[chosen[0][0]].stage
+        work, pieces = [], []
+        for image, number in chosen:
+            job = self.jobs[image]
+            work.append(piece := job.next(number))
+            owned = int(piece.owned.sum()) if isinstance(piece, Patch) else 0
+            pieces.append(LeaseItem(image, job.turn, number, owned))
+        self.leases += 1
+        self.held[self.leases] = OpenLease(worker, time.monotonic(), pieces)
+        first, patches = work[0], [piece for piece in work if isinstance(piece, Patch)]
+        return Lease(self.leases, stage, PatchBatch.of(patches) if isinstance(first, Patch) else first)
 
     def _admit(self, wanted: int) -> None:
         """Begin images until there are so many forwards to hand out."""
@@ -135,65 +131,21 @@ class Coordinator:
         self.jobs[index] = job
         return job
 
-    def _choose(self, budget: int) -> list[tuple[ImageJob, int]]:
-        """Open patches of one model and shape, the oldest image's that fill micro-batches; none: wait.
-
-        Where no image's do, even with others', another image is begun. The last few images are painted side
-        by side: finished one after the other, they would leave too few patches for all workers.
-        """
+    def _choose(self, budget: int) -> list[tuple[int, int]]:
+        """(image, patch) of the next lease; images are begun where none can be filled well. Empty: wait."""
         while True:
-            groups: dict[tuple[Stage, tuple[int, int]], list[Open]] = {}
-            jobs = list(self.jobs.values())
-            rows = sum(sum(job.open.values()) for job in jobs)
-            if not self.todo and rows < 4 * budget * len(self.workers):
-                jobs.sort(key=lambda job: job.fraction)
-            for job in jobs:
-                if job.stage in {"mask", "image"}:
-                    for shape, pieces in job.open_by_shape().items():
-                        groups.setdefault((job.stage, shape), []).append((job, pieces))
-            choices = [self._fill(alike, shape, budget) for (_, shape), alike in groups.items()]
-            for chosen, filled in choices:
-                if filled:
-                    return chosen
-            if not self._begin_another():
-                break
-        return [] if self._more_to_come(next(iter(groups.values()))) else choices[0][0]
-
-    def _fill(
-        self, alike: list[Open], shape: tuple[int, int], budget: int
-    ) -> tuple[list[tuple[ImageJob, int]], bool]:
-        """A fair share of open patches, as many as fill micro-batches best, and whether that is well."""
-        base = alike[0][0].setup.base
-        batch = batch_size(self.plan.sampling.batch, base, shape)
-        batch *= max(job.networks for job, _ in alike)  # each has micro-batches of its own
-        there = sum(sum(pieces.values()) for _, pieces in alike)
-        most = max(1, budget * base**2 // (shape[0] * shape[1]))
-        target = max(batch, min(most, there // len(self.workers)) // batch * batch)
-        chosen: list[tuple[ImageJob, int]] = []
-        total, best, length = 0, 0.0, 0
-        for job, pieces in alike:
-            for number, rows in pieces.items():
-                if total + rows > target and chosen:
-                    continue
-                chosen.append((job, number))
-                total += rows
-                share = total / (-(-total // batch) * batch)
-                if share >= best:
-                    best, length = share, len(chosen)
-            if total >= target:
-                break
-        return chosen[:length], best >= WELL_FILLED or there >= most
-
-    def _more_to_come(self, alike: list[Open]) -> bool:
-        """Whether workers hold patches of other images, whose next steps would fill a micro-batch."""
-        others = {p.index for p in self.jobs.values() if p.stage in {"mask", "label_map", "image"}}
-        others -= {job.index for job, _ in alike}
-        return any(piece.image in others for held in self.held.values() for piece in held.pieces)
-
-    def _hold(self, worker: str, pieces: list[LeaseItem]) -> int:
-        self.leases += 1
-        self.held[self.leases] = OpenLease(worker, time.monotonic(), pieces)
-        return self.leases
+            candidates = [
+                patches
+                for job in self.jobs.values()
+                if job.stage in {"mask", "image"}
+                for patches in job.open_patches()
+            ]
+            held = {image for lease in self.held.values() for image in lease.images}
+            busy = {image for image in held & self.jobs.keys() if self.jobs[image].stage != "render"}
+            room = self.in_flight - len(self.jobs)
+            chosen = choose(candidates, budget, len(self.workers), len(self.todo), room, busy)
+            if chosen or not self._begin_another():
+                return chosen
 
     def commit(self, lease: int, work: Result) -> bool:
         """The answer to a lease; false if nothing of it was wanted any more."""

@@ -1,11 +1,12 @@
-"""`diffgen synthesize`: plan, claim the folder, paint what is missing, write shards, merge.
+"""`diffgen synthesize`: plan, claim the folder, make what is missing, write shards, merge.
 
 The driver holds no data: samples go from the coordinator to the writer. It notices lost actors,
 replaces them and reports. A run that is stopped anywhere is resumed by the same command.
 """
 
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +26,7 @@ from diffgen.synthesis.backlog import Backlog, Report, claim
 from diffgen.synthesis.leases import Status
 from diffgen.synthesis.lock import held
 from diffgen.synthesis.plan import Plan, make_plan
+from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import num_shards
 from diffgen.synthesis.store import Store
 
@@ -44,19 +46,19 @@ def dry_run(
     packed = bundle.pack(folder)
     plan = make_plan(packed, folder, settings, masks, references, _device(settings, inline=True), console)
     n = settings.synthesis.n
-    with console.status("reading the bundle") as shown:
-        told = forecast(plan, packed, n, settings.synthesis.in_flight, shown.update)
+    with console.status("reading the bundle") as line:
+        cost = forecast(plan, packed, n, settings.synthesis.in_flight, line.update)
     table = Table("of this run", "", box=None, show_header=False, padding=(0, 2))
-    about = "" if told.exact else "about "
+    about = "" if cost.exact else "about "
     table.add_row("images", f"{n}")
-    table.add_row("forwards", f"{about}{told.forwards}")
-    table.add_row("per image, per megapixel", f"{told.per_image:.1f}, {told.per_megapixel:.1f}")
+    table.add_row("forwards", f"{about}{cost.forwards}")
+    table.add_row("per image, per megapixel", f"{cost.per_image:.1f}, {cost.per_megapixel:.1f}")
     table.add_row(
-        "time", f"{timedelta(seconds=round(told.seconds))} of one sampler on this machine, denoising"
+        "time", f"{timedelta(seconds=round(cost.seconds))} of one sampler on this machine, denoising"
     )
-    table.add_row("disk", f"about {decimal(round(told.disk_bytes))}")
-    table.add_row("coordinator", f"up to {decimal(round(told.coordinator_bytes))} of canvases")
-    table.add_row("sampler", f"{decimal(round(told.weights_bytes))} of weights, and its activations")
+    table.add_row("disk", f"about {decimal(round(cost.disk_bytes))}")
+    table.add_row("coordinator", f"up to {decimal(round(cost.coordinator_bytes))} of canvases")
+    table.add_row("sampler", f"{decimal(round(cost.weights_bytes))} of weights, and its activations")
     console.print(table)
 
 
@@ -83,8 +85,11 @@ def synthesize(
     console: Console,
     time_maps: bool = False,
     references: Sequence[Path] = (),
+    watch: Report = lambda _: None,
 ) -> Summary:
     """Images 0 … n − 1 of a bundle as WebDataset shards under `out`, a folder or any filesystem URL.
+
+    `watch` is called with the run's figures after each lease, or several times a second on Ray.
 
     Raises `UserError` before any work where bundle, size, label maps or folder do not fit, and
     `IncompleteError` at the end, when all else is written, if an image came out not finite;
@@ -97,36 +102,56 @@ def synthesize(
     if time_maps and plan.sampling.cover == "outpaint":
         raise UserError("--save-time-map: sampling.cover=outpaint has no step that the whole canvas takes")
     with held(Store(out)):
-        return _fill(claim(plan, packed, out, settings.synthesis), settings, inline, console, time_maps)
+        backlog = claim(plan, packed, out, settings.synthesis)
+        began, images, status = time.monotonic(), backlog.images, Status()
+        if already := backlog.n - len(images):
+            console.print(f"resuming: {already} of {backlog.n} images are already there")
+        if images:
+            with _shown(console, len(images), watch) as report:
+                if inline:
+                    status = run_inline(backlog, report)
+                else:
+                    from diffgen.synthesis.pool import run_on_ray  # late: a machine without Ray has --inline
 
-
-def _fill(
-    backlog: Backlog, settings: config.Settings, inline: bool, console: Console, time_maps: bool
-) -> Summary:
-    """Paint and write what a claimed folder lacks, and describe the whole."""
-    plan = backlog.plan
-    began, made = time.monotonic(), len(backlog.images)
-    if already := backlog.n - made:
-        console.print(f"resuming: {already} of {backlog.n} images are already there")
-    status = Status()
-    if made:
-        with _shown(console, made) as show:
-            status = _painter(inline)(backlog, show)
-    writer = backlog.writer()
-    writer.begin(backlog.total)
-    writer.store.write("settings.yaml", settings.dump().encode())
-    writer.finish(backlog.total, plan.labels)
-    snapshots.clear(writer.store)
-    if time_maps:
-        save_time_maps(plan, backlog.n, writer.store, console)
+                    status = run_on_ray(backlog, report)
+        writer = backlog.writer()
+        writer.begin(backlog.total)
+        writer.store.write("settings.yaml", settings.dump().encode())
+        writer.finish(backlog.total, plan.labels)
+        snapshots.clear(writer.store)
+        if time_maps:
+            save_time_maps(plan, backlog.n, writer.store, console)
     if failed := writer.failed(backlog.total):
         raise IncompleteError(
             f"{len(failed)} of {backlog.total} samples are not in {writer.store.url}, as manifest.parquet "
             f"says (`failed`): {failed[min(failed)]}"
         )
     shards = num_shards(backlog.total, settings.synthesis.images_per_shard)
-    megapixels = sum(height * width for height, width in map(plan.size_of, backlog.images)) / 1e6
-    return Summary(made, already, shards, time.monotonic() - began, status, writer.store.url, megapixels)
+    megapixels = sum(height * width for height, width in map(plan.size_of, images)) / 1e6
+    return Summary(
+        len(images), already, shards, time.monotonic() - began, status, writer.store.url, megapixels
+    )
+
+
+def run_inline(backlog: Backlog, report: Report) -> Status:
+    """Make and write what the backlog lacks in this process, without Ray; the final figures."""
+    coordinator, writer = backlog.coordinator(), backlog.writer()
+    with tempfile.TemporaryDirectory() as unpacked:
+        sampler = Sampler(
+            bundle.unpack(backlog.packed, Path(unpacked)), backlog.plan.sampling, backlog.settings.gpu
+        )
+    written: set[int] = set()
+    while not coordinator.over:
+        lease = coordinator.lease("inline", backlog.settings.lease)
+        coordinator.commit(lease.id, sampler.finish(lease, sampler.compute(lease)))
+        status = coordinator.status()
+        for k in backlog.ready_shards(status, written):
+            samples = coordinator.take(backlog.missing[k])
+            writer.complete(k, backlog.total, samples, failed=backlog.failed(k, status))
+            coordinator.drop(backlog.missing[k])
+            written.add(k)
+        report(status)
+    return coordinator.status()
 
 
 def save_time_maps(plan: Plan, n: int, store: Store, console: Console) -> None:
@@ -135,8 +160,8 @@ def save_time_maps(plan: Plan, n: int, store: Store, console: Console) -> None:
         row = bar.add_task("time-state maps", total=n, figures="images")
         for image in range(n):
             height, width = (side // plan.facts.factor for side in plan.size_of(image))
-            covering = plan.model("image").covering(height, width, image)
-            npz, gif = time_map.record(covering)
+            covers = plan.model("image").covers(height, width, image)
+            npz, gif = time_map.record(covers)
             store.write(f"time-map/{image:09d}.npz", npz)
             store.write(f"time-map/{image:09d}.gif", gif)
             bar.advance(row)
@@ -166,24 +191,15 @@ def _device(settings: config.Settings, inline: bool) -> str:
     return kind(settings.gpu)
 
 
-def _painter(inline: bool) -> Callable[[Backlog, Report], Status]:
-    if inline:
-        from diffgen.synthesis.inline import run_inline
-
-        return run_inline
-    from diffgen.synthesis.pool import run_on_ray  # late: a machine without Ray has --inline
-
-    return run_on_ray
-
-
 @contextmanager
-def _shown(console: Console, total: int) -> Iterator[Report]:
-    """A bar fed with the coordinator's figures."""
+def _shown(console: Console, total: int, watch: Report) -> Iterator[Report]:
+    """A bar fed with the coordinator's figures, which `watch` is given too."""
     began = time.monotonic()
     with progress.bar(console) as bar:
         row = bar.add_task("synthesize", total=total, figures="")
 
         def show(status: Status) -> None:
+            watch(status)
             bar.update(row, completed=status.progress, figures=f"images  {figures(status, began)}")
 
         yield show

@@ -88,9 +88,9 @@ def forecast(
 
 
 def _forwards(plan: Plan, stage: str, index: int, label_map: LabelMap) -> int:
-    model = plan.model("mask" if stage == "mask" else "image")
+    model = plan.model(stage)
     height, width = label_map.shape
-    return denoise.forwards(label_map, model.covering(height, width, index), *model.guidance)
+    return denoise.forwards(label_map, model.covers(height, width, index), *model.guidance)
 
 
 def _any(plan: Plan, index: int) -> LabelMap:
@@ -109,7 +109,7 @@ def _label_map(plan: Plan, sampler: Sampler, index: int) -> LabelMap:
 
 def _seconds(plan: Plan, sampler: Sampler, stage: str) -> float:
     """Seconds a forward of the base patch in a full micro-batch."""
-    model, batch = plan.model("mask" if stage == "mask" else "image"), plan.sampling.batch
+    model, batch = plan.model(stage), plan.sampling.batch
     side = model.base
     blank = Patch(
         np.zeros((model.channels, side, side), np.float32),

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from diffgen.labels import LabelMap
 from diffgen.sampling import masks
 from diffgen.sampling.canvas import Canvas, CanvasState, NonFiniteError, Patch
+from diffgen.sampling.denoise import batch_size
 from diffgen.sampling.loop import fill
 from diffgen.synthesis import render
-from diffgen.synthesis.plan import ModelSetup, Plan
+from diffgen.synthesis.plan import Plan
+from diffgen.synthesis.schedule import OpenPatches
 from diffgen.synthesis.shards import Sample
 
 Stage = Literal["mask", "label_map", "image", "render", "done"]
@@ -114,7 +116,7 @@ class ImageJob:
             canvas.restore(*snapshot)
 
         def take(patch: int, estimate: NDArray[np.float32]) -> None:
-            self.forwards[stage] += rows[patch] * canvas.covering.cost(canvas.cover.shape(patch))
+            self.forwards[stage] += rows[patch] * canvas.covers.cost(canvas.cover.shape(patch))
             canvas.write(patch, estimate)
 
         for rows in fill(canvas, *setup.guidance):
@@ -184,27 +186,26 @@ class ImageJob:
             self._next_turn()
         return True
 
-    @property
-    def setup(self) -> ModelSetup:
-        return self.plan.model("mask" if self.stage == "mask" else "image")
-
-    @property
-    def networks(self) -> int:
-        """U-Nets that the patches of this step go through: two where a worse one guides."""
-        assert self.canvas is not None
-        guidance, _ = self.setup.guidance
-        return 2 if guidance.at(self.canvas.log_snr).by_network else 1
-
-    def open_by_shape(self) -> dict[tuple[int, int], dict[int, int]]:
-        """The open patches by their (h, w), as those of a lease are of one shape."""
-        assert self.canvas is not None
-        cover = self.canvas.cover
-        if len(cover.shapes) == 1:
-            return {cover.shape(0): self.open} if self.open else {}
-        found: dict[tuple[int, int], dict[int, int]] = {}
-        for number, rows in self.open.items():
-            found.setdefault(cover.shape(number), {})[number] = rows
-        return found
+    def open_patches(self) -> list[OpenPatches]:
+        """The open patches of this step of the mask or image model, by their shapes."""
+        canvas, stage = self.canvas, self.stage
+        assert canvas is not None
+        assert stage in {"mask", "image"}
+        if not self.open:
+            return []
+        setup = self.plan.model(stage)
+        alike = dict.fromkeys(canvas.cover.shapes, self.open)
+        if len(alike) > 1:
+            alike = {shape: {} for shape in alike}
+            for number, rows in self.open.items():
+                alike[canvas.cover.shape(number)][number] = rows
+        base, networks = setup.base, 2 if setup.guidance[0].at(canvas.log_snr).by_network else 1
+        full = {shape: networks * batch_size(self.plan.sampling.batch, base, shape) for shape in alike}
+        return [
+            OpenPatches(self.index, stage, shape, rows, base, full[shape], self.fraction)
+            for shape, rows in alike.items()
+            if rows
+        ]
 
     @property
     def fraction(self) -> float:

@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffgen.sampling.canvas import GlobalCondition, Patch
-from diffgen.synthesis.image_job import LabelMapJob
+from diffgen.synthesis.image_job import LabelMapJob, Stage
 from diffgen.synthesis.render import RenderJob
-
-Kind = Literal["mask", "label_map", "image", "render", "wait", "over"]
 
 
 @dataclass(frozen=True)
@@ -43,18 +41,17 @@ class PatchBatch:
 
 @dataclass(frozen=True)
 class Lease:
-    """Work for one worker, of one kind. `wait`: ask again soon; `over`: there will be no more."""
+    """Work of one stage for one worker. `wait`: ask again soon; `over`: there will be no more."""
 
     id: int
-    kind: Kind
-    patches: PatchBatch | None = None
-    item: LabelMapJob | RenderJob | None = None
+    kind: Stage | Literal["wait", "over"]
+    work: PatchBatch | LabelMapJob | RenderJob | None = None
 
 
 @dataclass(frozen=True)
 class Result:
     """What a worker made of a lease: the estimates of all its patches (C, owned pixels) one after the
-    other, or the result of its item; and what it took."""
+    other, or the result of a job; and what it took."""
 
     result: Any
     rows: int = 0
@@ -86,6 +83,7 @@ class Status:
 
     def __add__(self, other: "Status") -> "Status":
         """Figures of two coordinators together."""
+        workers = self.busy | other.busy
         return Status(
             self.images + other.images,
             self.progress + other.progress,
@@ -96,8 +94,5 @@ class Status:
             self.over and other.over,
             self.rows + other.rows,
             self.slots + other.slots,
-            {
-                worker: self.busy.get(worker, 0.0) + other.busy.get(worker, 0.0)
-                for worker in {**self.busy, **other.busy}
-            },
+            {worker: self.busy.get(worker, 0.0) + other.busy.get(worker, 0.0) for worker in workers},
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,19 +48,21 @@ class ModelSetup:
     channels: int
     sides: Sides
     steps: int
-    base: int
-    """Patch side whose forwards are the unit of cost."""
     guidance: tuple[Guidance, Conditioning]
-    """And conditioning."""
     purposes: tuple[Purpose, Purpose, Purpose]
     """Streams of y_T, of the solver's noise, and of the covers."""
+
+    @property
+    def base(self) -> int:
+        """Patch side whose forwards are the unit of cost."""
+        return self.sides[-1][1]
 
     @property
     def solver(self) -> Solver:
         sampling = self.sampling
         return Solver(sampling.solver, self.schedule, self.steps, sampling.eta, sampling.spacing)
 
-    def covering(self, height: int, width: int, index: int) -> CoverSchedule:
+    def covers(self, height: int, width: int, index: int) -> CoverSchedule:
         """All covers of a canvas (H, W) of image `index`."""
         sampling, log_snr = self.sampling, tuple(self.solver.log_snr)
         of = baselines.method(sampling.cover)
@@ -70,7 +72,10 @@ class ModelSetup:
     def canvas(self, label_map: LabelMap, index: int, whole: GlobalCondition | None = None) -> Canvas:
         """The canvas of image `index` under a label map (H, W) on its own grid."""
         height, width = label_map.shape
-        covers, begin = self.covering(height, width, index), baselines.method(self.sampling.cover).canvas
+        covers, begin = (
+            self.covers(height, width, index),
+            baselines.method(self.sampling.cover).canvas,
+        )
         return begin(self.channels, label_map, covers, self.solver, self.purposes[:2], whole)
 
 
@@ -112,7 +117,7 @@ class Plan:
     @property
     def tiling(self) -> Tiling:
         """How canvases of images are decoded."""
-        return tiling_of(self.sampling, self.facts.reach)
+        return tiling(self.sampling.decode_tile, self.sampling.decode_overlap, self.facts.reach)
 
     def size_of(self, index: int) -> Size:
         return self.sizes[index % len(self.sizes)]
@@ -181,30 +186,21 @@ class Plan:
         rows, columns = (max(facts.mask_patch, -(-side // pixel)) for side in (height, width))
         return rows, columns
 
-    def model(self, stage: Literal["mask", "image"]) -> ModelSetup:
-        """How the mask or the image model is sampled from."""
+    def model(self, name: str) -> ModelSetup:
+        """How the `mask` or the `image` model is sampled from."""
         facts, sampling = self.facts, self.sampling
-        base = (self.seed, sampling, self.schedule)
-        if stage == "mask":
-            return ModelSetup(
-                *base,
-                facts.mask_channels or num_bits(len(self.labels)),
-                ((None, facts.mask_patch),),
-                sampling.mask_steps,
-                facts.mask_patch,
-                (Guidance(sampling.mask_guidance), "per_label"),
-                MASK,
-            )
-        joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
-        sides = facts.patch_by_log_snr
+        conditioning: Conditioning = "per_label"
+        if name == "mask":
+            channels, steps = facts.mask_channels or num_bits(len(self.labels)), sampling.mask_steps
+            sides: Sides = ((None, facts.mask_patch),)
+            guidance, purposes = Guidance(sampling.mask_guidance), MASK
+        else:
+            assert name == "image", name
+            channels, steps, sides = facts.image_channels, self.steps, facts.patch_by_log_snr
+            guidance, purposes = guidance_of(sampling), IMAGE
+            conditioning = "joint" if facts.conditioning == "joint" else "per_label"
         return ModelSetup(
-            *base,
-            facts.image_channels,
-            sides,
-            self.steps,
-            facts.image_patch,
-            (guidance_of(sampling), joint),
-            IMAGE,
+            self.seed, sampling, self.schedule, channels, sides, steps, (guidance, conditioning), purposes
         )
 
     def given(self, index: int) -> tuple[str, LabelMap] | None:
@@ -215,20 +211,11 @@ class Plan:
         return name, read_mask(data, name)
 
 
-def made_on(device: str, precision: str) -> dict[str, str]:
-    return {"device": device, "precision": precision, "torch": torch.__version__.partition("+")[0]}
-
-
 def guidance_of(sampling: config.Sampling) -> Guidance:
     """How the image model is guided."""
     said = sampling.guidance
     low = -math.inf if said.low is None else said.low
     return Guidance(said.scale, said.kind, low, math.inf if said.high is None else said.high)
-
-
-def tiling_of(sampling: config.Sampling, reach: int | None) -> Tiling:
-    """How a canvas is decoded whose pixels depend on `reach` latent pixels beyond them, or on all (None)."""
-    return tiling(sampling.decode_tile, sampling.decode_overlap, reach)
 
 
 def make_plan(
@@ -287,9 +274,12 @@ def make_plan(
         "conditioning": facts.conditioning,
         "sampling": sampling.model_dump(mode="json") | {"threads": sampling.threads, "steps": num_steps},
     }
+    made_on = {
+        "device": device, "precision": sampling.precision, "torch": torch.__version__.partition("+")[0],
+    }  # fmt: skip
     plan = Plan(
         facts, base.labels, base.schedule, sampling, synthesis.seed, sizes, tile, context, given,
-        run, base.appearance, looks, made_on(device, sampling.precision),
+        run, base.appearance, looks, made_on,
     )  # fmt: skip
     if sampling.cover == "diffcollage":
         _check_halves(plan)
@@ -303,8 +293,8 @@ def _check_halves(plan: Plan) -> None:
         if not plan.masks:
             shapes["mask"] = plan.mask_shape(index)
         for stage, shape in shapes.items():
-            covering = plan.model("mask" if stage == "mask" else "image").covering(*shape, index)
-            for half in {covering.side(step) // 2 for step in range(covering.steps)}:
+            covers = plan.model(stage).covers(*shape, index)
+            for half in {covers.side(step) // 2 for step in range(covers.steps)}:
                 if any(length % half for length in shape):
                     raise UserError(
                         f"sampling.cover=diffcollage: the {stage} canvas of {width}x{height} pixels is "

@@ -11,7 +11,6 @@ import time
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,37 +49,35 @@ class PooledSampler:
     def pull(self, name: str, coordinators: list[Any], budget: int) -> None:
         """Work for the first coordinator until it says that all is over, then help the next."""
         for coordinator in coordinators:
-            self._serve(name, coordinator, budget)
+            asked, answered, idle = coordinator.lease.remote(name, budget), None, 0
+            while (lease := ray.get(asked)).kind != "over":
+                if lease.kind == "wait":
+                    self._check(answered)
+                    answered = None
+                    time.sleep(pause(idle))
+                    asked, idle = coordinator.lease.remote(name, budget), idle + 1
+                    continue
+                asked, idle = coordinator.lease.remote(name, budget), 0
+                result = self.sampler.compute(lease)
+                if lease.kind == "render":
+                    if self.encoding is not None:
+                        self.encoding.result()  # one at a time: pictures are large
+                    self.encoding = self.encoder.submit(self._encode, coordinator, lease, result)
+                    continue
+                if answered is not None:
+                    ray.get(answered)
+                answered = coordinator.commit.remote(lease.id, result)
+            self._check(answered)
 
-    def _serve(self, name: str, coordinator: Any, budget: int) -> None:
-        asked, told, idle = coordinator.lease.remote(name, budget), None, 0
-        while True:
-            lease: Lease = ray.get(asked)
-            if lease.kind in {"wait", "over"}:  # an error ends the run instead of losing the work
-                if told is not None:
-                    ray.get(told)
-                told = None
-                if self.encoding is not None and self.encoding.done():
-                    self.encoding.result()
-            if lease.kind == "over":
-                return
-            if lease.kind == "wait":
-                time.sleep(pause(idle))
-                asked, idle = coordinator.lease.remote(name, budget), idle + 1
-                continue
-            asked, idle = coordinator.lease.remote(name, budget), 0
-            work = self.sampler.compute(lease)
-            if lease.kind == "render":
-                if self.encoding is not None:
-                    self.encoding.result()  # one at a time: pictures are large
-                self.encoding = self.encoder.submit(self._encode, coordinator, lease, work)
-                continue
-            if told is not None:
-                ray.get(told)
-            told = coordinator.commit.remote(lease.id, work)
+    def _check(self, answered: Any) -> None:
+        """Raise the error of an answer or an encoding: it ends the run instead of losing the work."""
+        if answered is not None:
+            ray.get(answered)
+        if self.encoding is not None and self.encoding.done():
+            self.encoding.result()
 
-    def _encode(self, coordinator: Any, lease: Lease, work: Result) -> None:
-        ray.get(coordinator.commit.remote(lease.id, self.sampler.finish(lease, work)))
+    def _encode(self, coordinator: Any, lease: Lease, result: Result) -> None:
+        ray.get(coordinator.commit.remote(lease.id, self.sampler.finish(lease, result)))
 
 
 def pause(idle: int) -> float:
@@ -89,7 +86,7 @@ def pause(idle: int) -> float:
 
 
 def run_on_ray(backlog: Backlog, report: Report) -> Status:
-    """Paint and write what the task lacks, on the cluster; the final figures.
+    """Make and write what the backlog lacks, on the cluster; the final figures.
 
     Raises `UserError` where actors are lost again and again with no shard committed in between.
     """
@@ -98,8 +95,12 @@ def run_on_ray(backlog: Backlog, report: Report) -> Status:
     before = Status(over=True)  # figures of the attempts before
     while backlog.indices:
         pool = Pool(backlog)
+
+        def report_all(status: Status, before: Status = before) -> None:
+            report(before + status)
+
         try:
-            return before + pool.run(partial(_report_all, report, before))
+            return before + pool.run(report_all)
         except RayActorError as error:
             pool.close()  # one writer a folder at a time
             backlog = rescan(backlog)
@@ -113,10 +114,6 @@ def run_on_ray(backlog: Backlog, report: Report) -> Status:
         finally:
             pool.close()
     return before  # lost when all was written
-
-
-def _report_all(report: Report, before: Status, status: Status) -> None:
-    report(before + status)
 
 
 def cause(error: RayActorError) -> str:
@@ -148,14 +145,7 @@ class Pool:
         pinned: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
         plan = ray.put(backlog.plan)  # given label maps are in it
         self.coordinators = [
-            ray.remote(**pinned)(Coordinator).remote(
-                plan,
-                samples,
-                settings.in_flight,
-                settings.lease_timeout_s,
-                backlog.out,
-                settings.snapshot_s,
-            )
+            ray.remote(**pinned)(Coordinator).remote(plan, samples, *backlog.coordinator_settings)
             for samples in backlog.split(-(-self.count // (GPUS_FED if self.gpus else CPUS_FED)))
         ]
         self.writer = ray.remote(**pinned)(ShardWriter).remote(

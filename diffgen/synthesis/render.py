@@ -6,14 +6,13 @@ its memory does not grow with the image where tiles are asked for.
 """
 
 import io
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from diffgen.labels import LabelMap, Labels, Picture
 from diffgen.sampling import decode, masks
@@ -138,17 +137,8 @@ def cut(
     )
 
 
-def paint(
-    decoder: Callable[[Tensor], Tensor], item: RenderJob, factor: int, tiling: decode.Tiling
-) -> Picture:
-    """A region's pixels (H, W, 3): the device's part of rendering. Raises `NonFiniteError`."""
-    return decode.decode_region(
-        decoder, item.latents, item.window, item.canvas, item.region.box, factor, *tiling
-    )
-
-
 def encode(picture: Picture, item: RenderJob, labels: Labels, factor: int) -> list[RenderedTile]:
-    """PNGs of a region's tiles: the part that needs no device."""
+    """PNGs of a region's tiles, of its pixels (H, W, 3): the part of rendering that needs no device."""
     top, left = item.region.box[0] * factor, item.region.box[1] * factor
     done = []
     for tile, (y0, x0, y1, x1) in item.region.tiles.items():

@@ -29,9 +29,9 @@ from diffgen.sampling.denoise import (
 )
 from diffgen.sampling.guidance import Guidance
 from diffgen.synthesis.image_job import LabelMapJob, LabelMaps
-from diffgen.synthesis.leases import Lease, Result
-from diffgen.synthesis.plan import guidance_of, tiling_of
-from diffgen.synthesis.render import RenderJob, ScaledLabelMap, encode, paint
+from diffgen.synthesis.leases import Lease, PatchBatch, Result
+from diffgen.synthesis.plan import guidance_of
+from diffgen.synthesis.render import RenderJob, ScaledLabelMap, encode
 
 
 class Sampler:
@@ -58,7 +58,7 @@ class Sampler:
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True  # where fp32 is asked for, as convolutions have it
         facts = self.bundle.facts
-        self.tiling = tiling_of(sampling, facts.reach)
+        self.tiling = decode.tiling(sampling.decode_tile, sampling.decode_overlap, facts.reach)
         joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
         guidance = guidance_of(sampling)
         self.models: dict[str, tuple[Denoiser, int, Guidance, Conditioning]] = {
@@ -79,48 +79,51 @@ class Sampler:
         )  # fmt: skip
         return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
-    def work(self, lease: Lease) -> Result:
-        """What a lease asks for; an autoencoder's `NonFiniteError` is a result too."""
-        return self.finish(lease, self.compute(lease))
-
     def compute(self, lease: Lease) -> Result:
-        """The part that needs the device; `finish` does the rest."""
+        """The device's part; `finish` does the rest. An autoencoder's `NonFiniteError` is a result."""
         began = time.perf_counter()
-        if lease.patches is not None:
-            result, rows, slots = self._estimate(lease.kind, lease.patches.each())
-            return Result(result, rows, slots, time.perf_counter() - began)
-        assert lease.item is not None
+        work = lease.work
+        if isinstance(work, PatchBatch):
+            denoiser, base, guidance, conditioning = self.models[lease.kind]
+            patches, shape = work.each(), work.labels.shape[1:]
+            size = batch_size(self.sampling.batch, base, shape)
+            worse = self.worse if lease.kind == "image" else None
+            estimates = estimate(denoiser, patches, guidance, conditioning, size, worse)
+            return self._counted(np.concatenate(estimates, axis=1), patches, lease.kind, size, began)
         made: LabelMaps | Picture | NonFiniteError
         try:
-            if isinstance(lease.item, LabelMapJob):
-                made = self.label_maps(lease.item)
+            if isinstance(work, LabelMapJob):
+                made = self.label_maps(work)
             else:
-                made = paint(self.bundle.codec.decode, lease.item, self.bundle.facts.factor, self.tiling)
+                assert work is not None
+                made = decode.decode_region(
+                    self.bundle.codec.decode, work.latents, work.window, work.canvas, work.region.box,
+                    self.bundle.facts.factor, self.tiling,
+                )  # fmt: skip
         except NonFiniteError as error:
             made = error
         return Result(made, seconds=time.perf_counter() - began)
 
     def finish(self, lease: Lease, computed: Result) -> Result:
         """PNGs of what was rendered, which may be made beside the next lease."""
-        if not isinstance(lease.item, RenderJob) or isinstance(computed.result, NonFiniteError):
+        if not isinstance(lease.work, RenderJob) or isinstance(computed.result, NonFiniteError):
             return computed
         labels, factor = self.bundle.labels, self.bundle.facts.factor
-        return replace(computed, result=encode(computed.result, lease.item, labels, factor))
+        return replace(computed, result=encode(computed.result, lease.work, labels, factor))
 
-    def _estimate(self, kind: str, patches: list[Patch]) -> tuple[np.ndarray, int, int]:
-        """Estimates one after the other, forwards, and the same with the padding."""
-        denoiser, base, guidance, conditioning = self.models[kind]
-        height, width = patches[0].labels.shape
-        size, cost = batch_size(self.sampling.batch, base, (height, width)), height * width / base**2
-        worse = self.worse if kind == "image" else None
-        estimates = estimate(denoiser, patches, guidance, conditioning, size, worse)
+    def _counted(
+        self, estimates: np.ndarray, patches: list[Patch], kind: str, size: int, began: float
+    ) -> Result:
+        """Estimates with their forwards of the base patch, and the same with the padding."""
+        _, base, guidance, conditioning = self.models[kind]
         own = others = 0
         for patch in patches:
             here = guidance.at(patch.log_snr)
             needed = len(conditions(patch.labels, patch.owned, here, conditioning))
             own, others = own + needed, others + needed * bool(here.by_network)
-        asked, slots = own + others, sum(-(-count // size) * size for count in (own, others))
-        return np.concatenate(estimates, axis=1), round(asked * cost), round(slots * cost)
+        rows, slots = own + others, sum(-(-count // size) * size for count in (own, others))
+        cost = patches[0].labels.size / base**2
+        return Result(estimates, round(rows * cost), round(slots * cost), time.perf_counter() - began)
 
     def label_maps(self, item: LabelMapJob) -> LabelMaps:
         """Mask canvas → label map at the mask's scale, cleaned; and at the latent grid of the image.
@@ -129,7 +132,8 @@ class Sampler:
         """
         facts, sampling = self.bundle.facts, self.sampling
         reach = facts.reach if self.bundle.mask_autoencoder is None else None
-        windows = partial(decode.decode, **tiling_of(sampling, reach)._asdict())
+        how = decode.tiling(sampling.decode_tile, sampling.decode_overlap, reach)
+        windows = partial(decode.decode, how=how)
         drawn = self.bundle.mask_codec.decode(item.latents, windows)
         cleaned = masks.clean(drawn, round(sampling.min_region_um2 / facts.mask_pixel_um**2))
         rows, columns = (masks.grid_pixels(side, facts.factor) for side in (item.height, item.width))

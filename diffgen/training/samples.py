@@ -11,7 +11,7 @@ from diffgen.models.bundle import Bundle
 from diffgen.sampling import covers, masks
 from diffgen.sampling.canvas import Canvas, GlobalCondition
 from diffgen.sampling.covers import CoverSchedule
-from diffgen.sampling.decode import decode
+from diffgen.sampling.decode import Tiling, decode
 from diffgen.sampling.denoise import image_denoiser, mask_denoiser
 from diffgen.sampling.guidance import NONE, Guidance
 from diffgen.sampling.loop import sample
@@ -51,7 +51,8 @@ def image_grid(
     ]
     filled = sample(canvases, image_denoiser(unet), NONE, conditioning, COUNT)
     pictures = [
-        decode(bundle.codec.decode, latents, facts.factor, latents.shape[1], 0.0) for latents in filled
+        decode(bundle.codec.decode, latents, facts.factor, Tiling(latents.shape[1], 0.0))
+        for latents in filled
     ]
     rows = np.stack([[bundle.labels.paint(label_map) for label_map in label_maps], pictures])
     return rearrange(rows, "row k h w z -> (row h) (k w) z")

@@ -73,7 +73,7 @@ def test_the_trivial_sampler_paints_tiles_and_the_canvas_keeps_to_its_bytes() ->
     sampler = memory.trivial_sampler(task.plan)
     while not serving.over:
         lease = serving.lease("one", 32)
-        serving.commit(lease.id, sampler.work(lease))
+        serving.commit(lease.id, sampler.finish(lease, sampler.compute(lease)))
         for job in serving.jobs.values():
             if job.stage == "image" and job.canvas is not None:
                 most = max(most, memory.canvas_bytes(job.canvas) / 64**2)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from diffgen.synthesis import pool
+from diffgen.synthesis.leases import Status
 from tests.synthesis.helpers import settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -27,26 +27,20 @@ def processes(actor: str) -> list[int]:
     return found
 
 
-def strike(monkeypatch: pytest.MonkeyPatch, victim: str, after: list[int], at_once: int = 1) -> list[int]:
-    """SIGKILL so many actors of one kind each time that many patches are done; their pids, later."""
-    killed: list[int] = []
-    moments, start = list(after), pool.Pool.run
+class Strike:
+    """SIGKILLs so many actors of one kind each time that many patches are done: what watches a run."""
 
-    def watched(self: pool.Pool, report) -> object:  # type: ignore[no-untyped-def]
-        def kill_then_report(status) -> None:  # type: ignore[no-untyped-def]
-            alive = [pid for pid in processes(victim) if pid not in killed]
-            if moments and status.patches >= moments[0] and len(alive) >= at_once:
-                moments.pop(0)
-                for pid in alive[:at_once]:
-                    killed.append(pid)
-                    os.kill(pid, signal.SIGKILL)
-            report(status)
+    def __init__(self, victim: str, after: list[int], at_once: int = 1) -> None:
+        self.victim, self.moments, self.at_once = victim, list(after), at_once
+        self.killed: list[int] = []
 
-        return start(self, kill_then_report)
-
-    monkeypatch.setattr(pool.Pool, "run", watched)
-    monkeypatch.setattr(pool, "POLL_S", 0.01)
-    return killed
+    def __call__(self, status: Status) -> None:
+        alive = [pid for pid in processes(self.victim) if pid not in self.killed]
+        if self.moments and status.patches >= self.moments[0] and len(alive) >= self.at_once:
+            self.moments.pop(0)
+            for pid in alive[: self.at_once]:
+                self.killed.append(pid)
+                os.kill(pid, signal.SIGKILL)
 
 
 def write_settings(path: Path, **synthesis: Any) -> Path:

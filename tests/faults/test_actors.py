@@ -14,12 +14,18 @@ from safetensors.torch import load_file, save_file
 from diffgen.errors import IncompleteError, UserError
 from diffgen.synthesis import pool
 from diffgen.synthesis.coordinator import FIRST
-from tests.faults.helpers import needs_proc, strike
+from tests.faults.helpers import Strike, needs_proc
 from tests.synthesis.helpers import run, shard_hashes
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 N = 5
 FAULTS = pytest.mark.faults  # its like is in every day's tests
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool looks at its actors a hundred times a second: a victim is hit when it is wanted."""
+    monkeypatch.setattr(pool, "POLL_S", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +47,7 @@ def test_the_pool_writes_what_one_process_does(
 
 
 @needs_proc
+@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize(
     "victim", ["Coordinator", "PooledSampler", pytest.param("ShardWriter", marks=FAULTS)]
 )
@@ -48,34 +55,32 @@ def test_a_killed_actor_changes_nothing(
     tiny_bundle: Path,
     undisturbed: dict[str, str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     victim: str,
 ) -> None:
     """Promise 6."""
-    killed = strike(monkeypatch, victim, after=[3])
-    run(tiny_bundle, tmp_path, inline=False, n=N, samplers=1, lease=1)
-    assert killed
+    strike = Strike(victim, after=[3])
+    run(tiny_bundle, tmp_path, inline=False, watch=strike, n=N, samplers=1, lease=1)
+    assert strike.killed
     assert shard_hashes(tmp_path) == undisturbed
 
 
 @needs_proc
+@pytest.mark.usefixtures("often")
 @pytest.mark.slow
 @pytest.mark.faults
 def test_samplers_killed_again_and_again(
-    tiny_bundle: Path,
-    undisturbed: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     """At moments drawn at random, more often than losses in a row are put up with."""
     moments = sorted(torch.randint(1, 150, (pool.MAX_LOSSES + 2,)).tolist())
-    killed = strike(monkeypatch, "PooledSampler", moments)
-    run(tiny_bundle, tmp_path, inline=False, n=N, samplers=2, lease=2)
-    assert len(killed) > 2, moments
+    strike = Strike("PooledSampler", moments)
+    run(tiny_bundle, tmp_path, inline=False, watch=strike, n=N, samplers=2, lease=2)
+    assert len(strike.killed) > 2, moments
     assert shard_hashes(tmp_path) == undisturbed, moments
 
 
 @needs_proc
+@pytest.mark.usefixtures("often")
 @pytest.mark.faults
 def test_all_samplers_of_a_node_lost_at_once_are_one_loss(
     tiny_bundle: Path,
@@ -85,9 +90,9 @@ def test_all_samplers_of_a_node_lost_at_once_are_one_loss(
 ) -> None:
     """More of them than losses in a row are put up with."""
     monkeypatch.setattr(pool, "MAX_LOSSES", 1)
-    killed = strike(monkeypatch, "PooledSampler", after=[3], at_once=2)
-    run(tiny_bundle, tmp_path, inline=False, n=N, samplers=2, lease=1)
-    assert len(killed) == 2
+    strike = Strike("PooledSampler", after=[3], at_once=2)
+    run(tiny_bundle, tmp_path, inline=False, watch=strike, n=N, samplers=2, lease=1)
+    assert len(strike.killed) == 2
     assert shard_hashes(tmp_path) == undisturbed
 
 

@@ -27,21 +27,15 @@ from tests.synthesis.helpers import QUIET, settings
 
 pool.LOOK_S = pool.POLL_S = 0.1
 busy, told = set(), []
-start = pool.Pool.run
+def watch(status):
+    busy.update(status.busy)
+    if status.patches >= 10 and not told:
+        told.append("gone")
+        cluster.remove_node(leaving, allow_graceful=False)
+        cluster.add_node(num_cpus=2)
 
-def watched(self, report):
-    def look(status):
-        busy.update(status.busy)
-        if status.patches >= 10 and not told:
-            told.append("gone")
-            cluster.remove_node(leaving, allow_graceful=False)
-            cluster.add_node(num_cpus=2)
-        report(status)
-    return start(self, look)
-
-pool.Pool.run = watched
 many = settings(n=40, lease=2, samplers="auto")
-summary = driver.synthesize(Path(bundle), out, many, None, False, QUIET)
+summary = driver.synthesize(Path(bundle), out, many, None, False, QUIET, watch=watch)
 # Not printed: Ray says there what it thinks of lost nodes.
 Path(figures).write_text(json.dumps({"busy": sorted(busy), "told": told}))
 """

@@ -33,7 +33,7 @@ def patches() -> PatchBatch:
 def estimates(folder: Path, patches: PatchBatch, gpu: bool, **changed: object) -> np.ndarray:
     sampling = config.validate({"sampling": {"micro_batch": 4, **changed}}).sampling
     sampler = Sampler(folder, sampling, gpu)
-    first, again = (sampler.work(Lease(k, "image", patches)).result for k in (1, 2))
+    first, again = (sampler.compute(Lease(k, "image", patches)).result for k in (1, 2))
     assert np.array_equal(first, again)
     return first
 

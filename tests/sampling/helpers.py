@@ -23,5 +23,5 @@ def make(
     of = baselines.method(cover)
     key, log_snr = (7, index), tuple(solver.log_snr)
     rule = of.rule(cover, overlap, overlap)
-    covering = of.schedule(*label_map.shape, sides, log_snr, rule, key, Purpose.IMAGE_COVER)
-    return of.canvas(channels, label_map, covering, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))
+    covers = of.schedule(*label_map.shape, sides, log_snr, rule, key, Purpose.IMAGE_COVER)
+    return of.canvas(channels, label_map, covers, solver, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))

@@ -32,7 +32,7 @@ def under(
     label_map: np.ndarray, solver: str = "dpmsolver++", overlap: float = 0.375, steps: int = STEPS
 ) -> Outpainting:
     made = Solver(solver, SCHEDULE, steps, eta=float(solver == "ddim"))
-    covering = WindowSchedule(
+    covers = WindowSchedule(
         *label_map.shape,
         helpers.WIDE,
         tuple(made.log_snr),
@@ -40,7 +40,7 @@ def under(
         (7, 0),
         Purpose.IMAGE_COVER,
     )
-    return Outpainting(2, label_map, covering, made, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))
+    return Outpainting(2, label_map, covers, made, (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE))
 
 
 @settings(max_examples=25)
@@ -59,12 +59,12 @@ def test_every_pixel_is_covered_once_and_stays(height: int, width: int, overlap:
         steps += 1
         assert np.array_equal(canvas.latents[:, done], before[:, done])
     assert (added == 2).all()
-    assert steps == canvas.steps == 2 * len(canvas.covering.windows)
+    assert steps == canvas.steps == 2 * len(canvas.covers.windows)
     assert (canvas.latents != 0).all()
 
 
 def test_windows_go_row_by_row_up_to_the_border() -> None:
-    windows = make(20, 17, overlap=0.375).covering.windows
+    windows = make(20, 17, overlap=0.375).covers.windows
     assert [tuple(box[:2]) for box in windows.boxes] == [(y, x) for y in (0, 5, 10, 12) for x in (0, 5, 9)]
 
 
@@ -118,7 +118,7 @@ def test_forwards_are_known_before(guidance: float, conditioning: Conditioning) 
     label_map = np.zeros((14, 20), np.uint8)
     label_map[:, :6], label_map[9:, 13:] = 1, 2
     canvas = under(label_map)
-    foretold, ran = forwards(label_map, canvas.covering, Guidance(guidance), conditioning), 0
+    foretold, ran = forwards(label_map, canvas.covers, Guidance(guidance), conditioning), 0
 
     def count(latents: torch.Tensor, timesteps: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         nonlocal ran

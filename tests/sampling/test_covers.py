@@ -118,7 +118,7 @@ def test_fixed_rules_ask_the_numbers_nothing(dy: int, dx: int, patch: int, overl
 LEVELS = tuple(np.linspace(-9, 9, 12))
 
 
-def covering(height: int, width: int, rule: covers.RuleName = "jittered") -> covers.CoverSchedule:
+def cover_schedule(height: int, width: int, rule: covers.RuleName = "jittered") -> covers.CoverSchedule:
     return covers.CoverSchedule(
         height,
         width,
@@ -133,7 +133,7 @@ def covering(height: int, width: int, rule: covers.RuleName = "jittered") -> cov
 @given(st.integers(8, 40), st.integers(8, 40))
 def test_patches_are_wide_while_it_is_noisy(height: int, width: int) -> None:
     """A canvas narrower than a wide patch takes the base patch throughout."""
-    widening = covering(height, width)
+    widening = cover_schedule(height, width)
     for step, cover in enumerate(widening):
         wide = widening.log_snr[step] < -2 and min(height, width) >= 16
         assert widening.side(step) == (16 if wide else 8)
@@ -143,7 +143,7 @@ def test_patches_are_wide_while_it_is_noisy(height: int, width: int) -> None:
 
 def test_patches_overlap_more_while_it_is_noisy() -> None:
     """Where large structure is decided; steps of both kinds have patches of 8 on a canvas this narrow."""
-    counts = {level < -2: len(cover) for level, cover in zip(LEVELS, covering(8, 400), strict=True)}
+    counts = {level < -2: len(cover) for level, cover in zip(LEVELS, cover_schedule(8, 400), strict=True)}
     assert counts[True] == pytest.approx(400 / (8 * 0.5), abs=2)
     assert counts[False] == pytest.approx(400 / (8 * 0.75), abs=2)
 
@@ -151,7 +151,7 @@ def test_patches_overlap_more_while_it_is_noisy() -> None:
 @given(st.sampled_from(get_args(covers.RuleName)), st.integers(0, 11))
 def test_a_cover_is_a_function_of_its_step(rule: covers.RuleName, step: int) -> None:
     """Steps may be asked for in any order, and again: a snapshot goes on with the same covers."""
-    one, other = covering(32, 40, rule), covering(32, 40, rule)
+    one, other = cover_schedule(32, 40, rule), cover_schedule(32, 40, rule)
     list(other)
     assert np.array_equal(one.at(step).boxes, other.at(step).boxes)
     if one.at(step).owner is not None:
@@ -159,7 +159,7 @@ def test_a_cover_is_a_function_of_its_step(rule: covers.RuleName, step: int) -> 
 
 
 def test_images_and_steps_have_covers_of_their_own() -> None:
-    starts = {tuple(cover.boxes.reshape(-1)) for cover in covering(64, 64)}
+    starts = {tuple(cover.boxes.reshape(-1)) for cover in cover_schedule(64, 64)}
     assert len(starts) > 10
-    other = replace(covering(64, 64), key=(3, 5))
-    assert not np.array_equal(covering(64, 64).at(11).boxes, other.at(11).boxes)
+    other = replace(cover_schedule(64, 64), key=(3, 5))
+    assert not np.array_equal(cover_schedule(64, 64).at(11).boxes, other.at(11).boxes)

@@ -13,6 +13,7 @@ from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.sampling.decode import (
     Area,
+    Tiling,
     decode,
     decode_region,
     from_picture,
@@ -87,9 +88,9 @@ def test_a_region_is_that_part_of_the_whole(
     shape = latents.shape[1:]
     box = windows_box(shape, region, tile, overlap)
     crop = latents[:, box[0] : box[2], box[1] : box[3]]
-    found = decode_region(moody, crop, box, shape, region, FACTOR, tile, overlap)
+    found = decode_region(moody, crop, box, shape, region, FACTOR, Tiling(tile, overlap))
     y0, x0, y1, x1 = (side * FACTOR for side in region)
-    assert np.array_equal(found, decode(moody, latents, FACTOR, tile, overlap)[y0:y1, x0:x1])
+    assert np.array_equal(found, decode(moody, latents, FACTOR, Tiling(tile, overlap))[y0:y1, x0:x1])
 
 
 @settings(max_examples=30)
@@ -105,7 +106,9 @@ def test_the_whole_is_the_weighted_sum_of_its_windows(
         for (x0, x1), wx in zip(axes[1], weights(width, axes[1], FACTOR), strict=True):
             pixels = moody(torch.from_numpy(latents[None, :, y0:y1, x0:x1]))[0].numpy()
             plain[:, y0 * FACTOR : y1 * FACTOR, x0 * FACTOR : x1 * FACTOR] += wy[:, None] * wx * pixels
-    off = decode(moody, latents, FACTOR, tile, overlap).astype(int) - to_picture(plain.astype(np.float32))
+    off = decode(moody, latents, FACTOR, Tiling(tile, overlap)).astype(int) - to_picture(
+        plain.astype(np.float32)
+    )
     assert np.abs(off).max() <= 1
 
 
@@ -116,7 +119,7 @@ def test_a_constant_stays_a_constant(height: int, width: int, tile: int, overlap
     def flat(z: torch.Tensor) -> torch.Tensor:
         return torch.full((1, 3, *(side * FACTOR for side in z.shape[-2:])), level / 127.5 - 1)
 
-    picture = decode(flat, np.zeros((4, height, width), np.float32), FACTOR, tile, overlap)
+    picture = decode(flat, np.zeros((4, height, width), np.float32), FACTOR, Tiling(tile, overlap))
     assert picture.shape == (height * FACTOR, width * FACTOR, 3)
     assert np.unique(picture).tolist() == [level]
 
@@ -132,7 +135,7 @@ def test_windows_of_a_bounded_decoder_are_the_whole(height: int, width: int, til
         return model.decode(latents.double()).sample
 
     latents = np.random.default_rng(height).normal(size=(3, height, width)).astype(np.float32)
-    found = decode(decoder, latents, 4, *tiling(tile, 0.125, model.reach))
+    found = decode(decoder, latents, 4, tiling(tile, 0.125, model.reach))
     assert np.array_equal(found, to_picture(decoder(torch.from_numpy(latents)[None])[0].float().numpy()))
 
 
@@ -149,7 +152,7 @@ def test_windows_that_disagree_are_blended_without_a_jump() -> None:
     def by_turns(z: torch.Tensor) -> torch.Tensor:
         return torch.full((1, 3, *z.shape[-2:]), 0.2 * (next(turn) % 2))
 
-    picture = decode(by_turns, np.zeros((3, 16, 80), np.float32), 1, 16, 0.5)
+    picture = decode(by_turns, np.zeros((3, 16, 80), np.float32), 1, Tiling(16, 0.5))
     assert np.abs(np.diff(picture.astype(int), axis=1)).max() <= 6
     assert np.ptp(picture) > 20
 
@@ -159,7 +162,7 @@ def test_a_window_that_is_not_finite_is_named() -> None:
     spans = windows(40, 16, 0.25)
     latents[:, 19, spans[-1][1] - 1] = np.nan
     with pytest.raises(NonFiniteError, match=rf"row 8, column {spans[-1][0]}"):
-        decode(moody, latents, FACTOR, 16, 0.25)
+        decode(moody, latents, FACTOR, Tiling(16, 0.25))
 
 
 class Live(TorchDispatchMode):
@@ -189,7 +192,7 @@ def test_memory_beyond_the_result_is_flat() -> None:
     def beyond(height: int) -> int:
         latents = np.zeros((1, height, 64), np.float32)
         with Live() as live:
-            decode(lambda z: torch.zeros(1, 3, *(8 * n for n in z.shape[-2:])), latents, 8, 32, 0.125)
+            decode(lambda z: torch.zeros(1, 3, *(8 * n for n in z.shape[-2:])), latents, 8, Tiling(32, 0.125))
         return live.peak
 
     assert 0 < beyond(512) < 1.1 * beyond(128)
@@ -224,7 +227,7 @@ def test_redundancy_counts_what_is_decoded() -> None:
     latents = np.zeros((4, 8, 200), np.float32)
     for x0, x1 in parts:
         region = (0, x0, 8, x1)
-        decode_region(counted, latents, (0, 0, 8, 200), (8, 200), region, FACTOR, 8, 0.25)
+        decode_region(counted, latents, (0, 0, 8, 200), (8, 200), region, FACTOR, Tiling(8, 0.25))
     assert len(parts) > 2
     assert sum(decoded) / 200 == redundancy(200, 8, 0.25, parts)
 

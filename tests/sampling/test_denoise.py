@@ -135,7 +135,7 @@ def test_forwards_are_known_before(rule: str, guidance: float, conditioning: Con
     label_map = np.zeros((24, 40), np.uint8)
     label_map[:, 11:25], label_map[9:, 30:] = 1, 2
     canvas = make(2, label_map, Solver("dpmsolver++", dict(SCHEDULE.config), 4), rule, sides=WIDE)
-    foretold, ran = forwards(label_map, canvas.covering, Guidance(guidance), conditioning), 0.0
+    foretold, ran = forwards(label_map, canvas.covers, Guidance(guidance), conditioning), 0.0
 
     def count(latents: torch.Tensor, timesteps: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         nonlocal ran
@@ -176,9 +176,9 @@ def test_outside_its_interval_nothing_is_guided_and_no_forward_spent(kind: str) 
             counted[timestep] += 1
         return by_label(latents, timesteps, label_maps)
 
-    steps, levels = canvas.solver.timesteps, canvas.covering.log_snr
-    patches = [len(cover) for cover in canvas.covering]
-    foretold = forwards(label_map, canvas.covering, interval, "per_label")
+    steps, levels = canvas.solver.timesteps, canvas.covers.log_snr
+    patches = [len(cover) for cover in canvas.covers]
+    foretold = forwards(label_map, canvas.covers, interval, "per_label")
     sample([canvas], spy, interval, "per_label", 1, spy)
     within = [-3 <= level <= 3 for level in levels]
     assert any(within)

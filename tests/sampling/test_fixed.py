@@ -15,7 +15,7 @@ STEPS = 5
 
 def make(solver: str, known: np.ndarray, rule: RuleName = "jittered", first: int = 0) -> FixedCanvas:
     made = Solver(solver, dict(SCHEDULE.config), STEPS, eta=float(solver == "ddim"))
-    covering = CoverSchedule(
+    covers = CoverSchedule(
         *MASK.shape,
         ((None, 8),),
         tuple(made.log_snr),
@@ -24,7 +24,7 @@ def make(solver: str, known: np.ndarray, rule: RuleName = "jittered", first: int
         Purpose.IMAGE_COVER,
     )
     purposes = (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE)
-    return FixedCanvas(known, MASK, first, 2, np.zeros(MASK.shape, np.uint8), covering, made, purposes)
+    return FixedCanvas(known, MASK, first, 2, np.zeros(MASK.shape, np.uint8), covers, made, purposes)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

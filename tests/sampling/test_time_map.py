@@ -15,9 +15,9 @@ def test_the_map_is_that_of_the_canvas(rule: str) -> None:
     """Patches written in order give the L that is saved, and the film has a frame for each part of a step."""
     solver = Solver("dpmsolver++", dict(noise_schedule(1000, "linear", "epsilon").config), 3)
     canvas = make(1, np.zeros((20, 28), np.uint8), solver, rule, sides=WIDE)
-    npz, gif = record(canvas.covering)
+    npz, gif = record(canvas.covers)
     saved = np.load(io.BytesIO(npz), allow_pickle=False)
-    assert canvas.covering.purpose is Purpose.IMAGE_COVER
+    assert canvas.covers.purpose is Purpose.IMAGE_COVER
     for step in range(3):
         assert (saved["state"][step] == canvas.time_state).all()
         for number in range(len(canvas.cover)):

@@ -9,13 +9,13 @@ import pytest
 from diffgen.models import bundle
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.synthesis.coordinator import Coordinator
-from diffgen.synthesis.leases import Lease, Result
+from diffgen.synthesis.leases import Lease, PatchBatch, Result
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.render import RenderJob
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import Sample
 from diffgen.synthesis.store import Store
-from tests.synthesis.helpers import settings
+from tests.synthesis.helpers import settings, work
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def sampler(tiny_bundle: Path) -> Sampler:
 def paint(coordinator: Coordinator, sampler: Sampler, budget: int = 5) -> dict[int, Sample]:
     while not coordinator.over:
         lease = coordinator.lease("w", budget)
-        assert coordinator.commit(lease.id, sampler.work(lease))
+        assert coordinator.commit(lease.id, work(sampler, lease))
     return {sample.index: sample for sample in coordinator.take(coordinator.status().ready)}
 
 
@@ -41,8 +41,8 @@ def undisturbed(plan: Plan, sampler: Sampler) -> dict[int, Sample]:
 
 
 def rows(lease: Lease) -> int:
-    assert lease.patches is not None
-    return len(lease.patches.latents)
+    assert isinstance(lease.work, PatchBatch)
+    return len(lease.work.latents)
 
 
 def same(left: dict[int, Sample], right: dict[int, Sample]) -> bool:
@@ -76,7 +76,7 @@ def test_lost_workers_and_late_duplicates(
         turn += 1
         lease = coordinator.lease(f"worker-{turn % 3}", 4)
         assert lease.kind != "wait", "what is revoked is open again"
-        results = sampler.work(lease)
+        results = work(sampler, lease)
         if turn % 3 == 0:
             late.append((lease, results))
             coordinator.release("worker-0")
@@ -104,7 +104,7 @@ def test_a_late_answer_serves_if_it_is_still_wanted(plan: Plan, sampler: Sampler
     """A worker slower than the timeout is not asked the same for ever; what it did twice is dropped."""
     coordinator = Coordinator(plan, [0], 1, timeout_s=0.0)
     slow = coordinator.lease("slow", 100)
-    results = sampler.work(slow)
+    results = work(sampler, slow)
     coordinator.expire()
     again = coordinator.lease("other", 100)
     assert coordinator.commit(slow.id, results)
@@ -117,7 +117,6 @@ def test_leases_fill_across_images_and_hold_one_model(plan: Plan) -> None:
     coordinator = Coordinator(plan, range(3), 3, 60)
     lease = coordinator.lease("w", 100)
     assert lease.kind == "mask"
-    assert lease.patches is not None
     assert len({piece.image for piece in coordinator.held[lease.id].pieces}) == 3
 
 
@@ -144,7 +143,7 @@ def test_not_a_number_stops_that_image_only(plan: Plan, sampler: Sampler) -> Non
     coordinator = Coordinator(plan, range(2), 2, 60)
     while not coordinator.over:
         lease = coordinator.lease("w", 1)
-        results = sampler.work(lease)
+        results = work(sampler, lease)
         index, _, number, _ = coordinator.held[lease.id].pieces[0]
         job = coordinator.jobs[index]
         if index == 1 and job.stage == "image" and job.canvas is not None and job.canvas.step == 1:
@@ -173,12 +172,12 @@ def test_a_region_that_cannot_be_rendered_costs_its_tiles_only(tiny_bundle: Path
     sampler, coordinator, seen = Sampler(tiny_bundle, chosen.sampling), Coordinator(made, range(3), 1, 60), []
     while not coordinator.over:
         lease = coordinator.lease("w", 100)
-        work = sampler.work(lease)
-        if isinstance(lease.item, RenderJob):
-            seen.append(list(lease.item.region.tiles))
+        result = work(sampler, lease)
+        if isinstance(lease.work, RenderJob):
+            seen.append(list(lease.work.region.tiles))
             if len(seen) == broken + 1:
-                work = replace(work, result=NonFiniteError("no number"))
-        coordinator.commit(lease.id, work)
+                result = replace(result, result=NonFiniteError("no number"))
+        coordinator.commit(lease.id, result)
     status = coordinator.status()
     assert sorted(map(len, seen)) == [1, 2]
     assert status.failed == dict.fromkeys(seen[broken], "image 0, autoencoder, no number")

@@ -15,11 +15,10 @@ from PIL import Image
 from diffgen.errors import IncompleteError, UserError
 from diffgen.models import bundle
 from diffgen.sampling.canvas import NonFiniteError
-from diffgen.synthesis import inline
 from diffgen.synthesis.driver import synthesize
 from diffgen.synthesis.leases import Result
 from diffgen.synthesis.sampler import Sampler
-from tests.synthesis.helpers import QUIET, run, settings, shard_hashes
+from tests.synthesis.helpers import QUIET, StopError, Watch, run, settings, shard_hashes
 
 
 @pytest.fixture(scope="module")
@@ -114,29 +113,13 @@ def test_a_folder_begun_on_another_device(
     assert settled == [2, 4, 4]
 
 
-class StopError(Exception):
-    pass
-
-
-@pytest.mark.parametrize("after", [0, 7, 20, 33])
+@pytest.mark.parametrize("after", [1, 7, 20, 33])
 def test_stopped_anywhere_and_started_again(
-    tiny_bundle: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    tiny_bundle: Path, whole: Path, tmp_path: Path, after: int
 ) -> None:
     """A driver that dies between two leases: the same command gives the same shards."""
-    calls = 0
-    work = Sampler.work
-
-    def dying(self: Sampler, lease):  # type: ignore[no-untyped-def]
-        nonlocal calls
-        calls += 1
-        if calls > after:
-            raise StopError
-        return work(self, lease)
-
-    monkeypatch.setattr(inline.Sampler, "work", dying)
     with pytest.raises(StopError):
-        run(tiny_bundle, tmp_path, n=5)
-    monkeypatch.undo()
+        run(tiny_bundle, tmp_path, n=5, watch=Watch(stop=after))
     run(tiny_bundle, tmp_path, n=5)
     assert shard_hashes(tmp_path) == shard_hashes(whole)
 
@@ -277,17 +260,14 @@ def test_an_image_that_is_not_finite_leaves_its_shard_to_the_others(
         assert pictures[0] == pictures[1]
 
 
-def test_a_shard_with_a_gap_is_done_and_grows(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shard_with_a_gap_is_done_and_grows(tiny_bundle: Path, tmp_path: Path) -> None:
     generator, masks = poisoned(tiny_bundle, tmp_path), maps_of(tmp_path / "masks", 4, 1)
-    out, asked, work = tmp_path / "out", [], Sampler.work
+    out, asked = tmp_path / "out", Watch()
     with pytest.raises(IncompleteError, match="1 of 2 samples"):
         run(generator, out, masks, n=2, images_per_shard=3)
-    monkeypatch.setattr(inline.Sampler, "work", lambda self, lease: asked.append(lease) or work(self, lease))
     with pytest.raises(IncompleteError, match="1 of 2 samples"):
-        run(generator, out, masks, n=2, images_per_shard=3)
-    assert not asked
+        run(generator, out, masks, n=2, images_per_shard=3, watch=asked)
+    assert not asked.leases
     with pytest.raises(IncompleteError, match="2 of 4 samples"):
         run(generator, out, masks, n=4, images_per_shard=3)
     assert [bool(row["failed"]) for row in rows_of(out)] == [True, False, True, False]
@@ -307,15 +287,15 @@ def test_a_run_of_nothing_but_failures_ends_like_the_others(tiny_bundle: Path, t
 def test_an_autoencoder_that_fails_once_costs_one_image(
     tiny_bundle: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work, renders = Sampler.work, 0
+    compute, renders = Sampler.compute, 0
 
     def broken_once(self: Sampler, lease):  # type: ignore[no-untyped-def]
         nonlocal renders
         renders += lease.kind == "render"
         broken = lease.kind == "render" and renders == 1
-        return Result(NonFiniteError("no number")) if broken else work(self, lease)
+        return Result(NonFiniteError("no number")) if broken else compute(self, lease)
 
-    monkeypatch.setattr(inline.Sampler, "work", broken_once)
+    monkeypatch.setattr(Sampler, "compute", broken_once)
     with pytest.raises(IncompleteError, match=r"1 of 5 samples.*autoencoder, no number"):
         run(tiny_bundle, tmp_path, n=5)
     made = members(tmp_path)

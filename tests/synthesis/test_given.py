@@ -18,9 +18,7 @@ from diffgen.synthesis.driver import synthesize
 from diffgen.synthesis.given import read_references
 from diffgen.synthesis.plan import make_plan
 from diffgen.synthesis.sampler import Sampler
-from tests.synthesis.helpers import QUIET, run, settings, shard_hashes
-from tests.synthesis.test_driver import StopError
-from tests.synthesis.test_snapshots import stopped_after
+from tests.synthesis.helpers import QUIET, StopError, Watch, run, settings, shard_hashes, work
 
 
 @pytest.fixture(scope="module")
@@ -113,27 +111,23 @@ def test_all_patches_of_an_image_have_its_look(looking: Path, tiny: config.Setti
     sampler = Sampler(looking, tiny.sampling)
     while not coordinator.over:
         lease = coordinator.lease("w", 5)
-        if lease.patches is not None and lease.kind == "image":
-            for piece, patch in zip(coordinator.held[lease.id].pieces, lease.patches.each(), strict=True):
+        if lease.kind == "image":
+            for piece, patch in zip(coordinator.held[lease.id].pieces, lease.work.each(), strict=True):
                 assert patch.whole is not None
                 assert patch.whole.appearance is not None
                 look = np.append(patch.whole.appearance, patch.whole.context)
                 seen.setdefault(piece.image, set()).add(look.tobytes())
-        coordinator.commit(lease.id, sampler.work(lease))
+        coordinator.commit(lease.id, work(sampler, lease))
     assert [len(looks) for looks in seen.values()] == [1, 1]
     assert seen[0] != seen[1]
 
 
-def test_a_snapshot_goes_on_with_its_look(
-    looking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_snapshot_goes_on_with_its_look(looking: Path, tmp_path: Path) -> None:
     one = {"n": 1, "size": "96", "lease": 1000, "sampling": {"steps": 6, "mask_steps": 2}}
     run(looking, tmp_path / "whole", **one)
-    stopped_after(monkeypatch, 7)
     with pytest.raises(StopError):
-        run(looking, tmp_path / "out", snapshot_s=0, **one)
+        run(looking, tmp_path / "out", snapshot_s=0, watch=Watch(stop=7), **one)
     assert list((tmp_path / "out" / "snapshots").iterdir())
-    monkeypatch.undo()
     run(looking, tmp_path / "out", **one)
     assert shard_hashes(tmp_path / "out") == shard_hashes(tmp_path / "whole")
 

@@ -17,7 +17,7 @@ from diffgen.synthesis.forecast import forecast
 from diffgen.synthesis.leases import Lease, PatchBatch
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.sampler import Sampler
-from tests.synthesis.helpers import run, settings
+from tests.synthesis.helpers import run, settings, work
 from tests.synthesis.test_coordinator import paint
 
 AUTO = {"kind": "auto", "scale": 2.0}
@@ -89,7 +89,7 @@ def test_a_sampler_guides_by_the_formula(guided: Path) -> None:
         for level in (0.0, -9.0)
     ]  # fmt: skip
     sampler = Sampler(guided, plan_of(guided, **AUTO, **MIDDLE).sampling)
-    made = sampler.work(Lease(1, "image", PatchBatch.of(patches))).result.reshape(4, 2, 8, 8)
+    made = work(sampler, Lease(1, "image", PatchBatch.of(patches))).result.reshape(4, 2, 8, 8)
     latents, steps = torch.stack([torch.from_numpy(p.latents) for p in patches]), torch.tensor([500, 500])
     maps = torch.full((2, 8, 8), 2)
     with torch.inference_mode():

@@ -19,7 +19,7 @@ from diffgen.synthesis.leases import Lease
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.sampler import Sampler
 from tests import latent_masks
-from tests.synthesis.helpers import run, settings, shard_hashes
+from tests.synthesis.helpers import run, settings, shard_hashes, work
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_layout_decodes_cleans_and_lies_on_the_latents(sampler: Sampler) -> None
     label_map[:, 8:] = 4
     canvas = sampler.bundle.mask_codec.encode(label_map)
     assert canvas.shape == (3, 12, 8)
-    laid = sampler.work(Lease(1, "layout", item=LabelMapJob(canvas, 380, 120))).result
+    laid = work(sampler, Lease(1, "label_map", LabelMapJob(canvas, 380, 120))).result
     assert laid.label_map.shape == (24, 16)
     assert np.array_equal(laid.label_map, label_map)
     assert laid.on_latents.shape == (95, 30)
@@ -79,7 +79,7 @@ def test_a_decoder_s_nan_never_becomes_classes(sampler: Sampler) -> None:
     """Promise 10, for the masks' autoencoder."""
     canvas = np.zeros((3, 8, 8), np.float32)
     canvas[0, 3, 3] = np.nan
-    result = sampler.work(Lease(1, "layout", item=LabelMapJob(canvas, 64, 64))).result
+    result = work(sampler, Lease(1, "label_map", LabelMapJob(canvas, 64, 64))).result
     assert isinstance(result, NonFiniteError)
 
 

@@ -7,6 +7,8 @@ from ray.exceptions import RayActorError
 
 from diffgen.errors import IncompleteError
 from diffgen.synthesis import pool
+from diffgen.synthesis.leases import Status
+from tests.faults.helpers import needs_proc, processes
 from tests.synthesis.helpers import run, shard_hashes
 from tests.synthesis.test_driver import maps_of, poisoned
 
@@ -20,21 +22,18 @@ def undisturbed(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return shard_hashes(out)
 
 
+@needs_proc
 def test_several_coordinators_share_the_images(
     tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has a range of images, and a shard may hold images of two; one sampler serves them all."""
     monkeypatch.setattr(pool, "CPUS_FED", 1)
-    made: list[int] = []
-    begin = pool.Pool.run
-
-    def counted(self: pool.Pool, report) -> object:  # type: ignore[no-untyped-def]
-        made.append(len(self.coordinators))
-        return begin(self, report)
-
-    monkeypatch.setattr(pool.Pool, "run", counted)
-    run(tiny_bundle, tmp_path, inline=False, n=5, samplers=2)
-    assert made == [2]
+    coordinators = set[int]()
+    run(
+        tiny_bundle, tmp_path, inline=False, n=5, samplers=2,
+        watch=lambda _: coordinators.update(processes("Coordinator")),
+    )  # fmt: skip
+    assert len(coordinators) == 2
     assert shard_hashes(tmp_path) == undisturbed
 
 
@@ -59,17 +58,15 @@ def test_an_image_that_is_not_finite_leaves_its_shard_to_the_others(
 
 
 def test_a_run_that_is_lost_at_its_very_end_has_ended(
-    tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     """All shards are written and a coordinator dies: nothing is missing, the figures are those of the run."""
-    start = pool.Pool.run
 
-    def dying(self: pool.Pool, report) -> object:  # type: ignore[no-untyped-def]
-        start(self, report)
-        raise RayActorError
+    def dying(_: Status) -> None:
+        if len(list(tmp_path.glob("manifest/*.parquet"))) == 3:
+            raise RayActorError
 
-    monkeypatch.setattr(pool.Pool, "run", dying)
-    status = run(tiny_bundle, tmp_path, inline=False, n=5, samplers=1).status
+    status = run(tiny_bundle, tmp_path, inline=False, watch=dying, n=5, samplers=1).status
     assert shard_hashes(tmp_path) == undisturbed
     assert status.images == 5
     assert status.forwards == status.rows > 0

@@ -16,7 +16,7 @@ from diffgen.synthesis.leases import Lease, PatchBatch
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.render import ScaledLabelMap, cut, png, regions
 from diffgen.synthesis.sampler import Sampler
-from tests.synthesis.helpers import settings
+from tests.synthesis.helpers import settings, work
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_layout_cleans_and_lies_on_the_latents(sampler: Sampler) -> None:
     label_map = np.full((8, 8), 2, np.uint8)
     label_map[:, 4:] = 4
     label_map[1, 1] = 3  # 64 µm², less than the 100 of the settings
-    laid = sampler.work(Lease(1, "layout", item=LabelMapJob(to_bits(label_map, 5), 64, 120))).result
+    laid = work(sampler, Lease(1, "label_map", LabelMapJob(to_bits(label_map, 5), 64, 120))).result
     assert laid.label_map.shape == (8, 8)
     assert laid.on_latents.shape == (16, 30)
     assert set(np.unique(laid.label_map)) == set(np.unique(laid.on_latents)) == {2, 4}
@@ -55,14 +55,14 @@ def made(tiny_bundle: Path) -> Plan:
 
 def whole(plan: Plan, latents: np.ndarray, label_map: np.ndarray) -> Lease:
     (region,) = regions(plan, *label_map.shape, {0})
-    return Lease(1, "render", item=cut(plan, latents, ScaledLabelMap(label_map, 1), region))
+    return Lease(1, "render", cut(plan, latents, ScaledLabelMap(label_map, 1), region))
 
 
 def test_a_decoder_s_nan_never_becomes_pixels(sampler: Sampler, made: Plan) -> None:
     """Promise 10, for the autoencoder."""
     latents = np.zeros((4, 8, 10), np.float32)
     latents[0, 3, 3] = np.nan
-    result = sampler.work(whole(made, latents, np.zeros((32, 40), np.uint8))).result
+    result = work(sampler, whole(made, latents, np.zeros((32, 40), np.uint8))).result
     assert isinstance(result, NonFiniteError)
     assert "row 0, column 0" in str(result)
 
@@ -70,7 +70,7 @@ def test_a_decoder_s_nan_never_becomes_pixels(sampler: Sampler, made: Plan) -> N
 def test_render_gives_both_pictures_and_shares(sampler: Sampler, made: Plan) -> None:
     label_map = np.zeros((32, 40), np.uint8)
     label_map[:8] = 3
-    (done,) = sampler.work(whole(made, np.zeros((4, 8, 10), np.float32), label_map)).result
+    (done,) = work(sampler, whole(made, np.zeros((4, 8, 10), np.float32), label_map)).result
     assert Image.open(io.BytesIO(done.image)).size == (40, 32)
     assert Image.open(io.BytesIO(done.image)).mode == "RGB"
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(done.mask))), label_map)
@@ -93,8 +93,8 @@ def test_bf16_is_near_fp32_and_repeats(tiny: config.Settings, tiny_bundle: Path)
     made = {}
     for precision in ("fp32", "bf16", "auto"):
         sampler = Sampler(tiny_bundle, tiny.sampling.model_copy(update={"precision": precision}), gpu=False)
-        made[precision] = sampler.work(Lease(1, "image", patches)).result
-        assert np.array_equal(made[precision], sampler.work(Lease(2, "image", patches)).result)
+        made[precision] = work(sampler, Lease(1, "image", patches)).result
+        assert np.array_equal(made[precision], work(sampler, Lease(2, "image", patches)).result)
     assert np.array_equal(made["fp32"], made["auto"])
     error = np.abs(made["bf16"] - made["fp32"]).max() / np.abs(made["fp32"]).max()
     assert 0 < error < 0.05

@@ -4,26 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diffgen.synthesis import inline
-from diffgen.synthesis.sampler import Sampler
-from tests.synthesis.helpers import run, shard_hashes
-from tests.synthesis.test_driver import StopError
-
-
-def stopped_after(monkeypatch: pytest.MonkeyPatch, leases: int | None) -> list[int]:
-    """Patches of the image model that are worked on; after so many leases the run stops."""
-    work, done, patches = Sampler.work, 0, []
-
-    def counted(self: Sampler, lease):  # type: ignore[no-untyped-def]
-        nonlocal done
-        done += 1
-        if leases is not None and done > leases:
-            raise StopError
-        patches.append(len(lease.patches.latents) if lease.kind == "image" else 0)
-        return work(self, lease)
-
-    monkeypatch.setattr(inline.Sampler, "work", counted)
-    return patches
+from tests.synthesis.helpers import StopError, Watch, run, shard_hashes
 
 
 @pytest.mark.parametrize(
@@ -39,7 +20,6 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, leases: int | None) -> list[i
 def test_it_goes_on_where_it_was_saved(
     tiny_bundle: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     solver: str,
     cover: str,
@@ -49,23 +29,21 @@ def test_it_goes_on_where_it_was_saved(
 ) -> None:
     sampling = {"solver": solver, "cover": cover, "steps": 6, "mask_steps": 2}
     one = {"n": 1, "size": size, "lease": 1000, "sampling": sampling}
-    whole = stopped_after(monkeypatch, None)
-    run(tiny_bundle, tmp_path / "whole", snapshot_s=1e9, **one)
+    whole, before, after = Watch(), Watch(stop=leases), Watch()
+    run(tiny_bundle, tmp_path / "whole", snapshot_s=1e9, watch=whole, **one)
     assert not (tmp_path / "whole" / "snapshots").exists()
     out = tmp_path / "out"
-    monkeypatch.undo()
-    before = stopped_after(monkeypatch, leases)
     with pytest.raises(StopError):
-        run(tiny_bundle, out, snapshot_s=0, **one)
+        run(tiny_bundle, out, snapshot_s=0, watch=before, **one)
     (saved,) = (out / "snapshots").iterdir()
     if damaged:
         saved.write_bytes(saved.read_bytes()[:1000])
-    monkeypatch.undo()
-    after = stopped_after(monkeypatch, None)
-    run(tiny_bundle, out, snapshot_s=0, **one)
+    run(tiny_bundle, out, snapshot_s=0, watch=after, **one)
     assert shard_hashes(out) == shard_hashes(tmp_path / "whole")
     assert not (out / "snapshots").exists()
     assert ("is not whole" in capsys.readouterr().err) == damaged
-    assert sum(before) > 0
-    again = sum(before) + sum(after) - sum(whole)
-    assert again == sum(before) if damaged else again <= 25, "at most the patches of the step it stopped in"
+    assert before.patches > 0
+    again = before.patches + after.patches - whole.patches
+    assert again == before.patches if damaged else again <= 25, (
+        "at most the patches of the step it stopped in"
+    )
