@@ -1,6 +1,6 @@
 """The bundle: a trained generator on disk, in diffusers layout.
 
-    model_index.json   components, and the facts below in `Facts`
+    model_index.json   components, and the fields of `GeneratorConfig`
     image_unet/ mask_unet/ autoencoder/   config.json + safetensors each
     mask_autoencoder/  where label maps go through one of their own
     scheduler/         the forward process
@@ -34,8 +34,11 @@ ModelName = Literal["image", "mask"]
 """Of the two models of a bundle."""
 INDEX = "model_index.json"
 CARD = "README.md"
-AUTOENCODERS: dict[str, Any] = {
-    model.__name__: model for model in (AutoencoderKL, AutoencoderTiny, ConvAutoencoder, LinearAutoencoder)
+PARTS = ("autoencoder", "image_unet", "image_unet_guide", "mask_unet", "mask_autoencoder")
+"""Folders with weights; all but the first may be absent."""
+MODELS: dict[str, Any] = {
+    model.__name__: model
+    for model in (AutoencoderKL, AutoencoderTiny, ConvAutoencoder, LinearAutoencoder, ImageUNet, MaskUNet)
 }
 
 
@@ -180,10 +183,10 @@ def save(bundle: Bundle, folder: Path, settings: config.Settings, card: str) -> 
     """Write a bundle; the index goes last, so that a folder with an index is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
-    parts: dict[str, Any] = {"autoencoder": bundle.codec.model, "image_unet": bundle.image_unet}
-    parts |= {"image_unet_guide": bundle.image_guide}
-    parts |= {"mask_unet": bundle.mask_unet, "mask_autoencoder": bundle.mask_autoencoder}
-    parts |= {"scheduler": DDPMScheduler.from_config(bundle.schedule)}
+    models = (
+        bundle.codec.model, bundle.image_unet, bundle.image_guide, bundle.mask_unet, bundle.mask_autoencoder,
+    )  # fmt: skip
+    parts = {**dict(zip(PARTS, models, strict=True)), "scheduler": DDPMScheduler.from_config(bundle.schedule)}
     index: dict[str, Any] = {"_class_name": "DiffInfinite", "_diffusers_version": diffusers.__version__}
     for name, part in parts.items():
         if part is not None:
@@ -217,28 +220,14 @@ def load(folder: Path, weights: bool = True) -> Bundle:
     )
     labels = Labels.load(folder / "labels.json")
     schedule = dict(DDPMScheduler.load_config(folder / "scheduler"))
-    if not weights:
-        blank = LinearAutoencoder(facts.factor, facts.image_channels)
-        return Bundle(
-            facts,
-            labels,
-            schedule,
-            LatentCodec(blank),
-            mask_codec=_mask_codec(facts, labels, None),
-            appearance=Appearance.load(folder),
-        )
-    make = AUTOENCODERS[index["autoencoder"][1]]
-    codec = LatentCodec(_read(make, folder / "autoencoder"), facts.latents_mean, facts.latents_deviation)
-    image_unet = _read(ImageUNet, folder / "image_unet") if "image_unet" in index else None
-    mask_unet = _read(MaskUNet, folder / "mask_unet") if "mask_unet" in index else None
-    model = codec.model
-    if "mask_autoencoder" in index:
-        model = _read(AUTOENCODERS[index["mask_autoencoder"][1]], folder / "mask_autoencoder")
-    masks = _mask_codec(facts, labels, model)
-    guide = _read(ImageUNet, folder / "image_unet_guide") if "image_unet_guide" in index else None
+    read = {name: _read(MODELS[index[name][1]], folder / name) for name in PARTS if weights and name in index}
+    part, own = read.get, read.get("autoencoder")
+    blank = LinearAutoencoder(facts.factor, facts.image_channels)
     return Bundle(
-        facts, labels, schedule, codec, image_unet, mask_unet, masks, Appearance.load(folder), guide
-    )
+        facts, labels, schedule, LatentCodec(own or blank, facts.latents_mean, facts.latents_deviation),
+        part("image_unet"), part("mask_unet"), _mask_codec(facts, labels, part("mask_autoencoder") or own),
+        Appearance.load(folder), part("image_unet_guide"),
+    )  # fmt: skip
 
 
 def _mask_codec(facts: GeneratorConfig, labels: Labels, model: Any | None) -> MaskCodec:
@@ -246,8 +235,7 @@ def _mask_codec(facts: GeneratorConfig, labels: Labels, model: Any | None) -> Ma
     if facts.mask_encoding == "bits":
         return LabelBits(len(labels))
     model = model or LinearAutoencoder(facts.mask_factor, facts.mask_channels)
-    own = LatentCodec(model, facts.mask_latents_mean, facts.mask_latents_deviation)
-    return GreyLatents(own, len(labels))
+    return GreyLatents(LatentCodec(model, facts.mask_latents_mean, facts.mask_latents_deviation), len(labels))
 
 
 def read_index(folder: Path) -> dict[str, Any]:
