@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from diffgen import config
 from diffgen.data.stream import PatchTable
-from diffgen.evaluation.downstream import count, dice
+from diffgen.evaluation.downstream_figures import count, dice
 from diffgen.evaluation.small_nets import build, draws, fit, predict
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder, psnr
 from diffgen.models.conv_autoencoder import ConvAutoencoder

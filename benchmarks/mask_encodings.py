@@ -45,6 +45,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffgen import config
 from diffgen.data.stream import PatchTable
+from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.label_maps import Comparison, ceiling, compare
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
@@ -229,7 +230,7 @@ def row(name: str, found: Sequence[Comparison], **more: Any) -> dict[str, Any]:
         "boundary_ratio": mean(lambda c: np.nanmedian(c.boundary_ratio)),
         "boundary_error": mean(lambda c: c.boundary_error),
         "unknown": mean(lambda c: c.generated.unknown),
-        "details": found[0].to_json(),
+        "details": as_json(found[0]),
         **more,
     }
 

@@ -51,9 +51,10 @@ from diffgen.evaluation import backbones, features
 from diffgen.evaluation.bootstrap import RESAMPLES
 from diffgen.evaluation.distances import TIE, nearest
 from diffgen.evaluation.features import BATCH, CHUNK, View
-from diffgen.evaluation.fidelity import K, precision_recall
 from diffgen.evaluation.images import RegionSet, open_images
 from diffgen.evaluation.memorization import CELLS, COMPONENTS, authentic, data_copying
+from diffgen.evaluation.precision_recall import K, precision_recall
+from diffgen.evaluation.tasks import Workers
 
 SAMPLES, NAIVE, DIMENSIONS = 10_240, 2_048, 1_280
 SECONDS, MEMORY_MB, EFFICIENCY = 60, 2_000, 0.9  # goals
@@ -220,40 +221,39 @@ def some(where: str, side: int, count: int) -> RegionSet:
     return RegionSet(images, tuple(regions[k % len(regions)] for k in range(count)))
 
 
-def rate(crops: RegionSet, digest: str, cache: Path, inline: bool) -> float:
+def rate(crops: RegionSet, cache: Path, chunk: int, inline: bool) -> float:
     """Regions per second of the command, from its first chunk's file to its last."""
-    task = features.FeatureJob(crops, View(), BACKBONE, digest, cache)
-    features.extract([task], threads=1, gpu=False, inline=inline, console=Console(quiet=True))
-    ends = sorted(task.path(chunk).stat().st_mtime for chunk in task.chunks)
-    return (len(crops) - CHUNK) / (ends[-1] - ends[0])
+    job = features.FeatureJob(crops, View(), backbones.load(BACKBONE), cache, chunk)
+    features.extract([job], Workers(1, False, inline, Console(quiet=True)))
+    ends = sorted(job.path(chunk).stat().st_mtime for chunk in job.chunks)
+    return (len(crops) - chunk) / (ends[-1] - ends[0])
 
 
-def bare(where: str, side: int, count: int, pipe: Connection) -> None:
+def bare(where: str, side: int, count: int, chunk: int, pipe: Connection) -> None:
     """The network alone, again and again: crops in memory, regions per second down the pipe."""
     torch.set_num_threads(1)
     network = backbones.load(BACKBONE)
-    pictures = np.stack(list(some(where, side, min(count, CHUNK)).pictures()))
+    pictures = np.stack(list(some(where, side, min(count, chunk)).pictures()))
     batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
     network(batches[0])
-    pipe.send(network.digest)
     while pipe.recv():
         began, done = time.perf_counter(), 0
-        while done < count - CHUNK:
+        while done < count - chunk:
             for batch in batches:
                 network(batch)
                 done += len(batch)
         pipe.send(done / (time.perf_counter() - began))
 
 
-def inline(where: str, side: int, count: int, digest: str, pipe: Connection) -> None:
+def inline(where: str, side: int, count: int, chunk: int, pipe: Connection) -> None:
     """The command without Ray; regions per second down the pipe."""
     crops = some(where, side, count)
     while pipe.recv():
         with tempfile.TemporaryDirectory() as cache:
-            pipe.send(rate(crops, digest, Path(cache), inline=True))
+            pipe.send(rate(crops, Path(cache), chunk, inline=True))
 
 
-def extraction(where: str, side: int, count: int, turns: int) -> dict[str, Any]:
+def extraction(where: str, side: int, count: int, chunk: int, turns: int) -> dict[str, Any]:
     """Turns: bare, inline, bare, inline, …, bare; then the same with the pool."""
     connect(num_cpus=1)
     crops = some(where, side, count)
@@ -262,24 +262,24 @@ def extraction(where: str, side: int, count: int, turns: int) -> dict[str, Any]:
         pipe.send(True)
         return float(pipe.recv())
 
-    with child({**MALLOC_ENV, "OMP_NUM_THREADS": "1"}, bare, where, side, count) as network:
-        digest = network.recv()
-        with child({"OMP_NUM_THREADS": "1"}, inline, where, side, count, digest) as command:
+    def pooled() -> float:
+        with tempfile.TemporaryDirectory() as cache:
+            return rate(crops, Path(cache), chunk, inline=False)
 
-            def pooled() -> float:
-                with tempfile.TemporaryDirectory() as cache:
-                    return rate(crops, digest, Path(cache), inline=False)
-
-            forms: dict[str, Callable[[], float]] = {"inline": lambda: asked(command), "pool": pooled}
-            found = {}
-            for name, form in forms.items():
-                alone, rates = [asked(network)], []
-                for _ in range(turns):
-                    rates.append(form())
-                    alone.append(asked(network))
-                found[name] = ratios(alone, rates)
-            for pipe in (network, command):
-                pipe.send(False)
+    with (
+        child({**MALLOC_ENV, "OMP_NUM_THREADS": "1"}, bare, where, side, count, chunk) as network,
+        child({"OMP_NUM_THREADS": "1"}, inline, where, side, count, chunk) as command,
+    ):
+        forms: dict[str, Callable[[], float]] = {"inline": lambda: asked(command), "pool": pooled}
+        found = {}
+        for name, form in forms.items():
+            alone, rates = [asked(network)], []
+            for _ in range(turns):
+                rates.append(form())
+                alone.append(asked(network))
+            found[name] = ratios(alone, rates)
+        for pipe in (network, command):
+            pipe.send(False)
     return {
         "extraction_efficiency": {name: one["ratio"] for name, one in found.items()},
         "extraction": {"regions": count, "side": side, **found},
@@ -325,10 +325,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sizes = (1_024, 256, 256) if given.quick else (SAMPLES, DIMENSIONS, NAIVE)
         result |= distances(*sizes, repeats=given.repeats, threads=given.threads)
     if "extraction" in chosen:
-        count = CHUNK + BATCH if given.quick else CHUNKS * CHUNK
+        chunk = 2 * BATCH if given.quick else CHUNK
+        count = chunk + BATCH if given.quick else CHUNKS * chunk
         with tempfile.TemporaryDirectory() as temporary:
             where = given.data or str(noise(Path(temporary) / "noise", count, SIDE))
-            result |= extraction(where, SIDE, count, given.turns)
+            result |= extraction(where, SIDE, count, chunk, given.turns)
     console.print(shown(result))
     if given.json:
         given.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -15,6 +15,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ from diffgen.errors import UserError, one_line
 from diffgen.models.efficientnet import OFFSET, SCALE, efficientnet
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""Pictures (B, 3, H, W) in 0 … 255, float → features (B, d), class logits (B, classes) if it has any."""
+"""Pictures (B, 3, H, W) in 0 … 255, float → features (B, d), class logits (B, classes) if it has any.
+
+On the device that its weights and the pictures are on."""
 LITE_SIDES = (224, 240, 260, 280, 300)
 ALIASES = {"dinov2": "facebook/dinov2-base"}
 FIDELITY = {
@@ -39,7 +42,10 @@ FIDELITY = {
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network, what it does to pictures first, and what it is known by."""
+    """A network, what it does to pictures first, and what it is known by.
+
+    It goes to other processes by its name, and each loads it once.
+    """
 
     name: str
     digest: str
@@ -47,42 +53,56 @@ class Backbone:
     filter: str
     """The same in words, for the report."""
     network: Network
+    model: Any = None
+    """The module whose weights `network` uses."""
+
+    def __reduce__(self) -> Any:
+        return _of_this_process, (self.name,)
 
     @torch.inference_mode()
-    def __call__(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    def __call__(
+        self, pictures: NDArray[np.uint8], device: str = "cpu"
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Pictures (B, H, W, 3) → features (B, d) and logits (B, classes), if the network has any."""
-        x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
+        if self.model is not None:
+            self.model.to(device)
+        x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().to(device)
         features, logits = self.network(x)
         return features.float().cpu().numpy(), None if logits is None else logits.float().cpu().numpy()
 
 
-def load(name: str, device: str = "cpu") -> Backbone:
+@cache
+def _of_this_process(name: str) -> Backbone:
+    return load(name)
+
+
+def load(name: str) -> Backbone:
     """A network by its name, Hugging Face id or folder. `UserError` where it cannot be had, and why."""
     if lite := re.fullmatch(r"efficientnet-lite([0-4])", name):
-        return _efficientnet(device, int(lite[1]))
+        return _efficientnet(int(lite[1]))
     if name in FIDELITY:
-        return _fidelity(name, device)
-    return _hub(name, device)
+        return _fidelity(name)
+    return _hub(name)
 
 
 def _resized(x: Tensor, side: int) -> Tensor:
     return F.interpolate(x, (side, side), mode="bilinear", antialias=True)
 
 
-def _efficientnet(device: str, size: int) -> Backbone:
+def _efficientnet(size: int) -> Backbone:
     side, offset, scale = LITE_SIDES[size], OFFSET, SCALE  # what it was trained on
-    model = efficientnet(device, size)
+    model = efficientnet(size=size)
 
     def network(x: Tensor) -> tuple[Tensor, Tensor | None]:
-        maps = model.extract_features((_resized(x.to(device), side) - offset) / scale)
+        maps = model.extract_features((_resized(x, side) - offset) / scale)
         features = maps.mean(dim=(2, 3))
         return features, model._fc(features)
 
     how = f"{side} px, bilinear, antialiased; (x − {offset:g}) / {scale:g}"
-    return Backbone(f"efficientnet-lite{size}", _digest(model, how), how, network)
+    return Backbone(f"efficientnet-lite{size}", _digest(model, how), how, network, model)
 
 
-def _fidelity(name: str, device: str) -> Backbone:
+def _fidelity(name: str) -> Backbone:
     inner, features, logits = FIDELITY[name]
     try:
         from torch_fidelity.utils import create_feature_extractor
@@ -92,19 +112,19 @@ def _fidelity(name: str, device: str) -> Backbone:
         ) from error
     wanted = [features, *([logits] if logits else [])]
     try:
-        model = create_feature_extractor(inner, wanted, cuda=device != "cpu", verbose=False)
+        model = create_feature_extractor(inner, wanted, cuda=False, verbose=False)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"weights of {name} cannot be had: {one_line(error)[:200]}") from error
 
     def network(x: Tensor) -> tuple[Tensor, Tensor | None]:
-        found = model(x.round().to(torch.uint8).to(device))
+        found = model(x.round().to(torch.uint8))
         return found[0], found[1] if logits else None
 
     how = f"torch-fidelity's {inner}, features {features}, its own resize"
-    return Backbone(name, _digest(model, how), how, network)
+    return Backbone(name, _digest(model, how), how, network, model)
 
 
-def _hub(name: str, device: str) -> Backbone:
+def _hub(name: str) -> Backbone:
     try:
         from transformers import AutoModel
         from transformers.image_processing_utils import ImageProcessingMixin
@@ -112,16 +132,17 @@ def _hub(name: str, device: str) -> Backbone:
         raise UserError(f"backbone {name} needs transformers: pip install 'diffgen[hub]'") from error
     source = ALIASES.get(name, name)
     try:
-        model = AutoModel.from_pretrained(source, use_safetensors=True).eval().to(device)
+        model = AutoModel.from_pretrained(source, use_safetensors=True).eval()
         told, _ = ImageProcessingMixin.get_image_processor_dict(source)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise UserError(f"backbone {name} cannot be loaded: {one_line(error)[:200]}") from error
     side = _side(told, model.config)
-    mean, std = (torch.tensor(told.get(key, [0.5] * 3), device=device).view(1, 3, 1, 1) * 255
-                 for key in ("image_mean", "image_std"))  # fmt: skip
+    scale = [torch.tensor(told.get(key, [0.5] * 3)).view(1, 3, 1, 1) * 255
+             for key in ("image_mean", "image_std")]  # fmt: skip
 
     def network(x: Tensor) -> tuple[Tensor, Tensor | None]:
-        out = model(pixel_values=(_resized(x.to(device), side) - mean) / std)
+        mean, deviation = (one.to(x.device) for one in scale)
+        out = model(pixel_values=(_resized(x, side) - mean) / deviation)
         pooled = getattr(out, "pooler_output", None)
         features = out.last_hidden_state if pooled is None else pooled
         if features.ndim == 3:  # tokens: the first is that of the whole picture
@@ -131,7 +152,7 @@ def _hub(name: str, device: str) -> Backbone:
         ), None
 
     how = f"{side} px, bilinear, antialiased; mean and deviation of its image processor"
-    return Backbone(name, _digest(model, how), how, network)
+    return Backbone(name, _digest(model, how), how, network, model)
 
 
 def _side(told: dict[str, Any], model_config: Any) -> int:

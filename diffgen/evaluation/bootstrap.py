@@ -87,6 +87,11 @@ def mean_of(values: NDArray[np.float64], weights: Weights) -> NDArray[np.float64
     return weights[:, there] @ values[there] / weights[:, there].sum(axis=1)
 
 
+def share_of(inside: NDArray[Any], weights: Weights) -> Estimate:
+    """The share of samples (N,) at which `inside` is true, or the mean of what it counts."""
+    return estimate(mean_of(inside.astype(float), weights), centred=False)
+
+
 def as_json(value: Any) -> Any:
     """Figures as [value, low, high], spreads as [mean, deviation], dataclasses by their fields.
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from diffgen.errors import UserError
-from diffgen.evaluation.bootstrap import RESAMPLES, Estimate, estimate, mean_of, of_sources, resampled
-from diffgen.evaluation.patterns import TURNS, Patterns, turned
+from diffgen.evaluation.bootstrap import RESAMPLES, Estimate, of_sources, resampled, share_of
+from diffgen.evaluation.patterns import TURNS, Fingerprints, Patterns, same_pixels, turned
 from diffgen.evaluation.shifts import peaks
 
 QUANTILE = 0.99
@@ -129,15 +129,23 @@ def evaluate_copies(
     (weights,) = resampled([sources], count, seed)
     threshold = 1.0 if real is None else float(np.quantile(real.ncc, QUANTILE))
 
-    def share(of: NDArray[np.bool_]) -> Estimate:
-        return estimate(mean_of(of.astype(float), weights), centred=False)
-
     return Copies(
         synthetic=drawn,
         held_out=real,
         threshold=None if real is None else threshold,
-        above=None if real is None else share(drawn.ncc > threshold),
+        above=None if real is None else share_of(drawn.ncc > threshold, weights),
         expected=None if real is None else float((real.ncc > threshold).mean()),
-        same=share(drawn.same),
+        same=share_of(drawn.same, weights),
         same_held_out=None if real is None else float(real.same.mean()),
     )
+
+
+def leaked(held_out: Fingerprints, training: Fingerprints, found: Matches | None) -> list[int]:
+    """Held-out pictures that are training pictures: by their very pixels, or by their `found` matches.
+
+    Matches count where one is certain or others have the very pixels: single ones may be chance.
+    """
+    inside = same_pixels(held_out, training)
+    if found is not None and (inside.any() or found.certain()):
+        inside = inside | found.same
+    return [int(row) for row in np.flatnonzero(inside)]

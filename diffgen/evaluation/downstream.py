@@ -1,52 +1,39 @@
-"""Use: what small networks learn from synthetic images (Section 5.3), as plain figures and tables.
+"""Downstream use: what small networks learn from synthetic images (Section 5.3), and agreement with masks.
 
 A network is trained on real images, on synthetic ones or on both, always for the same number of steps, and
-tested on real images of sources that neither it nor the generator saw. Invariants: every figure is pooled
-over all regions of the test set, unknown pixels (class 0) count nowhere, and what a network cannot learn
-from the data at hand is an error before any training.
+tested on real images of sources that neither it nor the generator saw; one task per network. Invariants:
+what a network cannot learn from the data at hand is an error before any training, and what is
+finished is not done again.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from diffgen.config import Downstream
 from diffgen.errors import UserError
-from diffgen.evaluation.bootstrap import MeanStd, as_json
+from diffgen.evaluation import training_jobs
+from diffgen.evaluation.bootstrap import Estimate, MeanStd, as_json
+from diffgen.evaluation.downstream_figures import (
+    agreement,
+    classification_figures,
+    segmentation_figures,
+    spread,
+)
 from diffgen.evaluation.images import RegionSet
-from diffgen.labels import UNKNOWN, LabelMap, Labels
+from diffgen.evaluation.small_nets import TaskName
+from diffgen.evaluation.tasks import Workers
+from diffgen.evaluation.training_jobs import Experiment, LabelledRegions, TrainingJob, TrainingSet
+from diffgen.files import atomic
+from diffgen.labels import MAX_CLASSES, UNKNOWN, Labels
 
-TaskName = Literal["classification", "segmentation"]
-TrainingSet = Literal["real", "synthetic", "both"]
-TRAINING_SETS: tuple[TrainingSet, ...] = ("real", "synthetic", "both")
-Counts = NDArray[np.int64]
-"""(N, classes, 3): pixels of each region that are true positives, false positives, false negatives."""
+TRAINING_SETS: tuple[TrainingSet, ...] = get_args(TrainingSet)
 Pixels = NDArray[np.int64]
 """(N, classes): pixels of each class in each region."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One network."""
-
-    task: TaskName
-    trained_on: TrainingSet
-    real_images: int | None
-    """Of so many real sources; None for all, and for a network that sees none."""
-    seed: int
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """What it is trained on."""
-        return ("real", "synthetic") if self.trained_on == "both" else (self.trained_on,)
-
-    def __str__(self) -> str:
-        of = f" of {self.real_images}" if self.real_images else ""
-        return f"{self.task}, trained on {self.trained_on}{of}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -62,20 +49,56 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class DownstreamResults:
-    """The table of Section 5.3."""
+    """The table of Section 5.3, and agreement."""
 
     rows: tuple[ResultRow, ...]
     seeds: int
     regions: dict[str, int]
     """How many there were of each set."""
+    agreement: dict[str, dict[str, Estimate]]
+    """Of `synthetic` and held-out `real` images, by class name and their `mean`, as segmenters of real images
+    judge them."""
 
     def to_json(self) -> dict[str, Any]:
-        """Spreads as [mean, deviation]."""
-        return {
-            "seeds": self.seeds,
-            "regions": self.regions,
-            "rows": [vars(row) | {"figures": as_json(row.figures)} for row in self.rows],
-        }
+        """Spreads as [mean, deviation], figures as [value, low, high]."""
+        return as_json(vars(self) | {"rows": [vars(row) for row in self.rows]})
+
+
+def evaluate_downstream(
+    real: RegionSet,
+    synthetic: RegionSet,
+    test: RegionSet,
+    settings: Downstream,
+    cache: Path,
+    workers: Workers,
+) -> DownstreamResults:
+    """Networks trained on `real`, `synthetic` and both, on `test`: mean and deviation over seeds.
+
+    Regions are of one side, and `test` is of sources that neither the networks nor the generator saw.
+    Regions without labels are left out. With Ray, `cache` is a folder that all nodes see. Raises `UserError`,
+    before any training, where the data does not serve (see `plan`).
+    """
+    asked = experiments(settings)
+    segmenters = [Experiment("segmentation", "real", None, seed) for seed in range(settings.seeds)]
+    more = [one for one in segmenters if one not in asked]
+    labels, jobs = plan([*asked, *more], real, synthetic, test, settings, cache)
+    # So few real images may be all there are: one network then serves two experiments.
+    once = {job.weights: job for job in sorted(jobs.values(), key=lambda job: len(job.judged))}
+    todo = [job for job in once.values() if job.missing]
+    costs, unit = [job.cost for job in todo], f"steps of {len(todo)} networks"
+    workers.run(training_jobs.run, [(job,) for job in todo], costs, "downstream", unit)
+    judges = [jobs[one] for one in segmenters]
+    return DownstreamResults(
+        rows=table([(one, _figures(jobs[one], labels)) for one in asked]),
+        seeds=settings.seeds,
+        regions={name: len(crops.labelled) for name, crops in _named(real, synthetic, test).items()},
+        agreement={
+            name: agreement(
+                [job.outcomes(number) for job in judges], crops.labelled.groups, labels, crops.images.where
+            )
+            for name, number, crops in (("synthetic", 1, synthetic), ("real", 0, test))
+        },
+    )
 
 
 def experiments(settings: Downstream) -> list[Experiment]:
@@ -90,22 +113,75 @@ def experiments(settings: Downstream) -> list[Experiment]:
     ]
 
 
-def few(real: RegionSet, count: int | None, seed: int) -> RegionSet:
-    """The regions of `count` sources drawn by `seed`: those of a smaller count are among them.
+def plan(
+    asked: Sequence[Experiment],
+    real: RegionSet,
+    synthetic: RegionSet,
+    test: RegionSet,
+    settings: Downstream,
+    cache: Path,
+) -> tuple[Labels, dict[Experiment, TrainingJob]]:
+    """Names of the classes, and a job per experiment.
+
+    A segmenter that learned from all real images is judged on the synthetic ones, too. `UserError` where a
+    set has too little to learn from or to be judged on.
+    """
+    cache = cache.absolute()  # workers have another working folder
+    sets = {name: crops.labelled for name, crops in _named(real, synthetic, test).items()}
+    for name, crops in sets.items():
+        if not crops.regions:
+            raise UserError(f"{_name(name, crops)}: no labelled regions of {settings.side} px")
+    pixels = {name: class_pixels(crops, cache) for name, crops in sets.items()}
+    labels = _labels(sets, pixels)
+    pixels = {name: those[:, : len(labels)] for name, those in pixels.items()}
+    tasks, kinds, told = (
+        {one.task for one in asked},
+        dict[str, NDArray[np.bool_]](),
+        _name("test", sets["test"]),
+    )
+    if "classification" in tasks:
+        kinds = {name: positive(those, labels, settings) for name, those in pixels.items()}
+        check_positive(told, kinds["test"], settings)
+    if "segmentation" in tasks:
+        check_test(told, pixels["test"])
+
+    def learned(one: Experiment, name: str) -> LabelledRegions:
+        """What a network learns from one set, checked."""
+        here = few(sets[name], one.real_images if name == "real" else None, one.seed)
+        crops = sets[name].part(here)
+        told = _name(name if here.all() else f"{one.real_images} of {name}", crops)
+        if one.task == "segmentation":
+            check_classes(told, pixels[name][here], pixels["test"], labels)
+            return LabelledRegions(crops)
+        check_positive(told, kinds[name][here], settings)
+        return LabelledRegions(crops, kinds[name][here])
+
+    jobs = {}
+    for one in asked:
+        training = tuple(learned(one, name) for name in one.sets)
+        judged = [LabelledRegions(sets["test"], kinds["test"] if one.task == "classification" else None)]
+        if one.task == "segmentation" and one.trained_on == "real" and one.real_images is None:
+            judged.append(LabelledRegions(sets["synthetic"]))
+        jobs[one] = TrainingJob(one, training, tuple(judged), len(labels), settings, cache)
+    return labels, jobs
+
+
+def few(real: RegionSet, count: int | None, seed: int) -> NDArray[np.bool_]:
+    """(N,): regions of `count` sources drawn by `seed`: those of a smaller count are among them.
 
     `UserError` where there are not so many sources.
     """
     if count is None:
-        return real
-    names = sorted({region.source for region in real.regions})
+        return np.ones(len(real), bool)
+    sources = [region.source for region in real.regions]
+    names = sorted(set(sources))
     if count > len(names):
         raise UserError(
             f"evaluation.downstream.real_images={count}: {real.images.where} has {len(names)} "
             "labelled sources"
         )
     order = np.random.default_rng(seed).permutation(len(names))[:count]
-    drawn = {names[number] for number in order.tolist()}
-    return RegionSet(real.images, tuple(region for region in real.regions if region.source in drawn))
+    return np.isin(sources, np.array(names)[order])
 
 
 def positive(pixels: Pixels, labels: Labels, settings: Downstream) -> NDArray[np.bool_]:
@@ -147,39 +223,15 @@ def check_positive(name: str, regions: NDArray[np.bool_], settings: Downstream) 
         )
 
 
-def count(truth: LabelMap, predicted: LabelMap, classes: int) -> Counts:
-    """(classes, 3): true positives, false positives, false negatives by class id, unknown pixels left out."""
-    known = truth != UNKNOWN
-    pairs = truth[known].astype(np.int64) * classes + predicted[known]
-    confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-    right = confusion.diagonal()
-    return np.stack([right, confusion.sum(axis=0) - right, confusion.sum(axis=1) - right], axis=1)
-
-
-def dice(counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Dice by class id, 2·TP / (2·TP + FP + FN), of counts (…, classes, 3) pooled over a set → (…, classes).
-
-    The F1 of pixels. NaN for a class that the truth lacks, and so for unknown.
-    """
-    tp, fp, fn = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(tp + fn > 0, 2 * tp / (2 * tp + fp + fn), np.nan)
-
-
-def segmentation_figures(counts: Counts, labels: Labels) -> dict[str, float]:
-    """Dice of each class that the truth has, and their plain mean (macro F1), of regions (N, classes, 3)."""
-    found = dice(counts.sum(axis=0))
-    by_class = {f"Dice {labels.classes[k]}": float(found[k]) for k in np.flatnonzero(np.isfinite(found))}
-    return {"mean Dice": float(np.nanmean(found)), **by_class}
-
-
-def classification_figures(outcomes: NDArray[np.int64]) -> dict[str, float]:
-    """Mean of sensitivity and specificity, F1 of the positive; of (N, 2): truth and prediction, 0 or 1."""
-    truth, predicted = outcomes.T
-    return {
-        "balanced accuracy": float(balanced_accuracy_score(truth, predicted)),
-        "F1": float(f1_score(truth, predicted, zero_division=0.0)),
-    }
+def class_pixels(crops: RegionSet, cache: Path) -> Pixels:
+    """(N, 256) pixels of each class id in labelled regions; kept, for to count them all are read."""
+    path = cache / f"pixels-{LabelledRegions(crops).digest[:24]}.npy"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        counts = [np.bincount(one.reshape(-1), minlength=MAX_CLASSES) for one in crops.label_maps()]
+        with atomic(path) as file:
+            np.save(file, np.array(counts, dtype=np.int64))
+    return np.asarray(np.load(path), dtype=np.int64)
 
 
 def table(found: Sequence[tuple[Experiment, dict[str, float]]]) -> tuple[ResultRow, ...]:
@@ -193,6 +245,29 @@ def table(found: Sequence[tuple[Experiment, dict[str, float]]]) -> tuple[ResultR
     )
 
 
-def spread(values: Sequence[float]) -> MeanStd:
-    """Mean and sample deviation (n − 1)."""
-    return MeanStd(float(np.mean(values)), float(np.std(values, ddof=1)))
+def _figures(job: TrainingJob, labels: Labels) -> dict[str, float]:
+    if job.experiment.task == "segmentation":
+        return segmentation_figures(job.outcomes(), labels)
+    return classification_figures(job.outcomes())
+
+
+def _named(real: RegionSet, synthetic: RegionSet, test: RegionSet) -> dict[str, RegionSet]:
+    return {"real": real, "synthetic": synthetic, "test": test}
+
+
+def _name(name: str, crops: RegionSet) -> str:
+    return f"{crops.images.where} ({name})"
+
+
+def _labels(sets: dict[str, RegionSet], pixels: dict[str, Pixels]) -> Labels:
+    """Names of the classes as one of the sets tells them, else numbers."""
+    highest = {name: int(np.flatnonzero(those.sum(axis=0)).max()) for name, those in pixels.items()}
+    told = [crops.images.labels for crops in sets.values() if crops.images.labels is not None]
+    if not told:
+        names = (f"class {k}" for k in range(1, max(highest.values()) + 1))
+        return Labels(("unknown", *names))
+    for name, crops in sets.items():
+        if highest[name] >= len(told[0]):
+            known = f"ids 0 to {len(told[0]) - 1}"
+            raise UserError(f"{_name(name, crops)} has class id {highest[name]}; the classes have {known}")
+    return told[0]

@@ -5,8 +5,9 @@ where it was stopped. `report.html` and `metrics.json` of an earlier evaluation 
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -16,27 +17,26 @@ from diffgen.cluster import on_gpus
 from diffgen.errors import UserError, one_line
 from diffgen.evaluation import card, page
 from diffgen.evaluation.from_bundle import is_bundle, sampled
+from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.page import Page, Section, Verdict
 from diffgen.evaluation.run import EvaluationRun, SectionResult
 from diffgen.evaluation.sections import baselines, downstream, fidelity, labels, large, privacy
-from diffgen.evaluation.sets import Sets, make_sets, real_sets
+from diffgen.evaluation.sets import make_sets, real_sets
 from diffgen.files import write_text
 
-SECTIONS: Mapping[str, Callable[[EvaluationRun], SectionResult]] = {
-    "fidelity": fidelity.build,
-    "privacy": privacy.build,
-    "labels": labels.build,
-    "large": large.build,
-    "downstream": downstream.build,
+SECTIONS: Mapping[str, ModuleType] = {
+    "fidelity": fidelity,
+    "privacy": privacy,
+    "labels": labels,
+    "large": large,
+    "downstream": downstream,
+    "baselines": baselines,
 }
-TITLES = {
-    "fidelity": fidelity.TITLE,
-    "privacy": privacy.TITLE,
-    "labels": labels.TITLE,
-    "large": large.TITLE,
-    "downstream": downstream.TITLE,
-    "baselines": baselines.TITLE,
-}
+"""Each module has a TITLE, what its figures are BLIND to, and `build`."""
+DECISIVE = {"fidelity", "privacy"}
+"""They come first and read every region: what they refuse (a picture that cannot be read, a feature that is
+NaN) ends the evaluation. What the data does not answer of others is "not known", and the rest stands."""
+COLOURS = {"good": "green", "fair": "yellow", "poor": "red", "unknown": "dim"}
 
 
 def evaluate(
@@ -56,65 +56,83 @@ def evaluate(
     settings = settings.on(on_gpus(settings.gpu, inline))
     folder = Path(settings.places.report)
     folder.mkdir(parents=True, exist_ok=True)
-    bundle = synthetic if is_bundle(synthetic) else None
+    bundle = Path(synthetic) if is_bundle(synthetic) else None
     if "baselines" in settings.evaluation.parts and bundle is None:
         raise UserError(f"--paper draws images by several methods and needs a bundle, not {synthetic}")
     # What is wrong with the real images is said before others are sampled.
     opened = real_sets(real, held_out, settings.evaluation, console)
     if bundle is not None:
-        synthetic = sampled(Path(bundle), real, folder / "synthetic", settings, inline, console)
+        synthetic = sampled(bundle, real, folder / "synthetic", settings, inline, console)
     sets = make_sets(opened, synthetic, settings.evaluation, console)
-    tell(sets, console)
+    for name, crops in sets.named.items():
+        if crops is not None:
+            where = shown(crops.images.where)
+            console.print(f"{name.replace('_', ' ')}: {len(crops)} regions of {crops.side} px, {where}")
     for old in ("report.html", "metrics.json"):  # not before: a refused command loses nothing
         (folder / old).unlink(missing_ok=True)
-    run = EvaluationRun(sets, settings.evaluation, folder, command, inline, console)
-    results: dict[str, SectionResult] = {}
+    run = EvaluationRun(sets, settings, bundle, folder, command, inline, console)
+    sections, figures = list[Section](), dict[str, Any]()
     for topic in settings.evaluation.parts:
-        console.print(f"[bold]{TITLES[topic]}[/]")
-        results[topic] = _result(topic, run, bundle, settings)
-        show(results[topic].section, console)
-    figures = {
+        kind = SECTIONS[topic]
+        console.print(f"[bold]{kind.TITLE}[/]")
+        try:
+            found, blind = kind.build(run), kind.BLIND
+        except UserError as error:
+            if topic in DECISIVE:
+                raise
+            said = Verdict("unknown", "–", f"{error}.")
+            found, blind = SectionResult(said, (), {"not_measured": str(error)}), ()
+        if verdict := found.verdict:
+            word = f"[{COLOURS[verdict.level]}]{page.WORDS[verdict.level]}[/]"
+            console.print(f"  {word}: {verdict.number}. {verdict.text}")
+        sections.append(Section(topic, kind.TITLE, verdict, found.blocks, blind, run.how(topic)))
+        figures[topic] = {
+            "verdict": verdict and vars(verdict), "does_not_detect": list(blind), **found.figures
+        }  # fmt: skip
+    _write(run, sections, figures)
+    if len(sections) > 1:  # one section made again (`EvaluationRun.how`) leaves the card's
+        _put_section(synthetic, run, sections)
+    return {section.id: section.verdict for section in sections if section.verdict}
+
+
+def _write(run: EvaluationRun, sections: Sequence[Section], figures: Mapping[str, Any]) -> None:
+    """`metrics.json` and `report.html`."""
+    sets, settings = run.sets, run.settings
+    left_out = [topic for topic in config.Evaluation().parts if topic not in figures]
+    told = {
         "version": __version__,
-        "command": list(command),
-        "sets": _facts(sets),
-        "settings": settings.evaluation.model_dump(mode="json"),
-        "not_asked": _left_out(results),
-        **{topic: _with_verdict(result) for topic, result in results.items()},
+        "command": list(run.command),
+        "sets": {name: crops and _facts(crops) for name, crops in sets.named.items()},
+        "settings": settings.model_dump(mode="json"),
+        "not_asked": left_out,
+        **figures,
     }
-    write_text(folder / "metrics.json", json.dumps(figures, indent=2, allow_nan=False) + "\n")
-    page.write(_page(run, results), folder / "report.html")
-    verdicts = {topic: result.section.verdict for topic, result in results.items() if result.section.verdict}
-    if len(results) > 1:  # one figure made again (`Study.how`) leaves the section of all
-        _put_section(synthetic, run, verdicts)
-    return verdicts
+    write_text(run.folder / "metrics.json", json.dumps(told, indent=2, allow_nan=False) + "\n")
+    scale = f" of {sets.mpp:g} µm" if sets.mpp else ""
+    facts = [
+        *((name.replace("_", " "), "none known" if crops is None else
+           f"{shown(crops.images.where)} ({len(crops):,} regions)") for name, crops in sets.named.items()),
+        ("regions", f"{sets.side}×{sets.side} pixels{scale}"),
+        ("features", f"{settings.backbone}"),
+        ("pictures", str(run.view)),
+    ]  # fmt: skip
+    notes = [f"diffgen {__version__}. All of it: {run.how_all}"]
+    if left_out:
+        notes.append(f"Not asked (evaluation.parts): {' '.join(SECTIONS[t].TITLE for t in left_out)}")
+    subtitle = f"{shown(sets.synthetic.images.where)} against {shown(sets.training.images.where)}"
+    report = Page("Evaluation of synthetic histopathology", subtitle, facts, sections, notes)
+    page.write(report, run.folder / "report.html")
 
 
-def _result(topic: str, run: EvaluationRun, bundle: str | None, settings: config.Settings) -> SectionResult:
-    """One section. What the data cannot answer is "not known"; the other sections stand.
-
-    Fidelity and privacy come first and read every region: what they refuse (a picture that cannot be read, a
-    feature that is NaN) ends the evaluation.
-    """
-    try:
-        if topic == "baselines":
-            return baselines.build(run, Path(str(bundle)), settings)
-        return SECTIONS[topic](run)
-    except UserError as error:
-        if topic in {"fidelity", "privacy"}:
-            raise
-        verdict = Verdict("unknown", "–", f"{error}.")
-        return SectionResult(Section(topic, TITLES[topic], verdict), {"not_measured": str(error)})
-
-
-def tell(sets: Sets, console: Console) -> None:
-    """What is compared, before any work."""
-    for name, crops in (
-        ("training", sets.training),
-        ("held out", sets.held_out),
-        ("synthetic", sets.synthetic),
-    ):
-        if crops is not None:
-            console.print(f"{name}: {len(crops)} regions of {crops.side} px, {shown(crops.images.where)}")
+def _facts(crops: RegionSet) -> dict[str, Any]:
+    return {
+        "where": shown(crops.images.where),
+        "sha256": crops.images.digest,
+        "regions": len(crops),
+        "sources": len({region.source for region in crops.regions}),
+        "side": crops.side,
+        "mpp": crops.images.mpp,
+    }
 
 
 def shown(where: str) -> str:
@@ -123,28 +141,10 @@ def shown(where: str) -> str:
     return str(path.relative_to(here)) if "://" not in where and path.is_relative_to(here) else where
 
 
-def show(section: Section, console: Console) -> None:
-    verdict = section.verdict
-    if verdict is not None:
-        colour = {"good": "green", "fair": "yellow", "poor": "red", "unknown": "dim"}[verdict.level]
-        console.print(f"  [{colour}]{page.WORDS[verdict.level]}[/]: {verdict.number}. {verdict.text}")
-
-
-def _left_out(results: Mapping[str, SectionResult]) -> list[str]:
-    """Sections that are usually there and were left out."""
-    return [topic for topic in config.Evaluation().parts if topic not in results]
-
-
-def _with_verdict(result: SectionResult) -> dict[str, Any]:
-    verdict = result.section.verdict
-    said = None if verdict is None else vars(verdict)
-    return {"verdict": said, "does_not_detect": list(result.section.blind), **result.figures}
-
-
-def _put_section(synthetic: str, run: EvaluationRun, verdicts: Mapping[str, Verdict]) -> None:
+def _put_section(synthetic: str, run: EvaluationRun, sections: Sequence[Section]) -> None:
     held_out = run.sets.held_out
     text = card.section(
-        {TITLES[topic]: verdict for topic, verdict in verdicts.items()},
+        {section.title: section.verdict for section in sections if section.verdict},
         len(run.sets.training),
         None if held_out is None else len(held_out),
         run.how_all,
@@ -156,43 +156,3 @@ def _put_section(synthetic: str, run: EvaluationRun, verdicts: Mapping[str, Verd
         return
     if found:
         run.console.print(f"dataset card: a section in {synthetic.rstrip('/')}/README.md")
-
-
-def _facts(sets: Sets) -> dict[str, Any]:
-    every = {"training": sets.training, "held_out": sets.held_out, "synthetic": sets.synthetic}
-    return {
-        name: None if crops is None else {
-            "where": shown(crops.images.where),
-            "sha256": crops.images.digest,
-            "regions": len(crops),
-            "sources": len({region.source for region in crops.regions}),
-            "side": crops.side,
-            "mpp": crops.images.mpp,
-        }
-        for name, crops in every.items()
-    }  # fmt: skip
-
-
-def _page(run: EvaluationRun, results: Mapping[str, SectionResult]) -> Page:
-    sets, settings = run.sets, run.settings
-    scale = f" of {sets.mpp:g} µm" if sets.mpp else ""
-    facts = [
-        ("training", f"{shown(sets.training.images.where)} ({len(sets.training):,} regions)"),
-        ("held out", "none known" if sets.held_out is None else
-         f"{shown(sets.held_out.images.where)} ({len(sets.held_out):,} regions)"),
-        ("synthetic", f"{shown(sets.synthetic.images.where)} ({len(sets.synthetic):,} regions)"),
-        ("regions", f"{sets.side}×{sets.side} pixels{scale}"),
-        ("features", f"{settings.backbone}"),
-        ("pictures", str(run.view)),
-    ]  # fmt: skip
-    left_out = [TITLES[topic] for topic in _left_out(results)]
-    notes = [f"diffgen {__version__}. All of it: {run.how_all}"]
-    if left_out:
-        notes.append(f"Not asked (evaluation.parts): {' '.join(left_out)}")
-    return Page(
-        title="Evaluation of synthetic histopathology",
-        subtitle=f"{shown(sets.synthetic.images.where)} against {shown(sets.training.images.where)}",
-        facts=facts,
-        sections=[result.section for result in results.values()],
-        footnotes=notes,
-    )

@@ -67,6 +67,10 @@ class Images(ABC):
     def regions(self, side: int) -> list[Region]:
         """All regions of `side` pixels, none over another; of a set of large images, their tiles."""
 
+    def crops(self, side: int) -> "RegionSet":
+        """All regions of `side` pixels as a set."""
+        return RegionSet(self, tuple(self.regions(side)))
+
     @abstractmethod
     def read(self, region: Region) -> tuple[Picture, LabelMap | None]:
         """Picture (side, side, 3) and label map (side, side) of a region."""
@@ -105,6 +109,10 @@ class RegionSet:
     @property
     def labelled(self) -> "RegionSet":
         return RegionSet(self.images, tuple(region for region in self.regions if region.labelled))
+
+    def part(self, inside: NDArray[np.bool_]) -> "RegionSet":
+        """The regions at which `inside` (N,) is true."""
+        return RegionSet(self.images, tuple(r for r, here in zip(self.regions, inside, strict=True) if here))
 
     def pictures(self) -> Iterator[Picture]:
         return (self.images.read(region)[0] for region in self.regions)

@@ -6,8 +6,7 @@ the real set is perfect by all of these: whether a generator copies is another q
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,10 +52,6 @@ class Comparison:
     """Median over classes of |ratio − 1|."""
     boundary_error: float
     """Median over classes of |ratio − 1|."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers and lists; None for NaN."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
 
 
 def measure(maps: Sequence[LabelMap], num_classes: int, pixel_um: float) -> MapStatistics:
@@ -156,11 +151,3 @@ def _ratio(generated: PerClass, real: PerClass) -> PerClass:
 def _median_error(ratio: PerClass) -> float:
     known = ratio[~np.isnan(ratio)]
     return float(np.median(np.abs(known - 1))) if len(known) else 0.0
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, np.ndarray):
-        return [_plain(float(inner)) for inner in value]
-    return None if np.isnan(value) else value

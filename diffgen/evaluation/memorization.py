@@ -20,9 +20,9 @@ from diffgen.evaluation.bootstrap import (
     Estimate,
     Weights,
     estimate,
-    mean_of,
     of_sources,
     resampled,
+    share_of,
 )
 from diffgen.evaluation.distances import TIE, Nearest, checked, nearest
 from diffgen.evaluation.divergences import COMPONENTS, ONE_THREAD, principal
@@ -88,6 +88,10 @@ class Memorization:
     duplicates: Duplicates
     """Inside the synthetic set."""
 
+    @property
+    def c_t(self) -> Estimate | None:
+        return None if self.data_copying is None else self.data_copying.c_t
+
 
 def evaluate_memorization(
     training: NDArray[Any], synthetic: NDArray[Any], held_out: NDArray[Any] | None,
@@ -111,9 +115,7 @@ def evaluate_memorization(
         held_out = checked(held_out, "held-out", 1)
         held_out_sources = of_sources(np.asarray(held_out_sources), len(held_out), "held-out")
         (of_held_out,) = resampled([held_out_sources], count, seed)
-        null = estimate(
-            mean_of(authentic(nearest(held_out, training), own).astype(float), of_held_out), centred=False
-        )
+        null = share_of(authentic(nearest(held_out, training), own), of_held_out)
         with suppress(UserError):  # too few samples for any cell
             copying = data_copying(
                 training, held_out, synthetic, held_out_sources, synthetic_sources, count=count, seed=seed
@@ -121,7 +123,7 @@ def evaluate_memorization(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = of_synthetic.distances[:, 0] / own.distances[of_synthetic.indices[:, 0], 0]
     return Memorization(
-        authenticity=estimate(mean_of(authentic(of_synthetic, own).astype(float), weights), centred=False),
+        authenticity=share_of(authentic(of_synthetic, own), weights),
         authenticity_held_out=null,
         data_copying=copying,
         nearest=of_synthetic,
@@ -243,7 +245,7 @@ def near_duplicates(
     (weights,) = resampled([other], count, seed)
     return Duplicates(
         threshold=threshold,
-        share=estimate(mean_of(near.astype(float), weights), centred=False),
+        share=share_of(near, weights),
         expected=float((between <= threshold * (1 + TIE)).mean()),
         rows=rows,
         nearest=Nearest(found.distances, rows[found.indices]),

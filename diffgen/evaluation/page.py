@@ -57,7 +57,6 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Interval]]
     note: str = ""
-    command: str = ""
 
     def of_numbers(self, column: int) -> bool:
         """Whether a column is set as numbers are: as its first cell is that is not a dash."""
@@ -72,7 +71,6 @@ class Plot:
     title: str
     image: bytes
     caption: str = ""
-    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,6 @@ class Gallery:
     title: str
     tiles: Sequence[Tile]
     caption: str = ""
-    command: str = ""
     legend: Sequence[tuple[str, Colour]] = ()
     large: bool = False
     """Few pictures in which the details count, side by side."""
@@ -119,13 +116,14 @@ Block = Table | Plot | Gallery | Note
 
 @dataclass(frozen=True)
 class Section:
-    """A section. `id` is its anchor; `blind` says what its numbers do not detect."""
+    """A section. `id` is its anchor; `blind` says what its numbers do not detect; `command` makes them."""
 
     id: str
     title: str
     verdict: Verdict | None
     blocks: Sequence[Block] = ()
     blind: Sequence[str] = ()
+    command: str = ""
 
 
 @dataclass(frozen=True)

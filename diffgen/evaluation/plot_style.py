@@ -6,6 +6,7 @@ home in both; nothing of the moment is in its bytes.
 
 import io
 import warnings
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -23,35 +24,7 @@ DARK = {INK: "#e8e5ee", FAINT: "#a8a3b5", GRID: "#3a3745"}
 LETTERS = 'system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif'
 WIDTH = 4.2  # inches: text of 9 points can be read where half a page, or a telephone, is all there is
 
-STYLE: dict[str, Any] = {
-    "svg.hashsalt": "diffgen",
-    "svg.fonttype": "none",  # text stays text: in the page's own letters, and a quarter of the bytes
-    "text.parse_math": False,  # a class may have a $ in its name
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "legend.fontsize": 8.5,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "text.color": INK,
-    "axes.labelcolor": FAINT,
-    "axes.edgecolor": FAINT,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "hatch.color": "#ffffff",
-    "hatch.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4,
-    "savefig.dpi": 200,  # of what is drawn as pixels
-}
+STYLE = Path(__file__).parent / "templates" / "plots.mplstyle"
 
 
 def colour(name: str, position: int) -> str:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib import style
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from diffgen.evaluation.plot_style import (
     DASHES,
@@ -21,9 +20,7 @@ from diffgen.evaluation.plot_style import (
     HATCHES,
     INK,
     MARKERS,
-    PALETTE,
     STYLE,
-    WIDTH,
     colour,
     new_axes,
     to_svg,
@@ -50,7 +47,7 @@ def bars(names: Sequence[str], series: Mapping[str, Values], label: str, log: bo
 
     On a logarithmic axis a value of zero has no bar: it is written beside the name.
     """
-    with matplotlib.rc_context(STYLE):
+    with style.context(STYLE):
         thick = 0.78 / max(1, len(series))
         figure, axes = new_axes(0.75 + len(names) * max(0.3, 0.15 * len(series) + 0.12))
         places = np.arange(len(names))
@@ -84,7 +81,7 @@ def lines(
     logy: bool = False,
 ) -> bytes:
     """Curves over one x, with their bands where there are any (Fig. 3; correlation by distance)."""
-    with matplotlib.rc_context(STYLE):
+    with style.context(STYLE):
         figure, axes = new_axes(3.1)
         for i, (name, given) in enumerate(series.items()):
             band = given if isinstance(given, Band) else None
@@ -107,7 +104,7 @@ def lines(
 
 def histograms(series: Mapping[str, Values], xlabel: str) -> bytes:
     """Distributions over the same bins; each one's bins sum to one, whatever the number of its samples."""
-    with matplotlib.rc_context(STYLE):
+    with style.context(STYLE):
         figure, axes = new_axes(2.9)
         pooled = np.concatenate([np.asarray(values, float) for values in series.values()])
         edges = np.histogram_bin_edges(pooled, BINS)
@@ -128,7 +125,7 @@ def scatter2d(
     ylabel: str = "second principal component",
 ) -> bytes:
     """Sets of points (N, 2) on axes of one scale. The sets take turns, so that none lies on top."""
-    with matplotlib.rc_context(STYLE):
+    with style.context(STYLE):
         figure, axes = new_axes(3.6)
         number = sum(len(points) for points in sets.values())
         size, alpha = (14, 0.7) if number < 500 else (5, 0.45)
@@ -153,43 +150,8 @@ def scatter2d(
         return to_svg(figure, axes, legend=len(sets) > 1, handles=handles)
 
 
-def confusion(matrix: ArrayLike, names: Sequence[str]) -> bytes:
-    """(K, K) counts, a row a true class and a column a predicted one → the share of each row."""
-    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        counts = np.asarray(matrix, float)
-        total = counts.sum(axis=1, keepdims=True)
-        figure, axes = new_axes(1.2 + 0.36 * len(names), max(WIDTH, 1.5 + 0.3 * len(names)))
-        for (row, column), count in np.ndenumerate(counts):
-            share = count / total[row, 0] if total[row, 0] else 0.0
-            box = Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, linewidth=0)
-            box.set(facecolor=PALETTE["real"], alpha=0.06 + 0.9 * share)
-            axes.add_patch(box)
-            text = _percent(share) if total[row, 0] else "–"
-            ink = "#ffffff" if share > 0.6 else INK
-            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
-        axes.set_xlim(-0.5, len(names) - 0.5)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        short = [_cut(name, 18) for name in names]
-        axes.set_xticks(range(len(names)), short, rotation=35, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(names)), short)
-        axes.tick_params(length=0, labelcolor=INK)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        axes.set_xlabel("predicted, % of the true class")
-        axes.set_ylabel("true")
-        return to_svg(figure, axes, legend=False)
-
-
 def _cut(name: str, length: int) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
-
-
-def _percent(share: float) -> str:
-    """Nothing that is not all rounds to all, and nothing that is there to none."""
-    rounded = round(100 * share)
-    if rounded == 0 and share > 0:
-        return "<1"
-    return ">99" if rounded == 100 and share < 1 else str(rounded)
 
 
 def _log_ticks(axis: Any, places: Values | None = None) -> None:

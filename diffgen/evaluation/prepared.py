@@ -5,13 +5,13 @@ counts twice.
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffgen.config import read_yaml
 from diffgen.data.stream import PatchTable, statistics
@@ -36,17 +36,18 @@ class Prepared(Images):
         self.mpp = float(read_yaml(folder / "settings.yaml")["prepare"]["mpp"])
 
     @cached_property
-    def by_source(self) -> dict[str, list[int]]:
-        """Source → numbers of its patches, from top to bottom."""
-        found: dict[str, list[int]] = defaultdict(list)
-        for number, row in enumerate(self.patches.rows):
-            found[row["source"]].append(number)
-        place = self._place
-        return {name: sorted(numbers, key=lambda n: place(n)[:2]) for name, numbers in sorted(found.items())}
+    def places(self) -> NDArray[np.int64]:
+        """(patches, 4): the box of each in its source."""
+        corners = np.array([[row["y"], row["x"]] for row in self.patches.rows])
+        sides = np.array([[row["height"], row["width"]] for row in self.patches.rows])
+        return np.concatenate([corners, corners + sides], axis=1)
 
-    def _place(self, number: int) -> Box:
-        row = self.patches.rows[number]
-        return row["y"], row["x"], row["y"] + row["height"], row["x"] + row["width"]
+    @cached_property
+    def by_source(self) -> dict[str, NDArray[np.intp]]:
+        """Source → numbers of its patches, from top to bottom."""
+        names = np.array([row["source"] for row in self.patches.rows])
+        order = np.lexsort((self.places[:, 1], self.places[:, 0]))
+        return {str(name): order[names[order] == name] for name in np.unique(names)}
 
     @property
     def largest(self) -> int:
@@ -62,44 +63,38 @@ class Prepared(Images):
 
     def _of(self, source: str, side: int) -> Iterator[Region]:
         """From top to bottom: a region begins where a patch does, or whole sides further."""
-        taken, patches = Boxes(side), self._index(source)
-        for number in self.by_source[source]:
-            y0, x0, y1, x1 = self._place(number)
+        taken = np.empty((0, 4), np.int64)
+        for y0, x0, y1, x1 in self.places[self.by_source[source]].tolist():
+            taken = taken[taken[:, 2] > y0]  # the others are met no more
             for y in range(y0, max(y0 + 1, y1 - side + 1), side):
                 for x in range(x0, max(x0 + 1, x1 - side + 1), side):
                     box = (y, x, y + side, x + side)
-                    if taken.meets(box) or (parts := self._cover(box, patches)) is None:
+                    if _meeting(taken, box).any() or (parts := self._cover(source, box)) is None:
                         continue
-                    taken.add(box, number)
-                    labelled = all(self.patches.rows[n]["labelled"] for n in parts)
+                    taken = np.vstack([taken, box])
+                    labelled = all(self.patches.rows[number]["labelled"] for number in parts)
                     yield Region(source, source, y, x, side, labelled)
 
-    def _cover(self, box: Box, patches: "Boxes") -> list[int] | None:
+    def _cover(self, source: str, box: Box) -> list[int] | None:
         """The patches that make up a box, or None if they leave a gap."""
+        numbers, parts = self.by_source[source], []
+        tops = self.places[numbers, 0]
+        tallest = int((self.places[numbers, 2] - tops).max())
+        numbers = numbers[np.searchsorted(tops, box[0] - tallest) : np.searchsorted(tops, box[2])]
         seen = np.zeros((box[2] - box[0], box[3] - box[1]), dtype=bool)
-        parts = []
-        for place, number in patches.near(box):
-            inside = _inside(box, place)
+        for number in numbers[_meeting(self.places[numbers], box)].tolist():
+            inside = _inside(box, self.places[number])
             if not seen[inside].all():
                 seen[inside] = True
                 parts.append(number)
         return parts if seen.all() else None
 
-    @lru_cache(maxsize=8)  # noqa: B019 (as above)
-    def _index(self, source: str) -> "Boxes":
-        places = {number: self._place(number) for number in self.by_source[source]}
-        index = Boxes(max(max(y1 - y0, x1 - x0) for y0, x0, y1, x1 in places.values()))
-        for number, place in places.items():
-            index.add(place, number)
-        return index
-
     def read(self, region: Region) -> tuple[Picture, LabelMap | None]:
         side, box = region.side, (region.y, region.x, region.y + region.side, region.x + region.side)
-        parts = self._cover(box, self._index(region.source)) or []
         picture = np.empty((side, side, 3), np.uint8)
         labels = np.zeros((side, side), np.uint8) if region.labelled else None
-        for number in parts:
-            place = self._place(number)
+        for number in self._cover(region.source, box) or []:
+            place = self.places[number]
             inside, outside = _inside(box, place), _inside(place, box)
             picture[inside] = self.patches.picture(number)[outside]
             if labels is not None:
@@ -118,31 +113,15 @@ class Prepared(Images):
         return Prepared, (self.patches.folder.absolute(), self.split)  # workers have another folder
 
 
-class Boxes:
-    """Boxes no larger than `side`, found by where they lie."""
-
-    def __init__(self, side: int) -> None:
-        self.side = side
-        self.cells: dict[tuple[int, int], list[tuple[Box, int]]] = defaultdict(list)
-
-    def add(self, box: Box, number: int) -> None:
-        self.cells[box[0] // self.side, box[1] // self.side].append((box, number))
-
-    def near(self, box: Box) -> Iterator[tuple[Box, int]]:
-        """Those that meet a box."""
-        for row in range(box[0] // self.side - 1, (box[2] - 1) // self.side + 1):
-            for column in range(box[1] // self.side - 1, (box[3] - 1) // self.side + 1):
-                for other, number in self.cells.get((row, column), ()):
-                    if other[0] < box[2] and box[0] < other[2] and other[1] < box[3] and box[1] < other[3]:
-                        yield other, number
-
-    def meets(self, box: Box) -> bool:
-        return any(True for _ in self.near(box))
+def _meeting(boxes: NDArray[np.int64], box: Box) -> NDArray[np.bool_]:
+    """(N,): which boxes (N, 4) meet one."""
+    y0, x0, y1, x1 = box
+    return (boxes[:, 0] < y1) & (y0 < boxes[:, 2]) & (boxes[:, 1] < x1) & (x0 < boxes[:, 3])
 
 
-def _inside(box: Box, other: Box) -> tuple[slice, slice]:
+def _inside(box: Sequence[int] | NDArray[np.int64], other: Sequence[int] | NDArray[np.int64]) -> Any:
     """Where `other` lies in `box`, in the pixels of `box`."""
-    return (
-        slice(max(0, other[0] - box[0]), min(box[2], other[2]) - box[0]),
-        slice(max(0, other[1] - box[1]), min(box[3], other[3]) - box[1]),
+    return tuple(
+        slice(max(0, other[axis] - box[axis]), min(box[axis + 2], other[axis + 2]) - box[axis])
+        for axis in (0, 1)
     )

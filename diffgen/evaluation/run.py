@@ -10,20 +10,22 @@ from typing import Any
 
 from rich.console import Console
 
-from diffgen.config import Evaluation
+from diffgen.config import Evaluation, Settings
 from diffgen.evaluation import backbones, features
 from diffgen.evaluation.backbones import Backbone
 from diffgen.evaluation.features import FeatureJob, Features, View
 from diffgen.evaluation.images import Region, RegionSet
-from diffgen.evaluation.page import Section
+from diffgen.evaluation.page import Block, Verdict
 from diffgen.evaluation.sets import Sets
+from diffgen.evaluation.tasks import Workers
 
 
 @dataclass(frozen=True)
 class SectionResult:
-    """A section of the report, and its figures for machines."""
+    """What a section comes to: its verdict, what it shows, and its figures for machines."""
 
-    section: Section
+    verdict: Verdict | None
+    blocks: Sequence[Block]
     figures: Mapping[str, Any]
 
 
@@ -32,13 +34,24 @@ class EvaluationRun:
     """What every section needs."""
 
     sets: Sets
-    settings: Evaluation
+    tree: Settings
+    """Settings of all commands: a bundle is sampled by them."""
+    bundle: Path | None
+    """What the synthetic images are of, where that was given and not they."""
     folder: Path
     """Of the report; what is computed once lies in `cache` in it."""
     command: Sequence[str]
     """As it was given."""
     inline: bool
     console: Console
+
+    @property
+    def settings(self) -> Evaluation:
+        return self.tree.evaluation
+
+    @property
+    def workers(self) -> Workers:
+        return Workers(self.settings.threads, self.settings.gpu, self.inline, self.console)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -66,7 +79,7 @@ class EvaluationRun:
     @cached_property
     def _known(self) -> dict[int, tuple[Features, dict[Region, int]]]:
         """Features of all regions of the three sets, computed in one go, and where each region's are."""
-        sets = [crops for crops in (self.sets.training, self.sets.held_out, self.sets.synthetic) if crops]
+        sets = [crops for crops in self.sets.named.values() if crops]
         with self.measuring("checksums of the images"):
             for crops in sets:
                 _ = crops.images.digest  # it is kept, and reads every file
@@ -88,9 +101,5 @@ class EvaluationRun:
 
     def extract(self, asked: Sequence[tuple[RegionSet, View]]) -> list[Features]:
         """Features of any regions in any view, those that are not there yet computed in one go."""
-        settings = self.settings
-        tasks = [
-            FeatureJob(crops, view, settings.backbone, self.backbone.digest, self.cache / "features")
-            for crops, view in asked
-        ]
-        return features.extract(tasks, settings.threads, settings.gpu, self.inline, self.console)
+        jobs = [FeatureJob(crops, view, self.backbone, self.cache / "features") for crops, view in asked]
+        return features.extract(jobs, self.workers)

@@ -36,6 +36,10 @@ class Sets:
     """Regions of each set in a comparison, at most."""
 
     @property
+    def named(self) -> dict[str, RegionSet | None]:
+        return {"training": self.training, "held_out": self.held_out, "synthetic": self.synthetic}
+
+    @property
     def side(self) -> int:
         return self.training.side
 
@@ -62,7 +66,7 @@ class Sets:
             groups = self.training.groups
         first = np.random.default_rng(0).permutation(groups.max() + 1)[: (groups.max() + 1) // 2]
         inside = np.isin(groups, first)
-        return part(self.training, inside), part(self.training, ~inside)
+        return self.training.part(inside), self.training.part(~inside)
 
     @cached_property
     def compared(self) -> tuple[RegionSet, RegionSet, RegionSet]:
@@ -103,18 +107,13 @@ def real_sets(
 
 def regions(images: Images, side: int) -> RegionSet:
     """All regions of a side; `UserError` where they are too few to say anything."""
-    found = RegionSet(images, tuple(images.regions(side)))
+    found = images.crops(side)
     if len(found) < LEAST:
         raise UserError(
             f"{images.where}: {len(found)} regions of {side}×{side} pixels are too few, at least {LEAST} are "
             f"needed; it has some of up to {images.largest} pixels: --set evaluation.side=…"
         )
     return found
-
-
-def part(crops: RegionSet, inside: NDArray[np.bool_]) -> RegionSet:
-    """The regions at which `inside` (N,) is true."""
-    return RegionSet(crops.images, tuple(r for r, here in zip(crops.regions, inside, strict=True) if here))
 
 
 def numbered(sets: Sequence[RegionSet]) -> list[NDArray[np.intp]]:

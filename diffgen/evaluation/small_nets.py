@@ -5,8 +5,8 @@ cross-entropy. Invariants: on a CPU weights are a function of the data, the sett
 number of threads; whatever a network is trained on, steps, schedule and augmentations are the same.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffgen.config import Downstream
-from diffgen.evaluation.downstream import TaskName
 
+TaskName = Literal["classification", "segmentation"]
 VERSION = 1
 """Raised when networks, losses or augmentations change: results of older ones are not taken for theirs."""
 WEIGHT_DECAY = 1e-2
@@ -75,11 +75,10 @@ def fit(
     settings: Downstream,
     seed: int,
     device: str = "cpu",
-    tell: Callable[[int], Any] = lambda _: None,
 ) -> None:
     """Train on pictures (N, H, W, 3) and their label maps (N, H, W), or 0 and 1 (N,).
 
-    `order` (steps, batch) says which are seen when; `tell` hears of every step.
+    `order` (steps, batch) says which are seen when.
     """
     network.to(device).train()
     rng = np.random.default_rng(seed)
@@ -92,7 +91,6 @@ def fit(
         torch.autograd.backward(lost)
         optimizer.step()
         schedule.step()
-        tell(1)
 
 
 def augmented(x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

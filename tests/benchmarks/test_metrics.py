@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import metrics
-from diffgen.evaluation.features import BATCH, CHUNK
+from diffgen.evaluation.features import BATCH
 
 
 def test_the_naive_form_agrees_and_would_not_if_it_were_other() -> None:
@@ -57,7 +57,7 @@ def test_extraction_as_json(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     metrics.main([str(folder), "--quick", "--only", "extraction", "--turns", "1", "--json", str(path)])
     found = json.loads(path.read_text())
-    assert found["extraction"]["regions"] == CHUNK + BATCH
+    assert found["extraction"]["regions"] == 3 * BATCH
     assert set(found["extraction_efficiency"]) == {"inline", "pool"}
     for name, ratio in found["extraction_efficiency"].items():
         assert ratio > 0

@@ -35,9 +35,18 @@ def full_page() -> Page:
     fits = Verdict("fair", "Dice 0.71", "Less than real images do.")
     seamless = Verdict("unknown", "", "No image is larger than a patch.")
     questions = [
-        Section("fidelity", "Does it look real?", looks, _fidelity(), [LONG, EVIL]),
-        Section("privacy", "Is it private?", private, _privacy(), [LONG]),
-        Section("labels", "Do images fit their masks?", fits, _labels()),
+        Section(
+            "fidelity", "Does it look real?", looks, _fidelity(), [LONG, EVIL], f"diffgen evaluate {UNBROKEN}"
+        ),
+        Section(
+            "privacy",
+            "Is it private?",
+            private,
+            _privacy(),
+            [LONG],
+            "diffgen evaluate real synthetic --nearest 5",
+        ),
+        Section("labels", "Do images fit their masks?", fits, _labels(), command="diffgen evaluate --labels"),
         Section("large", "Are large images seamless?", seamless, _large()),
         Section("baselines", "Which rule is best?", None, [Note("Measured on the same bundle.")]),
     ]
@@ -71,7 +80,6 @@ def _fidelity() -> list[Table | Plot | Gallery | Note]:
             ["", "synthetic", "real against real", "unit"],
             rows,
             LONG,
-            "diffgen evaluate real synthetic",
         ),
         Table(
             "Wide", ["", *wide], [[f"seed {i}", *(Interval(0.5, 0.4, 0.6) for _ in wide)] for i in range(3)]
@@ -81,7 +89,6 @@ def _fidelity() -> list[Table | Plot | Gallery | Note]:
             "First two components",
             plots.scatter2d(two),
             "Where the sets lie.",
-            f"diffgen evaluate {UNBROKEN}",
         ),
         Plot("Distances", plots.histograms({k: np.hypot(*v.T) for k, v in two.items()}, "distance"), EVIL),
         Gallery("Nothing special", [Tile(_tissue(i), caption=f"{i}") for i in range(12)], "Drawn at random."),
@@ -100,7 +107,6 @@ def _privacy() -> list[Table | Plot | Gallery | Note]:
             "Nearest of the training set",
             pairs,
             LONG,
-            "diffgen evaluate real synthetic --nearest 5",
             _legend(),
         ),
         Note(LONG),
@@ -113,11 +119,9 @@ def _labels() -> list[Table | Plot | Gallery | Note]:
     shares = {"real": [0.4, 0.3, 0.2, 0.09, 0.01], "synthetic": [0.35, 0.4, 0.2, 0.05, 0.0]}
     masked = [Tile(_tissue(i), _mask(i), f"image {i}") for i in range(8)]
     return [
-        Plot(
-            "Shares", plots.bars(names, shares, "share of pixels", log=True), "", "diffgen evaluate --labels"
-        ),
-        Plot("Agreement", plots.confusion(np.eye(5) * 9 + 1, names), LONG),
-        Gallery("With their masks", masked, "", "diffgen show --masks", _legend()),
+        Plot("Shares", plots.bars(names, shares, "share of pixels", log=True)),
+        Plot("Agreement", plots.bars(names, {"real": np.arange(5)}, "Dice"), LONG),
+        Gallery("With their masks", masked, "", _legend()),
     ]
 
 
@@ -132,7 +136,7 @@ def _large() -> list[Table | Plot | Gallery | Note]:
             "Correlation",
             plots.lines(x, {"real": 1 / x, "synthetic": band}, "distance, px", "correlation", logx=True),
         ),
-        Gallery("Crops", rules, "At patch lines.", "diffgen evaluate --paper", _legend(), large=True),
+        Gallery("Crops", rules, "At patch lines.", _legend(), large=True),
     ]
 
 

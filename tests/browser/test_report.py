@@ -288,19 +288,19 @@ def test_the_keyboard_reaches_all(opened: "Chromium") -> None:
 
 
 def test_each_figure_shows_its_command(opened: "Chromium") -> None:
-    figures = [block for question in full_page().questions for block in question.blocks
+    figures = [(section, block) for section in full_page().sections for block in section.blocks
                if not isinstance(block, Note)]  # fmt: skip
     blocks = opened.all(".block")
-    assert [opened.one("h3", block).text for block in blocks] == [figure.title for figure in figures]
-    for figure, block in zip(figures, blocks, strict=True):
-        if not figure.command:
+    assert [opened.one("h3", block).text for block in blocks] == [figure.title for _, figure in figures]
+    for (section, _), block in zip(figures, blocks, strict=True):
+        if not section.command:
             assert not opened.all(".command", block)
             continue
         code = opened.one("code", block)
         assert not code.is_displayed()
         opened.click(opened.one("summary", block))
         assert code.is_displayed()
-        assert code.text == figure.command
+        assert code.text == section.command
 
 
 @pytest.mark.parametrize("width", [TELEPHONE, 820, 1200])

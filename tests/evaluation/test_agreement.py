@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from diffgen.errors import UserError
-from diffgen.evaluation import downstream
-from diffgen.evaluation.agreement import Agreement, agreement
+from diffgen.evaluation.bootstrap import as_json
+from diffgen.evaluation.downstream_figures import agreement, count
 from diffgen.labels import Labels
 from tests.evaluation.painted import NAMES
 
@@ -16,7 +16,7 @@ GROUPS = np.repeat(np.arange(10), 3)
 def counts(rng: np.random.Generator, wrong: float) -> np.ndarray:
     truth = rng.integers(1, 3, (30, 16, 16), np.uint8)
     predicted = np.where(rng.random(truth.shape) < wrong, 3 - truth, truth).astype(np.uint8)
-    return np.stack([downstream.count(*pair, 3) for pair in zip(truth, predicted, strict=True)])
+    return np.stack([count(*pair, 3) for pair in zip(truth, predicted, strict=True)])
 
 
 def test_dice_is_pooled_over_regions_and_averaged_over_segmenters(rng: np.random.Generator) -> None:
@@ -37,8 +37,7 @@ def test_perfect_masks_agree_and_wrong_ones_do_not(rng: np.random.Generator) -> 
     chance = agreement([counts(rng, 0.5)], GROUPS, LABELS, "set")
     assert perfect["mean"].value == perfect["mean"].low == perfect["mean"].high == 1
     assert chance["mean"].value == pytest.approx(0.5, abs=0.02)
-    told = Agreement(chance, perfect).to_json()
-    assert told["real"]["nuclei"] == [1, 1, 1]
+    assert as_json(perfect)["nuclei"] == [1, 1, 1]
 
 
 def test_one_source_gives_no_interval(rng: np.random.Generator) -> None:

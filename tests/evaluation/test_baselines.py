@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffgen.evaluation import baselines
+from diffgen.evaluation import baseline_images
 from diffgen.evaluation.images import open_images
 from tests.evaluation.crimes import textures
 from tests.evaluation.test_evaluate import folder, run
@@ -24,8 +24,10 @@ def test_all_methods_fill_the_same_label_maps(tiny_bundle: Path, tmp_path: Path)
     status, said = run(str(real), str(tiny_bundle), "--out", str(tmp_path / "report"), *WORDS)
     assert status == 0, said
     found = json.loads((tmp_path / "report" / "metrics.json").read_text())["baselines"]
-    assert list(found["baselines"]) == list(baselines.METHODS)
-    drawn = {name: open_images(str(tmp_path / "report" / "baselines" / name)) for name in baselines.METHODS}
+    assert list(found["baselines"]) == list(baseline_images.METHODS)
+    drawn = {
+        name: open_images(str(tmp_path / "report" / "baselines" / name)) for name in baseline_images.METHODS
+    }
     pictures = {}
     for name, images in drawn.items():
         pairs = [images.read(region) for region in images.regions(64)]
@@ -65,7 +67,7 @@ def test_other_methods_need_a_bundle(tmp_path: Path) -> None:
 
 
 def test_squares_are_nested(tmp_path: Path) -> None:
-    baselines.save_squares(tmp_path, (32, 64), 4)
+    baseline_images.save_squares(tmp_path, (32, 64), 4)
     label_map = np.asarray(Image.open(tmp_path / "000064.png"))
     assert label_map.shape == (64, 64)
     assert list(label_map[32, :33][np.r_[True, np.diff(label_map[32, :33].astype(int)) != 0]]) == [1, 2, 3]

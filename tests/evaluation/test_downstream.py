@@ -8,10 +8,9 @@ from sklearn.metrics import f1_score
 
 from diffgen.config import Downstream
 from diffgen.errors import UserError
-from diffgen.evaluation import downstream
-from diffgen.evaluation.agreement import Agreement
+from diffgen.evaluation import downstream, downstream_figures
 from diffgen.evaluation.bootstrap import Estimate, MeanStd
-from diffgen.evaluation.sections.downstream import verdict_of
+from diffgen.evaluation.sections.downstream import verdict
 from diffgen.labels import Labels
 from tests.evaluation.painted import NAMES, painted
 
@@ -26,8 +25,8 @@ def maps(rng: np.random.Generator, classes: int = 4) -> tuple[np.ndarray, np.nda
 
 def test_dice_is_the_f1_of_known_pixels(rng: np.random.Generator) -> None:
     truth, predicted = maps(rng)
-    counts = np.stack([downstream.count(*pair, 4) for pair in zip(truth, predicted, strict=True)])
-    found, known = downstream.dice(counts.sum(axis=0)), truth > 0
+    counts = np.stack([downstream_figures.count(*pair, 4) for pair in zip(truth, predicted, strict=True)])
+    found, known = downstream_figures.dice(counts.sum(axis=0)), truth > 0
     assert np.isnan(found[0])
     expected = f1_score(truth[known], predicted[known], average=None)
     assert found[1:] == pytest.approx(expected, abs=1e-12)
@@ -43,19 +42,19 @@ def test_what_is_predicted_where_nothing_is_known_counts_nowhere(rng: np.random.
     other = np.where(truth == 0, 1, predicted).astype(np.uint8)
     assert (other != predicted).any()
     assert np.array_equal(
-        downstream.count(truth[0], predicted[0], 4), downstream.count(truth[0], other[0], 4)
+        downstream_figures.count(truth[0], predicted[0], 4), downstream_figures.count(truth[0], other[0], 4)
     )
 
 
 def test_a_class_that_the_truth_lacks_has_no_dice(rng: np.random.Generator) -> None:
     truth = rng.integers(0, 2, (1, 9, 9), np.uint8) * 2
-    counts = downstream.count(truth[0], np.ones((9, 9), np.uint8), 3)[None]
-    assert downstream.segmentation_figures(counts, LABELS) == {"mean Dice": 0.0, "Dice stroma": 0.0}
+    counts = downstream_figures.count(truth[0], np.ones((9, 9), np.uint8), 3)[None]
+    assert downstream_figures.segmentation_figures(counts, LABELS) == {"mean Dice": 0.0, "Dice stroma": 0.0}
 
 
 def test_figures_of_classification() -> None:
     outcomes = np.array([[1, 1]] * 6 + [[1, 0]] * 2 + [[0, 0]] * 1 + [[0, 1]] * 1)
-    found = downstream.classification_figures(outcomes)
+    found = downstream_figures.classification_figures(outcomes)
     assert found["balanced accuracy"] == pytest.approx((6 / 8 + 1 / 2) / 2)
     assert found["F1"] == pytest.approx(2 * 6 / (2 * 6 + 1 + 2))
 
@@ -79,11 +78,16 @@ def test_classification_is_left_out_where_nothing_is_positive() -> None:
 
 def test_few_images_are_among_more(tmp_path: Path) -> None:
     crops = painted(tmp_path / "set", 9, 0)
-    drawn = [{r.source for r in downstream.few(crops, n, 1).regions} for n in (2, 5, 9)]
+
+    def sources(count: int, seed: int) -> set[str]:
+        return {region.source for region in crops.part(downstream.few(crops, count, seed)).regions}
+
+    drawn = [sources(n, 1) for n in (2, 5, 9)]
     assert [len(one) for one in drawn] == [2, 5, 9]
     assert drawn[0] < drawn[1] < drawn[2]
-    assert downstream.few(crops, 9, 1).regions == downstream.few(crops, None, 1).regions == crops.regions
-    assert len({frozenset(r.source for r in downstream.few(crops, 2, seed).regions) for seed in range(8)}) > 1
+    assert downstream.few(crops, 9, 1).all()
+    assert downstream.few(crops, None, 1).all()
+    assert len({frozenset(sources(2, seed)) for seed in range(8)}) > 1
     with pytest.raises(UserError, match=r"real_images=10: .*set has 9 labelled sources"):
         downstream.few(crops, 10, 1)
 
@@ -111,7 +115,7 @@ def test_the_table_is_mean_and_deviation_over_seeds() -> None:
     assert rows[0].figures["mean Dice"].mean == pytest.approx(0.9)
     assert rows[0].figures["mean Dice"].deviation == pytest.approx(0.1)
     assert rows[1].figures["mean Dice"].deviation == 0
-    told = downstream.DownstreamResults(rows, 3, {"test": 4}).to_json()
+    told = downstream.DownstreamResults(rows, 3, {"test": 4}, {}).to_json()
     assert told["rows"][0]["figures"] == {"mean Dice": pytest.approx([0.9, 0.1])}
 
 
@@ -123,5 +127,5 @@ def test_what_real_images_do_not_teach_compares_nothing(real: float, level: str)
         for arm in downstream.TRAINING_SETS
     )
     dice = {"mean": Estimate(0.7, 0.6, 0.8)}
-    said = verdict_of(downstream.DownstreamResults(rows, 3, {}), Agreement(dice, dice))
-    assert said.level == level
+    found = downstream.DownstreamResults(rows, 3, {}, {"synthetic": dice, "real": dice})
+    assert verdict(found).level == level

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from diffgen.errors import UserError
 from diffgen.evaluation import backbones, features
 from diffgen.evaluation.features import View
 from diffgen.evaluation.images import RegionSet, open_images
+from diffgen.evaluation.tasks import Workers
 from tests.evaluation.test_images import shards
 
 LITE = "efficientnet-lite0"
@@ -32,11 +34,11 @@ def lite() -> backbones.Backbone:
 
 
 def task(crops: RegionSet, lite: backbones.Backbone, cache: Path, **view: Any) -> features.FeatureJob:
-    return features.FeatureJob(crops, View(**view), LITE, lite.digest, cache)
+    return features.FeatureJob(crops, View(**view), lite, cache)
 
 
 def extract(*tasks: features.FeatureJob, inline: bool = True) -> list[features.Features]:
-    return features.extract(tasks, 1, False, inline, Console(quiet=True))
+    return features.extract(tasks, Workers(1, False, inline, Console(quiet=True)))
 
 
 def test_features_are_those_of_the_bare_network(
@@ -53,16 +55,15 @@ def test_what_is_there_is_not_computed_again(
     crops: RegionSet, lite: backbones.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (first,) = extract(task(crops, lite, tmp_path))
-    monkeypatch.setattr(backbones, "load", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(features, "compute", lambda *_: pytest.fail("computed again"))
     (second,) = extract(task(crops, lite, tmp_path))
     assert np.array_equal(first.values, second.values)
 
 
 def test_a_run_broken_off_goes_on_with_what_it_lacks(
-    crops: RegionSet, lite: backbones.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crops: RegionSet, lite: backbones.Backbone, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(features, "CHUNK", 2)
-    one = task(crops, lite, tmp_path)
+    one = replace(task(crops, lite, tmp_path), chunk=2)
     (whole,) = extract(one)
     kept = one.path(0).stat().st_mtime_ns
     one.path(1).unlink()
@@ -78,7 +79,7 @@ def test_other_pixels_have_another_folder(crops: RegionSet, lite: backbones.Back
         task(fewer, lite, tmp_path),
         task(crops, lite, tmp_path, jpeg=90),
         task(crops, lite, tmp_path, resize=32),
-        features.FeatureJob(crops, View(), LITE, "other weights", tmp_path),
+        task(crops, replace(lite, digest="other weights"), tmp_path),
     ]
     assert len({one.folder for one in tasks}) == len(tasks)
 
@@ -102,7 +103,7 @@ def test_a_feature_that_is_not_finite_is_named(crops: RegionSet, tmp_path: Path)
 
     backbone = backbones.Backbone("broken", "0", "", broken)
     with pytest.raises(UserError, match="000000003 is NaN"):
-        features.compute(features.FeatureJob(crops, View(), "broken", "0", tmp_path), 0, backbone)
+        features.compute(task(crops, backbone, tmp_path), 0)
     assert not list(tmp_path.rglob("*.parquet"))
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.label_maps import ceiling, compare, count_edges, count_regions, measure
 
 CLASSES = 4
@@ -126,7 +127,7 @@ def test_the_ceiling_is_real_against_real_and_falls_with_the_number_of_maps() ->
 
 
 def test_json_is_plain() -> None:
-    tree = compare([np.ones((4, 4), np.uint8)], [np.ones((4, 4), np.uint8)], CLASSES, 8.0).to_json()
+    tree = as_json(compare([np.ones((4, 4), np.uint8)], [np.ones((4, 4), np.uint8)], CLASSES, 8.0))
     assert json.loads(json.dumps(tree, allow_nan=False))["region_ratio"] == [None, 1, None, None]
 
 

@@ -1,20 +1,37 @@
-"""What the sections have in common: figures as cells of tables, regions as tiles of galleries."""
+"""What the sections have in common: figures as cells of tables, curves, regions as tiles of galleries."""
 
-from diffgen.evaluation import tiles
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffgen.evaluation import plots, tiles
 from diffgen.evaluation.bootstrap import Estimate, MeanStd
 from diffgen.evaluation.images import RegionSet
-from diffgen.evaluation.page import Interval, Tile
+from diffgen.evaluation.page import Gallery, Interval, Level, Tile
 from diffgen.labels import Labels
 
-NOWHERE = (0.0, 0.0)  # a span in which no bar is drawn
+Rows = NDArray[np.intp]
+Span = tuple[float, float] | None
+SHARE: Span = (0.0, 1.0)
+RowSpec = tuple[str, Callable[[Any], Any], int, Span, float, str]
+"""A row of a table: name, figure of a set's results, digits, span of its bar, factor, remark."""
+
+
+def rows_of(specs: Iterable[RowSpec], *results: Any) -> list[list[str | Interval]]:
+    """Rows of a table with a column for each of the results; a remark, if any, is its last cell."""
+    return [
+        [name, *(cell(figure(one), digits, span, times) for one in results), *([remark] if remark else [])]
+        for name, figure, digits, span, times, remark in specs
+    ]
 
 
 def cell(
-    of: Estimate | MeanStd | float | None, digits: int = 2, span: tuple[float, float] | None = (0.0, 1.0),
-    times: float = 1.0,
-) -> str | Interval:  # fmt: skip
+    of: Estimate | MeanStd | float | None, digits: int = 2, span: Span = SHARE, times: float = 1.0
+) -> str | Interval:
     """A figure as a cell; without a `span` it has no bar."""
-    where = NOWHERE if span is None else span
+    where = span or (0.0, 0.0)
     match of:
         case None:
             return "–"
@@ -31,26 +48,51 @@ def text(of: Estimate, digits: int = 2) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def graded(good: bool, fair: bool) -> Level:
+    return "good" if good else "fair" if fair else "poor"
+
+
+def band(of: Iterable[Estimate | MeanStd]) -> plots.Band:
+    """A curve of figures with their intervals, or deviations."""
+    ends = [
+        (one.value, one.low, one.high) if isinstance(one, Estimate) else
+        (one.mean, one.mean - one.deviation, one.mean + one.deviation)
+        for one in of
+    ]  # fmt: skip
+    return plots.Band(*zip(*ends, strict=True))
+
+
 def tile(
     crops: RegionSet, number: int, labels: Labels | None, caption: str, partner: Tile | None = None
 ) -> Tile:
     """A region, with its label map to lay over it if it has one."""
-    region = crops.regions[number]
-    picture, label_map = crops.images.read(region)
+    picture, label_map = crops.images.read(crops.regions[number])
     overlay = None if label_map is None or labels is None else tiles.overlay(label_map, labels)
     return Tile(tiles.picture(picture), overlay, caption, partner)
+
+
+def pairs(crops: RegionSet, rows: Rows, of: RegionSet, partners: Rows, captions: Sequence[str]) -> list[Tile]:
+    """Regions, each beside its partner among those `of` another set."""
+    return [
+        tile(crops, row, None, f"{crops.regions[row].image} · {words}",
+             tile(of, partner, None, of.regions[partner].source))
+        for row, partner, words in zip(rows.tolist(), partners.tolist(), captions, strict=True)
+    ]  # fmt: skip
+
+
+def not_chosen(
+    title: str, crops: RegionSet, number: int, labels: Labels | None, large: bool = False
+) -> Gallery:
+    """At most `number` regions, drawn evenly over sources: no one chose them."""
+    where = {region: position for position, region in enumerate(crops.regions)}
+    shown = [tile(crops, where[region], labels, region.image) for region in crops.drawn(number).regions]
+    return Gallery(title, shown, legend=legend(labels), large=large)
 
 
 def legend(labels: Labels | None) -> list[tuple[str, tuple[int, int, int]]]:
     """Names and colours of the known classes."""
     return [] if labels is None else list(zip(labels.classes, labels.colours, strict=True))[1:]
-
-
-def some(crops: RegionSet, number: int, seed: int = 0) -> list[int]:
-    """Positions of at most `number` regions, drawn evenly over sources: no one chose them."""
-    where = {region: position for position, region in enumerate(crops.regions)}
-    return [where[region] for region in crops.drawn(number, seed).regions]
-
-
-def percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %"

@@ -1,17 +1,14 @@
 """How good, how diverse? Features of synthetic regions against held-out real ones, and real against real."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from diffgen.evaluation import plots
 from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.divergences import KID_SIZE, principal
-from diffgen.evaluation.fidelity import Fidelity, evaluate_fidelity
-from diffgen.evaluation.page import Block, Gallery, Level, Note, Plot, Section, Table, Verdict
+from diffgen.evaluation.page import Block, Note, Plot, Table, Verdict
+from diffgen.evaluation.precision_recall import Fidelity, evaluate_fidelity
 from diffgen.evaluation.run import EvaluationRun, SectionResult
-from diffgen.evaluation.sections.cells import cell, legend, some, tile
+from diffgen.evaluation.sections.cells import SHARE, RowSpec, graded, not_chosen, rows_of
 from diffgen.evaluation.sets import numbered
 
 TITLE = "How good, how diverse?"
@@ -19,6 +16,17 @@ GOOD, FAIR = 0.9, 0.6
 """Share of what real against real gets, of precision and of recall, from which on a verdict is given."""
 SHOWN = 18
 SUBSETS = "KID × 1000, of subsets"
+ROWS: tuple[RowSpec, ...] = (
+    ("precision (IP, eq. 11)", lambda f: f.precision, 2, SHARE, 1.0, ""),
+    ("recall (IR, eq. 12)", lambda f: f.recall, 2, SHARE, 1.0, ""),
+    ("density", lambda f: f.density, 2, None, 1.0, ""),
+    ("coverage", lambda f: f.coverage, 2, SHARE, 1.0, ""),
+    ("KID × 1000", lambda f: f.kid, 1, None, 1000.0, ""),
+    (SUBSETS, lambda f: f.kid_subsets, 1, None, 1000.0, ""),
+    ("Fréchet distance, 64 components", lambda f: f.frechet, 2, None, 1.0, ""),
+    ("Fréchet distance (FID with Inception-v3)", lambda f: f.fid, 2, None, 1.0, ""),
+    ("Inception Score", lambda f: f.inception_score, 2, None, 1.0, ""),
+)
 BLIND = (
     "None of these figures sees a copy: a generator that repeats its training images is perfect by all.",
     "Features are those of one network. What it does not look at (fine chromatin, the order of glands) "
@@ -41,54 +49,37 @@ def build(run: EvaluationRun) -> SectionResult:
             )
             for i in (1, 2)
         )  # fmt: skip
-    how = run.how("fidelity")
     rows = [
-        [name, cell(figure(of_synthetic), digits, span, times), cell(figure(of_real), digits, span, times)]
-        for name, figure, digits, span, times in _ROWS
-        if figure(of_synthetic) is not None
-        and not (name == SUBSETS and len(real) <= KID_SIZE)  # one subset would be all, without a spread
+        row
+        for row in ROWS
+        if row[1](of_synthetic) is not None
+        and not (row[0] == SUBSETS and len(real) <= KID_SIZE)  # one subset would be all, without a spread
     ]
     basis = principal(found[0].values.astype(np.float64), 2)
-    cloud = plots.scatter2d({
-        "real": found[0].values @ basis, "synthetic": found[1].values @ basis,
-    })  # fmt: skip
-    labels = run.sets.labels
+    cloud = plots.scatter2d({"real": found[0].values @ basis, "synthetic": found[1].values @ basis})
     blocks: list[Block] = [
         Table(
             "Synthetic against real, and real against real",
             ["", "synthetic", "real against real"],
-            rows,
-            note=f"{len(real):,} regions of {real.side} px a set; k = {settings.k}; intervals of 95 % over "
+            rows_of(rows, of_synthetic, of_real),
+            f"{len(real):,} regions of {real.side} px a set; k = {settings.k}; intervals of 95 % over "
             f"sources. Real against real is what a perfect generator would get. "
             f"Pictures: {run.view}; {run.backbone.name}, {run.backbone.filter}.",
-            command=how,
         ),
         *([Note(of_synthetic.warning, warning=True)] if of_synthetic.warning else []),
-        Plot("Features", cloud, "The two main directions of the real features.", how),
-        Gallery(
-            "Synthetic regions, not chosen",
-            [tile(synthetic, i, labels, synthetic.regions[i].image) for i in some(synthetic, SHOWN)],
-            legend=legend(labels),
-            command=how,
-        ),
-        Gallery(
-            "Real regions, not chosen",
-            [tile(real, i, labels, real.regions[i].image) for i in some(real, SHOWN)],
-            legend=legend(labels),
-            command=how,
-        ),
+        Plot("Features", cloud, "The two main directions of the real features."),
+        not_chosen("Synthetic regions, not chosen", synthetic, SHOWN, run.sets.labels),
+        not_chosen("Real regions, not chosen", real, SHOWN, run.sets.labels),
     ]
-    return SectionResult(
-        Section("fidelity", TITLE, verdict(of_synthetic, of_real), blocks, BLIND),
-        {
-            "backbone": run.backbone.name,
-            "digest": run.backbone.digest,
-            "filter": run.backbone.filter,
-            "pictures": str(run.view),
-            "synthetic": as_json(of_synthetic),
-            "real_against_real": as_json(of_real),
-        },
-    )
+    figures = {
+        "backbone": run.backbone.name,
+        "digest": run.backbone.digest,
+        "filter": run.backbone.filter,
+        "pictures": str(run.view),
+        "synthetic": as_json(of_synthetic),
+        "real_against_real": as_json(of_real),
+    }
+    return SectionResult(verdict(of_synthetic, of_real), blocks, figures)
 
 
 def verdict(synthetic: Fidelity, real: Fidelity) -> Verdict:
@@ -99,8 +90,7 @@ def verdict(synthetic: Fidelity, real: Fidelity) -> Verdict:
     }
     shares = {name: mine / possible if possible else 1.0 for name, (mine, possible) in pairs.items()}
     worst = min(shares, key=lambda name: shares[name])
-    level: Level = "good" if shares[worst] >= GOOD else "fair" if shares[worst] >= FAIR else "poor"
-    number = f"precision {synthetic.precision.value:.2f}, recall {synthetic.recall.value:.2f}"
+    level = graded(shares[worst] >= GOOD, shares[worst] >= FAIR)
     said = f"Real against real has {real.precision.value:.2f} and {real.recall.value:.2f}"
     if level != "good":
         said += {
@@ -108,19 +98,7 @@ def verdict(synthetic: Fidelity, real: Fidelity) -> Verdict:
             "recall": "; part of real tissue is not drawn",
         }[worst]
     return Verdict(
-        level, number, f"{said}. Good from {GOOD:.0%} of that in both on, fair from {FAIR:.0%} on."
+        level,
+        f"precision {synthetic.precision.value:.2f}, recall {synthetic.recall.value:.2f}",
+        f"{said}. Good from {GOOD:.0%} of that in both on, fair from {FAIR:.0%} on.",
     )
-
-
-_ROWS: tuple[tuple[str, Callable[[Fidelity], Any], int, tuple[float, float] | None, float], ...] = (
-    ("precision (IP, eq. 11)", lambda f: f.precision, 2, (0.0, 1.0), 1.0),
-    ("recall (IR, eq. 12)", lambda f: f.recall, 2, (0.0, 1.0), 1.0),
-    ("density", lambda f: f.density, 2, None, 1.0),
-    ("coverage", lambda f: f.coverage, 2, (0.0, 1.0), 1.0),
-    ("KID × 1000", lambda f: f.kid, 1, None, 1000.0),
-    (SUBSETS, lambda f: f.kid_subsets, 1, None, 1000.0),
-    ("Fréchet distance, 64 components", lambda f: f.frechet, 2, None, 1.0),
-    ("Fréchet distance (FID with Inception-v3)", lambda f: f.fid, 2, None, 1.0),
-    ("Inception Score", lambda f: f.inception_score, 2, None, 1.0),
-)
-"""Name, figure, digits, span of its bar, factor."""

@@ -1,20 +1,20 @@
 """Do large images hold together? Seams, order at a distance, colour; and Table 5's tiled and resized."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from diffgen import progress
+from diffgen.errors import UserError
 from diffgen.evaluation import plots
 from diffgen.evaluation.features import View
-from diffgen.evaluation.fidelity import precision_recall
-from diffgen.evaluation.images import Images, RegionSet
-from diffgen.evaluation.large import Large, evaluate_large
-from diffgen.evaluation.memorization import evaluate_memorization
-from diffgen.evaluation.page import Block, Gallery, Interval, Level, Note, Plot, Section, Table, Verdict
+from diffgen.evaluation.images import RegionSet
+from diffgen.evaluation.large_images import Large, Scores, evaluate_large, scores
+from diffgen.evaluation.page import Block, Note, Plot, Table, Verdict
 from diffgen.evaluation.run import EvaluationRun, SectionResult
-from diffgen.evaluation.sections.cells import cell, legend, some, text, tile
-from diffgen.evaluation.sets import LEAST, numbered, part
+from diffgen.evaluation.sections.cells import RowSpec, band, cell, graded, not_chosen, rows_of, text
+from diffgen.evaluation.sets import LEAST, numbered
 
 TITLE = "Do large images hold together?"
 TWICE = 2.0
@@ -26,6 +26,11 @@ MOST = 256
 SEAM, ERROR = (0.05, 0.2), (0.1, 0.25)
 """Distance of seams from those of real images, and error of correlation, up to which they are good, fair."""
 SHOWN = 6
+ROWS: tuple[RowSpec, ...] = (
+    ("drift of colour", lambda s: s.drift, 2, None, 1.0, "deviation inside of images over that between them"),
+    ("pattern common to all images", lambda s: s.systematic, 1, None, 1.0,
+     "about 1: none; ≫ 1: one corner is always darker"),
+)  # fmt: skip
 BLIND = (
     "A patch line is looked for where the base patches of a grid end. Covers that move in every step leave "
     "lines elsewhere, which the eye finds sooner.",
@@ -38,62 +43,47 @@ def build(run: EvaluationRun) -> SectionResult:
     """Images as large as both sets have; of real ones, those of the training set."""
     sets = run.sets
     patch = run.settings.patch_px or sets.synthetic.images.patch_px
-    side = largest(run, patch)
-    synthetic, real, other = _regions(sets.synthetic.images, side), *_two(run, side)
+    side = largest((sets.training, sets.synthetic, *([sets.held_out] if sets.held_out else [])), patch)
+    synthetic, real, other = sets.synthetic.images.crops(side).drawn(MOST), *_two(run, side)
     if min(map(len, (synthetic, real))) < FEW or not len(other):
-        verdict = Verdict("unknown", "–", f"There are too few regions of {side} px to compare.")
-        return SectionResult(Section("large", TITLE, verdict), {"not_measured": verdict.text})
+        raise UserError(f"There are too few regions of {side} px to compare")
     found = measured(run, synthetic, real, patch)
-    how, labels = run.how("large"), sets.labels
     blocks: list[Block] = [
-        _table(found, how),
-        _curve(found, how),
-        *_variants(run, (synthetic, real, other), how),
-        Gallery(
-            "Large synthetic images, not chosen",
-            [tile(synthetic, i, labels, synthetic.regions[i].image) for i in some(synthetic, SHOWN)],
-            command=how,
-            legend=legend(labels),
-            large=True,
-        ),
+        _table(found),
+        _curve(found),
+        *_variants(run, (real, other, synthetic)),
+        not_chosen("Large synthetic images, not chosen", synthetic, SHOWN, sets.labels, large=True),
     ]
     if found.synthetic.seam is None:
         blocks.insert(1, Note(
             f"Seams are not measured: images of {side} px are no larger than a patch, or it is not known how "
             "large that is (evaluation.patch_px)."
         ))  # fmt: skip
-    return SectionResult(Section("large", TITLE, verdict_of(found), blocks, BLIND), found.to_json())
+    return SectionResult(verdict(found), blocks, found.to_json())
 
 
-def verdict_of(found: Large) -> Verdict:
+def verdict(found: Large) -> Verdict:
     """By seams beside those of real images, and by the error of correlation."""
-    assert found.real is not None
-    assert found.correlation_error is not None
-    assert found.correlation_error_real is not None
-    step, error = 0.0, found.correlation_error.value
-    possible = found.correlation_error_real.mean
-    number = f"seams not measured, correlation by distance off by {text(found.correlation_error)}"
+    error, possible = found.correlation_error.value, found.correlation_error_real.mean
+    step, seams = 0.0, "seams not measured"
+    seen = found.synthetic.seam is not None and found.real.seam is not None
     if found.synthetic.seam is not None and found.real.seam is not None:
-        step = abs(found.synthetic.seam.value - found.real.seam.value)
-        number = number.replace("seams not measured", f"seams {text(found.synthetic.seam)}")
-    level: Level = "poor"
-    if step <= SEAM[1] and error <= max(ERROR[1], TWICE * possible):
-        level = "fair"
-    seen = found.synthetic.seam is not None
-    if seen and step <= SEAM[0] and error <= max(ERROR[0], TWICE * possible):
-        level = "good"
+        step, seams = (
+            abs(found.synthetic.seam.value - found.real.seam.value),
+            f"seams {text(found.synthetic.seam)}",
+        )
+    good, fair = (step <= SEAM[level] and error <= max(ERROR[level], TWICE * possible) for level in (0, 1))
     return Verdict(
-        level,
-        number,
+        graded(good and seen, fair),
+        f"{seams}, correlation by distance off by {text(found.correlation_error)}",
         f"Images of {found.side} px; halves of the real ones are off by {possible:.2f}. Good up to {SEAM[0]} "
         f"from real seams and {ERROR[0]}, fair up to {SEAM[1]} and {ERROR[1]}, or twice what halves have.",
     )
 
 
-def largest(run: EvaluationRun, patch: int | None) -> int:
+def largest(sets: Sequence[RegionSet], patch: int | None) -> int:
     """Side in pixels of the largest region that all sets have, of whole patches: it begins at a line."""
-    sets = [run.sets.training, run.sets.synthetic, run.sets.held_out]
-    side = min(crops.images.largest for crops in sets if crops is not None)
+    side = min(crops.images.largest for crops in sets)
     return side - side % patch if patch and side > patch else side
 
 
@@ -107,88 +97,67 @@ def measured(run: EvaluationRun, synthetic: RegionSet, real: RegionSet, patch: i
         )  # fmt: skip
 
 
-def _regions(images: Images, side: int) -> RegionSet:
-    return RegionSet(images, tuple(images.regions(side))).drawn(MOST)
+def scored(run: EvaluationRun, features: Sequence[Any], sources: Sequence[Any]) -> Scores:
+    """Scores of the last of some sets, which stands after the training set and the other real one."""
+    known = run.sets.held_out is not None
+    return scores(features, sources, held_out=known, k=run.settings.k, count=run.settings.bootstrap)
 
 
 def _two(run: EvaluationRun, side: int) -> tuple[RegionSet, RegionSet]:
     """Real regions of a side, and others: training and held-out ones, or two halves of the sources."""
-    sets = run.sets
-    if sets.held_out is not None:
-        return _regions(sets.training.images, side), _regions(sets.held_out.images, side)
-    every = _regions(sets.training.images, side)
+    every = run.sets.training.images.crops(side).drawn(MOST)
+    if run.sets.held_out is not None:
+        return every, run.sets.held_out.images.crops(side).drawn(MOST)
     sources = list(dict.fromkeys(region.source for region in every.regions))
-    first = set(sources[: len(sources) // 2])
-    inside = np.array([region.source in first for region in every.regions])
+    inside = np.isin([region.source for region in every.regions], sources[: len(sources) // 2])
     if len(sources) < 2:
         inside = np.arange(len(every)) < len(every) // 2
-    return part(every, inside), part(every, ~inside)
+    return every.part(inside), every.part(~inside)
 
 
-def _table(found: Large, how: str) -> Table:
+def _table(found: Large) -> Table:
     synthetic, real = found.synthetic, found.real
-    assert real is not None
     name = "seams" if synthetic.seam is None else f"seams at multiples of {found.patch_px} px"
-    rows: list[list[str | Interval]] = [
+    rows = [
         [name, cell(synthetic.seam, 3, None), cell(real.seam, 3, None), "right is 1"],
         ["error of correlation by distance", cell(found.correlation_error, 3, None),
          cell(found.correlation_error_real, 3, None), "right is 0; real: one half against the other"],
-        ["drift of colour", cell(synthetic.drift, 2, None), cell(real.drift, 2, None),
-         "deviation inside of images over that between them"],
-        ["pattern common to all images", cell(synthetic.systematic, 1, None),
-         cell(real.systematic, 1, None), "about 1: none; ≫ 1: one corner is always darker"],
+        *rows_of(ROWS, synthetic, real),
     ]  # fmt: skip
     note = f"{synthetic.images:,} synthetic and {real.images:,} real images of {found.side} px."
-    return Table("Seams, distance, colour", ["", "synthetic", "real", ""], rows, note, how)
+    return Table("Seams, distance, colour", ["", "synthetic", "real", ""], rows, note)
 
 
-def _curve(found: Large, how: str) -> Plot:
-    assert found.real is not None
-    series = {
-        name: plots.Band(
-            [at.value for at in one.correlation],
-            [at.low for at in one.correlation],
-            [at.high for at in one.correlation],
-        )
-        for name, one in (("real", found.real), ("synthetic", found.synthetic))
-    }
+def _curve(found: Large) -> Plot:
+    series = {"real": band(found.real.correlation), "synthetic": band(found.synthetic.correlation)}
     x, label = (found.lags_um, "distance, µm") if found.lags_um else (found.lags_px, "distance, px")
     image = plots.lines(x, series, label, "correlation of grey", logx=True)
-    return Plot("Correlation by distance", image, "Bands: 95 % over sources.", how)
+    return Plot("Correlation by distance", image, "Bands: 95 % over sources.")
 
 
-def _variants(run: EvaluationRun, crops: Sequence[RegionSet], how: str) -> list[Block]:
+def _variants(run: EvaluationRun, crops: Sequence[RegionSet]) -> list[Block]:
     """Table 5: the same images in tiles, and resized to a tile's size, against real ones treated alike."""
-    sets = run.sets
-    synthetic = crops[0]
+    sets, synthetic = run.sets, crops[-1]
     if synthetic.side < 2 * sets.side or min(map(len, crops)) < LEAST:
         return []
+    tiles = (sets.training, sets.halves[0], sets.synthetic)
     view = View(resize=sets.side, jpeg=run.settings.jpeg)
-    resized = [one.values for one in run.extract([(one, view) for one in crops])]
-    tiled = [run.features(one).values for one in (sets.synthetic, sets.training, sets.halves[0])]
-    numbers = (numbered([sets.synthetic, sets.training, sets.halves[0]]), numbered(crops))
-    rows: list[list[str | Interval]] = []
-    for name, (mine, train, rest), of in zip(("tiled", "resized"), (tiled, resized), numbers, strict=True):
-        count = min(len(mine), len(rest))
-        picked = [np.random.default_rng(0).permutation(len(one))[:count] for one in (rest, mine)]
-        balls = precision_recall(rest[picked[0]], mine[picked[1]], run.settings.k)
-        held = rest if sets.held_out is not None else None
-        memory = evaluate_memorization(
-            train, mine, held, of[1], of[0], of[2] if held is not None else None,
-            count=run.settings.bootstrap,
-        )  # fmt: skip
-        rows.append([
-            f"{name} ({count:,})", f"{balls.precise.mean():.2f}", f"{balls.recalled.mean():.2f}",
-            cell(memory.authenticity), cell(memory.authenticity_held_out),
-            cell(memory.data_copying.c_t if memory.data_copying else None, 1, None),
-        ])  # fmt: skip
+    features = {
+        "tiled": ([run.features(one).values for one in tiles], numbered(tiles)),
+        "resized": ([one.values for one in run.extract([(one, view) for one in crops])], numbered(crops)),
+    }
     return [
         Table(
             f"Tiles of {sets.side} px, and images of {synthetic.side} px resized to that (Tables 1 and 5)",
             ["", "IP", "IR", "authenticity", "of held-out", "C_T"],
-            rows,
-            note="Compare a row with real images treated in the same way only; IP and IR of small sets are "
+            [
+                [f"{name} ({one.compared:,})", f"{one.precision:.2f}", f"{one.recall:.2f}",
+                 cell(one.memory.authenticity), cell(one.memory.authenticity_held_out),
+                 cell(one.memory.c_t, 1, None)]
+                for name, (values, sources) in features.items()
+                for one in [scored(run, values, sources)]
+            ],
+            "Compare a row with real images treated in the same way only; IP and IR of small sets are "
             "larger than those of large ones.",
-            command=how,
         )
-    ]
+    ]  # fmt: skip

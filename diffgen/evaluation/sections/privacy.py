@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from diffgen import progress
 from diffgen.evaluation import plots
 from diffgen.evaluation.bootstrap import as_json
-from diffgen.evaluation.copies import SAME, Copies, evaluate_copies
+from diffgen.evaluation.copies import SAME, Copies, evaluate_copies, leaked
 from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.memorization import Memorization, evaluate_memorization
-from diffgen.evaluation.page import Block, Gallery, Note, Plot, Section, Table, Tile
+from diffgen.evaluation.page import Block, Gallery, Note, Plot, Table
 from diffgen.evaluation.patterns import Fingerprints, fingerprints, first_of_each, same_pixels
 from diffgen.evaluation.run import EvaluationRun, SectionResult
-from diffgen.evaluation.sections.cells import cell, tile
-from diffgen.evaluation.sections.privacy_verdict import Leaked, verdict
-from diffgen.evaluation.sets import numbered, part
+from diffgen.evaluation.sections.cells import cell, pairs
+from diffgen.evaluation.sections.privacy_verdict import leaked_words, verdict
+from diffgen.evaluation.sets import numbered
 from diffgen.labels import Picture
 
 Rows = NDArray[np.intp]
@@ -37,162 +37,126 @@ BLIND = (
 
 def build(run: EvaluationRun) -> SectionResult:
     """Figures against the training set; of held-out real regions what copies nothing gets."""
-    sets = run.sets
-    synthetic, held_out = sets.synthetic, sets.held_out
-    training, found = _pixels(run)
-    every = [training, synthetic, *([held_out] if held_out else [])]
-    features = [run.features(crops).values for crops in every]
-    sources = numbered(every)
+    held_out = run.sets.held_out
+    every, pixels = _regions_and_pixels(run)
+    features, sources = [run.features(crops).values for crops in every], numbered(every)
     with run.measuring("looking for copies"):
         memory = evaluate_memorization(
             features[0], features[1], features[2] if held_out else None,
             sources[0], sources[1], sources[2] if held_out else None, count=run.settings.bootstrap,
         )  # fmt: skip
-    copies = _copies(run, found, sources[1])
-    exact = int(same_pixels(found[1], found[0]).sum())
-    leaked = _leaked(found, copies)
-    how = run.how("privacy")
+    copies = _copies(run, pixels, sources[1])
+    exact = int(same_pixels(pixels[1], pixels[0]).sum())
+    inside = (
+        [] if held_out is None else leaked(pixels[2], pixels[0], None if copies is None else copies.held_out)
+    )
+    found_in_training = None if held_out is None else {
+        "regions": len(inside),
+        "of": len(held_out),
+        "images": sorted({held_out.regions[row].image for row in inside}),
+    }  # fmt: skip
+    said = verdict(memory, copies, exact, leaked_words(len(inside), len(held_out or ())) if inside else "")
+    figures = {
+        "training_regions": len(every[0]),
+        "exact_copies": exact,
+        "held_out_in_training": found_in_training,
+        "authenticity": as_json(memory.authenticity),
+        "authenticity_held_out": as_json(memory.authenticity_held_out),
+        "c_t": as_json(memory.data_copying),
+        "near_duplicates": as_json({
+            key: getattr(memory.duplicates, key) for key in ("share", "expected", "threshold")
+        }),
+        "copies": copies and as_json({
+            key: getattr(copies, key) for key in ("same", "same_held_out", "above", "expected", "threshold")
+        } | {"shifted": copies.synthetic.shifted.mean()}),
+    }  # fmt: skip
     blocks = [
-        *_warnings(held_out, leaked),
-        *_tables(memory, copies, len(training), how),
-        *_galleries(run, training, memory, copies, how),
+        *_warnings(held_out, inside),
+        *_tables(memory, copies, len(every[0])),
+        *_galleries(run, every[0], memory, copies),
     ]
-    return SectionResult(
-        Section("privacy", TITLE, verdict(memory, copies, exact, leaked), blocks, BLIND),
-        {
-            "training_regions": len(training),
-            "exact_copies": exact,
-            "held_out_in_training": None if held_out is None else {
-                "regions": len(leaked.rows),
-                "of": len(held_out),
-                "images": sorted({held_out.regions[row].image for row in leaked.rows}),
-            },
-            "authenticity": as_json(memory.authenticity),
-            "authenticity_held_out": as_json(memory.authenticity_held_out),
-            "c_t": as_json(memory.data_copying),
-            "near_duplicates": {
-                "share": as_json(memory.duplicates.share),
-                "expected": memory.duplicates.expected,
-                "threshold": memory.duplicates.threshold,
-            },
-            "copies": None if copies is None else {
-                "same": as_json(copies.same),
-                "same_held_out": copies.same_held_out,
-                "shifted": float(copies.synthetic.shifted.mean()),
-                "above": as_json(copies.above),
-                "expected": copies.expected,
-                "threshold": copies.threshold,
-            },
-        },
-    )  # fmt: skip
+    return SectionResult(said, blocks, figures)
 
 
-def _tables(memory: Memorization, copies: Copies | None, training: int, how: str) -> list[Block]:
-    double, c_t = memory.duplicates, memory.data_copying
+def _tables(memory: Memorization, copies: Copies | None, training: int) -> Iterator[Block]:
+    double, c_t, of = memory.duplicates, memory.data_copying, {} if copies is None else vars(copies)
     rows = [
         ["authenticity (A, eq. 13)", cell(memory.authenticity), cell(memory.authenticity_held_out),
          "more: farther from the training set"],
-        ["C_T (eq. 14)", cell(c_t.c_t if c_t else None, 1, None), "0", "≪ 0: copies; ≫ 0: under-fitted"],
-        [f"the same to the eye (NCC > {SAME}, or shifted)", cell(copies.same if copies else None, 4),
-         cell(copies.same_held_out if copies else None, 4), "share; by pixels, in 8 flips and turns"],
-        ["NCC above the 99 % quantile of held-out ones", cell(copies.above if copies else None, 3),
-         cell(copies.expected if copies else None, 3), "share"],
+        ["C_T (eq. 14)", cell(memory.c_t, 1, None), "0", "≪ 0: copies; ≫ 0: under-fitted"],
+        [f"the same to the eye (NCC > {SAME}, or shifted)", cell(of.get("same"), 4),
+         cell(of.get("same_held_out"), 4), "share; by pixels, in 8 flips and turns"],
+        ["NCC above the 99 % quantile of held-out ones", cell(of.get("above"), 3),
+         cell(of.get("expected"), 3), "share"],
         ["near-duplicates inside of the set", cell(double.share, 3), cell(double.expected, 3),
          "share; nearer to one of another image than 1 % of training regions are"],
     ]  # fmt: skip
     note = f"Against {training:,} different training regions of that size. Intervals of 95 % over sources."
-    blocks: list[Block] = [
-        Table("Against the training set", ["", "synthetic", "held-out real", ""], rows, note, how)
-    ]
+    yield Table("Against the training set", ["", "synthetic", "held-out real", ""], rows, note)
     if c_t is not None:
         cells = [
             [f"{number}", f"{one.held_out:.2f}", f"{one.generated:.2f}", f"{one.z:.1f}".replace("-", "−")]
             for number, one in enumerate(c_t.cells, 1)
         ]
-        blocks.append(Table("Cells of C_T", ["cell", "held-out", "synthetic", "Z_U"], cells, command=how))
-    return blocks
+        yield Table("Cells of C_T", ["cell", "held-out", "synthetic", "Z_U"], cells)
 
 
 def _galleries(
-    run: EvaluationRun, training: RegionSet, memory: Memorization, copies: Copies | None, how: str
-) -> list[Block]:
-    synthetic = run.sets.synthetic
-
-    def pairs(rows: Rows, partners: Rows, of: RegionSet, said: Sequence[str]) -> list[Tile]:
-        return [
-            tile(synthetic, row, None, f"{synthetic.regions[row].image} · {words}",
-                 tile(of, partner, None, of.regions[partner].source))
-            for row, partner, words in zip(rows.tolist(), partners.tolist(), said, strict=True)
-        ]  # fmt: skip
-
-    def gallery(title: str, caption: str, shown: list[Tile]) -> Gallery:
-        return Gallery(title, shown, caption, how)
-
-    nearest, distances, ratio = memory.nearest.indices[:, 0], memory.nearest.distances[:, 0], memory.ratio
-    first = np.argsort(distances, kind="stable")[:SHOWN]
-    blocks: list[Block] = [
-        gallery(
-            "Nearest by features: synthetic, and its training region (Fig. 1b)",
-            "The nearest first: distance, and that ÷ distance of the training region to its own nearest one. "
-            "A ratio of 1 or less is not authentic.",
-            pairs(
-                first, nearest[first], training, [f"{distances[i]:.2f}, ratio {ratio[i]:.2f}" for i in first]
-            ),
-        )
-    ]
+    run: EvaluationRun, training: RegionSet, memory: Memorization, copies: Copies | None
+) -> Iterator[Block]:
+    synthetic, near, double = run.sets.synthetic, memory.nearest, memory.duplicates
+    first = np.argsort(near.distances[:, 0], kind="stable")[:SHOWN]
+    said = [f"{near.distances[i, 0]:.2f}, ratio {memory.ratio[i]:.2f}" for i in first]
+    yield Gallery(
+        "Nearest by features: synthetic, and its training region (Fig. 1b)",
+        pairs(synthetic, first, training, near.indices[first, 0], said),
+        "The nearest first: distance, and that ÷ distance of the training region to its own nearest one. "
+        "A ratio of 1 or less is not authentic.",
+    )
     if copies is not None:
         found = copies.synthetic
         first = np.lexsort((-found.ncc, ~found.same))[:SHOWN]
-        said = [
-            "shifted" if found.shifted[i] and found.ncc[i] <= SAME else f"NCC {found.ncc[i]:.2f}"
-            for i in first
-        ]
-        null = "" if copies.threshold is None else (
-            f"Held-out real regions reach an NCC of {copies.threshold:.2f} in 1 % of cases. "
-        )  # fmt: skip
-        real = {} if copies.held_out is None else {"real": copies.held_out.ncc}
-        blocks += [
-            gallery(
-                "Nearest by pixels, in any flip, turn or shift",
-                f"{null}The training region is shown as it is, not turned to match.",
-                pairs(first, found.indices[first], training, said),
-            ),
-            Plot(
-                "Likeness to the nearest training region",
-                plots.histograms(real | {"synthetic": found.ncc}, "largest |NCC| with a training region"),
-                "Real: held-out. Copies would stand at the right end, but for shifted ones.",
-                how,
-            ),
-        ]
-    double = memory.duplicates
-    order = np.argsort(double.nearest.distances[:, 0], kind="stable")[:SHOWN]
-    said = [f"{double.nearest.distances[i, 0]:.2f}" for i in order]
-    blocks.append(
-        gallery(
-            "Nearest to one another, of two synthetic images",
-            f"Distance of features; 1 % of training regions are nearer than {double.threshold:.2f}.",
-            pairs(double.rows[order], double.nearest.indices[order, 0], synthetic, said),
+        shifted = found.shifted & (found.ncc <= SAME)
+        said = ["shifted" if shifted[i] else f"NCC {found.ncc[i]:.2f}" for i in first]
+        null, real = "", {}
+        if copies.held_out is not None:
+            null = f"Held-out real regions reach an NCC of {copies.threshold:.2f} in 1 % of cases. "
+            real = {"real": copies.held_out.ncc}
+        yield Gallery(
+            "Nearest by pixels, in any flip, turn or shift",
+            pairs(synthetic, first, training, found.indices[first], said),
+            f"{null}The training region is shown as it is, not turned to match.",
         )
+        yield Plot(
+            "Likeness to the nearest training region",
+            plots.histograms(real | {"synthetic": found.ncc}, "largest |NCC| with a training region"),
+            "Real: held-out. Copies would stand at the right end, but for shifted ones.",
+        )
+    first = np.argsort(double.nearest.distances[:, 0], kind="stable")[:SHOWN]
+    said = [f"{double.nearest.distances[i, 0]:.2f}" for i in first]
+    yield Gallery(
+        "Nearest to one another, of two synthetic images",
+        pairs(synthetic, double.rows[first], synthetic, double.nearest.indices[first, 0], said),
+        f"Distance of features; 1 % of training regions are nearer than {double.threshold:.2f}.",
     )
-    return blocks
 
 
-def _warnings(held_out: RegionSet | None, leaked: Leaked) -> list[Block]:
+def _warnings(held_out: RegionSet | None, inside: Sequence[int]) -> Iterator[Block]:
     if held_out is None:
-        missing = (
+        yield Note(
             "No held-out real images are known here, so C_T is not measured and authenticity has nothing "
-            "beside it: name some with --held-out."
+            "beside it: name some with --held-out.",
+            warning=True,
         )
-        return [Note(missing, warning=True)]
-    if not leaked.rows:
-        return []
-    names = list(dict.fromkeys(held_out.regions[row].image for row in leaked.rows))
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return [Note(f"{leaked}: {', '.join(names[:SHOWN])}{more}.", warning=True)]
+    elif inside:
+        names = list(dict.fromkeys(held_out.regions[row].image for row in inside))
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        said = f"{leaked_words(len(inside), len(held_out))}: {', '.join(names[:SHOWN])}{more}."
+        yield Note(said, warning=True)
 
 
-def _pixels(run: EvaluationRun) -> tuple[RegionSet, list[Fingerprints]]:
-    """The training regions, each once, and the pixels of them, of the synthetic and of held-out regions."""
+def _regions_and_pixels(run: EvaluationRun) -> tuple[list[RegionSet], list[Fingerprints]]:
+    """Training regions, each once, synthetic and held-out ones if there are any; and the pixels of each."""
     sets = run.sets
     every = [sets.training, sets.synthetic, *([sets.held_out] if sets.held_out else [])]
     with progress.bar(run.console) as bar:
@@ -206,23 +170,13 @@ def _pixels(run: EvaluationRun) -> tuple[RegionSet, list[Fingerprints]]:
         training, *others = [fingerprints(pictures(crops)) for crops in every]
     once = first_of_each(training.digests)
     patterns = None if training.patterns is None else training.patterns[once]
-    return part(sets.training, once), [Fingerprints(training.digests[once], patterns), *others]
+    return [every[0].part(once), *every[1:]], [Fingerprints(training.digests[once], patterns), *others]
 
 
-def _copies(run: EvaluationRun, found: Sequence[Fingerprints], sources: Rows) -> Copies | None:
+def _copies(run: EvaluationRun, pixels: Sequence[Fingerprints], sources: Rows) -> Copies | None:
     """By pixels; `None` for regions that are too small for it."""
-    training, synthetic, held_out = (*(one.patterns for one in found), None)[:3]
+    training, synthetic, held_out = (*(one.patterns for one in pixels), None)[:3]
     if training is None or synthetic is None:
         return None
     with run.measuring("looking for copies by pixels"):
         return evaluate_copies(synthetic, training, held_out, sources, count=run.settings.bootstrap)
-
-
-def _leaked(found: Sequence[Fingerprints], copies: Copies | None) -> Leaked:
-    """Held-out regions that are training regions."""
-    if len(found) < 3:
-        return Leaked((), 0)
-    inside = same_pixels(found[2], found[0])
-    if copies is not None and copies.held_out is not None and (inside.any() or copies.held_out.certain()):
-        inside = inside | copies.held_out.same
-    return Leaked(tuple(np.flatnonzero(inside).tolist()), len(inside))

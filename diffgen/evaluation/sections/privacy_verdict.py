@@ -5,7 +5,6 @@ held-out images that the generator never saw, nor good where features could not 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from diffgen.evaluation.copies import Copies
 from diffgen.evaluation.memorization import Memorization
@@ -14,22 +13,16 @@ from diffgen.evaluation.patterns import SIDE
 from diffgen.evaluation.sections.cells import percent
 
 
-class Leaked(NamedTuple):
-    """Held-out regions that are training regions."""
-
-    rows: tuple[int, ...]
-    """Of the held-out set."""
-    of: int
-
-    def __str__(self) -> str:
-        return f"the held-out images are training images: {len(self.rows)} of {self.of}"
+def leaked_words(inside: int, of: int) -> str:
+    """That so many held-out regions are training regions."""
+    return f"the held-out images are training images: {inside} of {of}"
 
 
-def verdict(memory: Memorization, copies: Copies | None, exact: int, leaked: Leaked) -> Verdict:
+def verdict(memory: Memorization, copies: Copies | None, exact: int, leaked: str) -> Verdict:
     """Poor where copies were found; else unknown where held-out images are missing, or training images.
 
     Else fair where regions are too near, or where features could not tell if they were. `exact` synthetic
-    regions have the very pixels of a training region.
+    regions have the very pixels of a training region; `leaked` says which held-out regions are training ones.
     """
     null, c_t = memory.authenticity_held_out, memory.data_copying
     number = f"authenticity {memory.authenticity.value:.2f}"
@@ -41,8 +34,8 @@ def verdict(memory: Memorization, copies: Copies | None, exact: int, leaked: Lea
     if null is None:
         said = ["without held-out real images it cannot be said what is near"]
         return Verdict("unknown", number, _sentence([*fair, *said]))
-    if leaked.rows:
-        return Verdict("unknown", number, _sentence([str(leaked), *fair]))
+    if leaked:
+        return Verdict("unknown", number, _sentence([leaked, *fair]))
     if fair:
         return Verdict("fair", number, _sentence(fair))
     unmeasured = [

@@ -14,7 +14,8 @@ from PIL import Image
 from rich.console import Console
 
 from diffgen import config
-from diffgen.evaluation.images import RegionSet, open_images
+from diffgen.errors import UserError
+from diffgen.evaluation.images import Images, RegionSet
 from diffgen.files import atomic, write_text
 from diffgen.labels import LabelMap
 from diffgen.models import bundle
@@ -77,11 +78,13 @@ def draw(
     return drawn
 
 
-def with_cover(settings: config.Settings, method: str, number: int) -> config.Settings:
-    """The same settings with another cover, for so many whole images."""
+def with_cover(
+    settings: config.Settings, method: str, number: int, side: int | None = None
+) -> config.Settings:
+    """The same settings with another cover, for `number` whole images, of a side in pixels if it is given."""
     tree = settings.model_dump(mode="json")
     tree["sampling"]["cover"] = method
-    tree["synthesis"] |= {"n": number, "emit": "images"}
+    tree["synthesis"] |= {"n": number, "emit": "images"} | ({"size": str(side)} if side else {})
     return config.validate(tree)
 
 
@@ -96,16 +99,24 @@ def _counted(plan: Plan, number: int) -> tuple[float, int]:
     return sum(counts) / len(counts), len(list(model.covers(height, width, 0)))
 
 
-def label_maps_of(where: str, folder: Path) -> Path:
-    """The label maps of a set of images as a folder of PNGs, one an image: for other methods to fill."""
-    images = open_images(where)
-    return save_label_maps(RegionSet(images, tuple(images.regions(images.largest))), folder)
-
-
 def save_label_maps(crops: RegionSet, folder: Path) -> Path:
     """Label maps of regions as a folder of PNGs that `diffgen synthesize --masks` fills, and that folder."""
     _save({f"{number:06d}.png": label_map for number, label_map in enumerate(crops.label_maps())}, folder)
     return folder
+
+
+def save_real_label_maps(images: Images, side: int, number: int, folder: Path, hint: str = "") -> Path:
+    """At most `number` label maps of real regions, for a bundle without a mask model to fill.
+
+    `UserError`, with a hint, where there is none.
+    """
+    crops = images.crops(side).labelled
+    if not len(crops):
+        raise UserError(
+            f"the bundle has no mask model, and {images.where} has no label maps of {side} pixels to fill "
+            f"instead{hint}"
+        )
+    return save_label_maps(crops.drawn(number), folder)
 
 
 def _save(label_maps: Mapping[str, LabelMap], folder: Path) -> None:

@@ -25,6 +25,8 @@ from diffgen.evaluation.bootstrap import (
 )
 from diffgen.evaluation.features import View
 from diffgen.evaluation.images import RegionSet
+from diffgen.evaluation.memorization import Memorization, evaluate_memorization
+from diffgen.evaluation.precision_recall import precision_recall
 from diffgen.evaluation.structure import (
     block_densities,
     correlation,
@@ -72,16 +74,15 @@ class Large:
     lags_px: list[int]
     lags_um: list[float] | None
     synthetic: Structure
-    real: Structure | None
-    correlation_error: Estimate | None
+    real: Structure
+    correlation_error: Estimate
     """Mean over lags of |synthetic − real|."""
-    correlation_error_real: MeanStd | None
+    correlation_error_real: MeanStd
     """The same between random halves of the real images: what such small sets differ by."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers and lists, figures as `bootstrap.as_json` gives them."""
-        sets = {"synthetic": vars(self.synthetic), "real": self.real and vars(self.real)}
-        return as_json(vars(self) | sets)
+        return as_json(self)
 
 
 class _Measured(NamedTuple):
@@ -96,7 +97,7 @@ class _Measured(NamedTuple):
 
 
 def evaluate_large(
-    synthetic: RegionSet, real: RegionSet | None, patch_px: int | None, mpp: float | None, *,
+    synthetic: RegionSet, real: RegionSet, patch_px: int | None, mpp: float | None, *,
     view: View = VIEW, tell: Callable[[int], Any] = lambda _: None, count: int = RESAMPLES, seed: int = 0,
 ) -> Large:  # fmt: skip
     """Figures of large images, whole regions all of one side in pixels, beside those of real ones.
@@ -106,29 +107,24 @@ def evaluate_large(
     where real regions have another side, all images are of one source, or there is nothing to see in them.
     """
     side = synthetic.side
-    if real is not None and real.side != side:
+    if real.side != side:
         raise UserError(f"large images are compared at one size: {side} px synthetic, {real.side} px real")
     lags = lags_for(side)
-    sets = [_measure(crops, lags, patch_px, view, tell) for crops in (synthetic, real) if crops is not None]
+    sets = [_measure(crops, lags, patch_px, view, tell) for crops in (synthetic, real)]
     # Numbers of one set mean nothing in the other.
-    numbers = [one.sources + k * (sets[0].sources.max() + 1) for k, one in enumerate(sets)]
-    weights = resampled(numbers, count, seed)
-    found = [_structure(one, drawn) for one, drawn in zip(sets, weights, strict=True)]
-    error = halves = None
-    if len(sets) > 1:
-        curves = [correlation(one.moments, drawn) for one, drawn in zip(sets, weights, strict=True)]
-        error = estimate(np.abs(curves[0] - curves[1]).mean(axis=1))
-        error = replace(error, low=max(0.0, error.low))  # that of bootstraps is larger, and was taken off
-        halves = _between_halves(sets[1], seed)
+    weights = resampled([sets[0].sources, sets[1].sources + sets[0].sources.max() + 1], count, seed)
+    curves = [correlation(one.moments, drawn) for one, drawn in zip(sets, weights, strict=True)]
+    error = estimate(np.abs(curves[0] - curves[1]).mean(axis=1))
     return Large(
         side=side,
         patch_px=patch_px,
         lags_px=list(lags),
         lags_um=None if mpp is None else [lag * mpp for lag in lags],
-        synthetic=found[0],
-        real=found[1] if len(sets) > 1 else None,
-        correlation_error=error,
-        correlation_error_real=halves,
+        synthetic=_structure(sets[0], weights[0]),
+        real=_structure(sets[1], weights[1]),
+        # The error of bootstraps is larger, and that was taken off: the lower end may be below 0.
+        correlation_error=replace(error, low=max(0.0, error.low)),
+        correlation_error_real=_between_halves(sets[1], seed),
     )
 
 
@@ -137,21 +133,34 @@ def lags_for(side: int) -> tuple[int, ...]:
     return tuple(np.unique(np.geomspace(1, max(1, side // 2), LAGS).round().astype(int)).tolist())
 
 
-def tiled(crops: RegionSet, side: int) -> RegionSet:
-    """The tiles of `side` pixels of each region, none over another: Table 5's "tiled".
+@dataclass(frozen=True)
+class Scores:
+    """What Tables 1 and 5 say of a set, in tiles of large images or of these resized."""
 
-    Of a region of 2048 px, 16 tiles of 512. Its "resized" is `features.View(resize=side)` of the region.
+    compared: int
+    """Samples of each set that precision and recall are of."""
+    precision: float
+    recall: float
+    memory: Memorization
+
+
+def scores(
+    features: Sequence[NDArray[Any]], sources: Sequence[NDArray[np.intp]], *,
+    held_out: bool, k: int, count: int = RESAMPLES,
+) -> Scores:  # fmt: skip
+    """Of `features` (N, d) and `sources` (N,) of three sets: training, other real, synthetic samples.
+
+    `held_out`: the generator never saw the other real ones.
     """
-    starts = range(0, crops.side - side + 1, side)
-    return RegionSet(
-        crops.images,
-        tuple(
-            replace(region, y=region.y + y, x=region.x + x, side=side)
-            for region in crops.regions
-            for y in starts
-            for x in starts
-        ),
-    )
+    training, other, synthetic = features
+    compared = min(len(other), len(synthetic))
+    rows = [np.random.default_rng(0).permutation(len(one))[:compared] for one in (other, synthetic)]
+    balls = precision_recall(other[rows[0]], synthetic[rows[1]], k)
+    memory = evaluate_memorization(
+        training, synthetic, other if held_out else None, sources[0], sources[2],
+        sources[1] if held_out else None, count=count,
+    )  # fmt: skip
+    return Scores(compared, float(balls.precise.mean()), float(balls.recalled.mean()), memory)
 
 
 def _measure(

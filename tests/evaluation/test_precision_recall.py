@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgen.errors import UserError
-from diffgen.evaluation.fidelity import evaluate_fidelity, precision_recall, too_few
+from diffgen.evaluation.precision_recall import evaluate_fidelity, precision_recall, too_few
 
 
 def normal(

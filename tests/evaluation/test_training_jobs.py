@@ -10,10 +10,10 @@ from rich.console import Console
 
 from diffgen.config import Downstream
 from diffgen.errors import UserError
-from diffgen.evaluation import downstream_jobs, small_nets
-from diffgen.evaluation.downstream import DownstreamResults
-from diffgen.evaluation.downstream_run import evaluate_agreement, evaluate_use
+from diffgen.evaluation import small_nets
+from diffgen.evaluation.downstream import DownstreamResults, class_pixels, evaluate_downstream
 from diffgen.evaluation.images import RegionSet, open_images
+from diffgen.evaluation.tasks import Workers
 from tests.evaluation.painted import painted
 
 SETTINGS = Downstream(steps=40, batch=4, width=4, side=32, lr=3e-2, seeds=3)
@@ -43,7 +43,7 @@ def arguments(
     sets: Sets, cache: Path, settings: Downstream = SETTINGS, inline: bool = True, **other: RegionSet
 ) -> Any:
     three = [(sets | other)[name] for name in ("real", "synthetic", "test")]
-    return (*three, settings, cache, inline, 1, False, Console(quiet=True))
+    return (*three, settings, cache, Workers(1, False, inline, Console(quiet=True)))
 
 
 def means(results: DownstreamResults, figure: str) -> dict[str, float]:
@@ -55,7 +55,7 @@ def files(cache: Path) -> dict[str, bytes]:
 
 
 def test_segmenters_learn_from_either_set(sets: Sets, cache: Path) -> None:
-    found = evaluate_use(*arguments(sets, cache))
+    found = evaluate_downstream(*arguments(sets, cache))
     assert [row.trained_on for row in found.rows] == ["real", "synthetic", "both"]
     assert found.regions == {"real": 12, "synthetic": 12, "test": 10}
     assert min(means(found, "Dice nuclei").values()) > 0.85
@@ -63,37 +63,35 @@ def test_segmenters_learn_from_either_set(sets: Sets, cache: Path) -> None:
 
 
 def test_classifiers_learn_from_either_set(sets: Sets, cache: Path) -> None:
-    found = evaluate_use(*arguments(sets, cache, CLASSIFIED))
+    found = evaluate_downstream(*arguments(sets, cache, CLASSIFIED))
     assert [row.trained_on for row in found.rows] == ["real", "synthetic", "both"]
     assert min(means(found, "balanced accuracy").values()) > 0.8
 
 
 def test_masks_of_other_images_teach_nothing_and_do_not_agree(sets: Sets, cache: Path) -> None:
-    mixed = evaluate_use(*arguments(sets, cache, synthetic=sets["shuffled"]))
+    mixed = evaluate_downstream(*arguments(sets, cache, synthetic=sets["shuffled"]))
     dice = means(mixed, "mean Dice")
     assert dice["real"] > 0.85
     assert dice["synthetic"] < 0.6
-    good = evaluate_agreement(*arguments(sets, cache))
-    bad = evaluate_agreement(*arguments(sets, cache, synthetic=sets["shuffled"]))
-    assert good.real == bad.real
-    assert good.real["mean"].value == pytest.approx(dice["real"])
-    assert good.synthetic["mean"].value > 0.85
-    assert bad.synthetic["mean"].high < 0.7
+    good, bad = evaluate_downstream(*arguments(sets, cache)).agreement, mixed.agreement
+    assert good["real"] == bad["real"]
+    assert good["real"]["mean"].value == pytest.approx(dice["real"])
+    assert good["synthetic"]["mean"].value > 0.85
+    assert bad["synthetic"]["mean"].high < 0.7
 
 
 def test_what_is_finished_is_not_trained_again(
     sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = evaluate_use(*arguments(sets, tmp_path, SHORT))
+    first = evaluate_downstream(*arguments(sets, tmp_path, SHORT))
     before = files(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(small_nets, "build", lambda *_: pytest.fail("trained again"))
-        assert evaluate_use(*arguments(sets, tmp_path, SHORT)) == first
-        evaluate_agreement(*arguments(sets, tmp_path, SHORT))
+        assert evaluate_downstream(*arguments(sets, tmp_path, SHORT)) == first
     lost = [next(tmp_path.glob(kind)) for kind in ("*.json", "*.safetensors")]
     for path in lost:
         path.unlink()
-    assert evaluate_use(*arguments(sets, tmp_path, SHORT)) == first
+    assert evaluate_downstream(*arguments(sets, tmp_path, SHORT)) == first
     there = files(tmp_path)
     assert there.keys() | {lost[1].name} == before.keys()
 
@@ -103,15 +101,15 @@ def test_networks_of_real_images_serve_another_synthetic_set(
 ) -> None:
     fitted: list[int] = []
     monkeypatch.setattr(small_nets, "fit", lambda *_: fitted.append(1))
-    evaluate_use(*arguments(sets, tmp_path, SHORT))
+    evaluate_downstream(*arguments(sets, tmp_path, SHORT))
     assert len(fitted) == 9
-    evaluate_use(*arguments(sets, tmp_path, SHORT, synthetic=sets["shuffled"]))
+    evaluate_downstream(*arguments(sets, tmp_path, SHORT, synthetic=sets["shuffled"]))
     assert len(fitted) == 9 + 6
-    evaluate_use(*arguments(sets, tmp_path, SHORT, test=sets["shuffled"]))
+    evaluate_downstream(*arguments(sets, tmp_path, SHORT, test=sets["shuffled"]))
     assert len(fitted) == 9 + 6
-    evaluate_use(*arguments(sets, tmp_path, SHORT.model_copy(update={"lr": 1e-3})))
+    evaluate_downstream(*arguments(sets, tmp_path, SHORT.model_copy(update={"lr": 1e-3})))
     assert len(fitted) == 9 + 6 + 9
-    found = evaluate_use(*arguments(sets, tmp_path, SHORT.model_copy(update={"real_images": (12,)})))
+    found = evaluate_downstream(*arguments(sets, tmp_path, SHORT.model_copy(update={"real_images": (12,)})))
     assert len(fitted) == 9 + 6 + 9
     assert found.rows[0].figures == found.rows[1].figures
     assert [row.real_images for row in found.rows[:2]] == [None, 12]
@@ -124,7 +122,7 @@ def test_what_cannot_be_learned_is_an_error_before_any_training(
 
     def refused(match: str, settings: Downstream = SETTINGS, **other: RegionSet) -> None:
         with pytest.raises(UserError, match=match):
-            evaluate_use(*arguments(sets, tmp_path / "cache", settings, **other))
+            evaluate_downstream(*arguments(sets, tmp_path / "cache", settings, **other))
 
     empty = painted(tmp_path / "empty", 3, 7, empty=3)
     refused(r"empty \(synthetic\) has no pixel of nuclei", synthetic=empty)
@@ -150,17 +148,17 @@ def test_a_picture_that_cannot_be_read_is_named(sets: Sets, tmp_path: Path) -> N
     images = open_images(str(tmp_path / "broken"))
     broken = RegionSet(images, tuple(images.regions(32)))
     arguments_of = arguments(sets, tmp_path / "cache", real=broken)
-    downstream_jobs.class_pixels(broken, tmp_path / "cache")
+    class_pixels(broken, tmp_path / "cache")
     (tmp_path / "broken" / "003.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"003\.png cannot be read"):
-        evaluate_agreement(*arguments_of)
+        evaluate_downstream(*arguments_of)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_ray_gives_the_same_bytes(sets: Sets, tmp_path: Path) -> None:
-    inline = evaluate_use(*arguments(sets, tmp_path / "inline", SHORT))
-    assert evaluate_use(*arguments(sets, tmp_path / "ray", SHORT, inline=False)) == inline
+    inline = evaluate_downstream(*arguments(sets, tmp_path / "inline", SHORT))
+    assert evaluate_downstream(*arguments(sets, tmp_path / "ray", SHORT, inline=False)) == inline
     here, there = files(tmp_path / "inline"), files(tmp_path / "ray")
     assert here.keys() == there.keys()
     for name, content in there.items():
@@ -177,8 +175,8 @@ def test_a_mistake_is_told_from_a_worker(sets: Sets, tmp_path: Path) -> None:
     shutil.copytree(sets["real"].images.where, tmp_path / "broken")
     images = open_images(str(tmp_path / "broken"))
     broken = RegionSet(images, tuple(images.regions(32)))
-    downstream_jobs.class_pixels(broken, tmp_path / "cache")
+    class_pixels(broken, tmp_path / "cache")
     given = arguments(sets, tmp_path / "cache", inline=False, real=broken)
     (tmp_path / "broken" / "003.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"003\.png cannot be read"):
-        evaluate_agreement(*given)
+        evaluate_downstream(*given)

@@ -17,9 +17,9 @@ from diffgen.evaluation.bootstrap import (
     Estimate,
     MeanStd,
     estimate,
-    mean_of,
     of_sources,
     resampled,
+    share_of,
 )
 from diffgen.evaluation.distances import checked, kth_radii, within
 from diffgen.evaluation.divergences import (
@@ -103,16 +103,13 @@ def evaluate_fidelity(
     weights = resampled(sources, count, seed)
     balls = precision_recall(real, synthetic, k)
 
-    def mean(values: NDArray[Any], of: int) -> Estimate:
-        return estimate(mean_of(values.astype(float), weights[of]), centred=False)
-
     basis = principal(real, components)
     return Fidelity(
         samples=(len(real), len(synthetic)),
-        precision=mean(balls.precise, 1),
-        recall=mean(balls.recalled, 0),
-        density=mean(balls.density, 1),
-        coverage=mean(balls.covered, 0),
+        precision=share_of(balls.precise, weights[1]),
+        recall=share_of(balls.recalled, weights[0]),
+        density=share_of(balls.density, weights[1]),
+        coverage=share_of(balls.covered, weights[0]),
         fid=fid(real, synthetic),
         frechet=estimate(frechet(real @ basis, synthetic @ basis, (weights[0], weights[1]))),
         kid=estimate(kid(real, synthetic, sources, (weights[0], weights[1]))),
