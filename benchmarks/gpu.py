@@ -34,7 +34,7 @@ from diffgen.models.mask_codec import num_bits
 from diffgen.sampling.solvers import noise_schedule
 from diffgen.synthesis import driver
 from diffgen.training.autoencoder import new_autoencoder
-from diffgen.training.cost import flops_per_step
+from diffgen.training.cost import count
 
 CLASSES = ("unknown", "stroma", "lumen", "gland")
 BATCHES = (8, 32, 64, 128, 256)
@@ -149,7 +149,9 @@ def measure(
         unet: Any = bundle.load(folder).image_unet
         unet = unet.to(device).to(memory_format=torch.channels_last).eval()
         rows.append(("parameters, millions", sum(p.numel() for p in unet.parameters()) / 1e6))
-        flops = flops_per_step("image", settings, labels) / settings.training.image.batch / 3  # forward alone
+        flops = (
+            count("image", settings, labels).flops_per_step / settings.training.image.batch / 3
+        )  # forward alone
         best = 0.0
         for batch in batches:
             for bf16 in (False, True):

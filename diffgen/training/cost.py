@@ -1,33 +1,29 @@
-"""What a training takes: parameters, FLOPs and memory.
+"""What a training takes: parameters, FLOPs, memory and time, by one step of the very U-Net that is trained.
 
-All is counted on the meta device, where tensors have shapes and no memory, on the very
-U-Net that is trained. FLOPs are those of forward and backward of the model, both counted; what gradient
-checkpointing computes twice is not among them, as in a model's share of peak it must not be.
-
-At the paper's widths our U-Nets have more parameters than the paper's code, in millions:
-
-|                               | image, ours | paper's | mask, ours | paper's |
-|-------------------------------|-------------|---------|------------|---------|
-| convolutions of ResNet blocks |       198.6 |   120.6 |       50.1 |    29.6 |
-| their scale and shift         |        22.6 |    32.5 |        3.0 |     4.1 |
-| attention                     |         3.9 |     2.0 |        0.8 |     1.0 |
-| down- and upsampling          |        14.7 |    14.4 |        3.9 |     3.5 |
-| embeddings, first, last       |         1.3 |     2.7 |        0.1 |     0.2 |
-| together                      |       241.1 |   172.1 |       57.8 |    38.4 |
-
-Three reasons. A level's blocks have its own width on the way down (256, 512, 1024) and the paper's that
-of the level above (256, 256, 512), widened by the downsampling after them. On the way up there are three
-blocks a level, one for each skip, against two and one more at the end. And attention follows each block
-(of the mask model at two levels of four), not each level. The other way round, the paper's code hands each
-block the embeddings of time and label side by side, ours their sum.
+FLOPs are counted, on the meta device, by `torch.utils.flop_counter`: those of forward and backward; what
+gradient checkpointing computes twice is not among them. Memory is that of a forward pass of a whole
+micro-batch of fake tensors, which have shapes and no storage. Time is that of a step on the device that trains,
+scaled to the batch; where that is a GPU and none is here, its speed is assumed.
 """
 
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
+from diffusers.models.resnet import ResnetBlock2D
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffgen import config
@@ -38,109 +34,62 @@ from diffgen.models.bundle import ModelName
 from diffgen.models.mask_codec import num_bits
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
-from diffgen.training.memory import activation_bytes, example
 
-STATE_BYTES = 4 + 4 + 8 + 4  # a parameter: itself, its gradient, Adam's two moments, the average
-BUCKET_BYTES = 4  # DDP's copy of a gradient
+STATE_BYTES, BUCKET_BYTES = 4 + 4 + 8 + 4, 4
+"""A parameter: itself, its gradient, Adam's two moments, the average; and DDP's copy of a gradient."""
+MEASURED_PATCHES, RUNS = 8, 3  # at most, in a step that is measured, and how often it is timed
+PAPER = {"image": (256, (1, 2, 4), 2, 172.1e6), "mask": (64, (1, 2, 4, 8), 2, 38.4e6)}
+"""Width, multipliers, blocks, and the parameters that the paper's code then has (docs/training.md)."""
+ASSUMED = {"bf16": 396e12, "fp32": 198e12}  # FLOP/s without a GPU: 40 % of an H100's dense bf16 and TF32
+RECOMPUTED = 4 / 3  # forward, forward again, and backward of twice its FLOPs, by forward and backward
+LAUNCH_S = 0.03  # and of a micro-batch at least: about 3,000 kernels, forward and back, at 10 µs
+HOW_ASSUMED = "ASSUMED 40% of an H100's peak, 30 ms a micro-batch at least, as no GPU is here"
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What training one model takes."""
+class Work:
+    """What one step of a model's training computes."""
 
     parameters: int
     flops_per_patch: float
     """Forward and backward of one base patch."""
-    wide_share: float
-    """Share of the samples that are twice as wide, and cost four times as much."""
-    small_saving: float
-    """Share of the cost that smaller samples save."""
-    batch: int
-    steps: int
-    workers: int
+    flops_per_step: float
+    """Of all workers together, wide and small samples among them."""
     micro_batch: int
     """Base patches a worker takes at a time."""
-    state_bytes: int
-    """A worker's weights, gradients, moments and averaged weights."""
-    activation_bytes: int
-    """What one micro-batch keeps for its backward pass."""
-    encoder_bytes: int
-    """Activations of the autoencoder, where it works while the U-Net is trained."""
-
-    @property
-    def flops_per_sample(self) -> float:
-        """Of a mean sample, wide and small ones among them."""
-        return self.flops_per_patch * (1 + 3 * self.wide_share - self.small_saving)
-
-    @property
-    def flops_per_step(self) -> float:
-        """Of all workers together."""
-        return self.flops_per_sample * self.batch
-
-    @property
-    def flops(self) -> float:
-        """Of the whole training."""
-        return self.flops_per_step * self.steps
-
-    @property
-    def memory_bytes(self) -> int:
-        """A worker's, without what CUDA, cuDNN's workspaces and the allocator's gaps take."""
-        return self.state_bytes + self.activation_bytes + self.encoder_bytes
-
-    def seconds(self, flops_per_second: float) -> float:
-        """Of the whole training, where each worker reaches so many of these FLOPs per second."""
-        return self.flops / (flops_per_second * self.workers)
 
 
-def measure(part: ModelName, settings: config.Settings, labels: Labels) -> Cost:
-    """Count what training a model takes; of `training.workers` [least, most], with the least."""
-    training, of_part = settings.training, part_of(part, settings)
-    workers = training.worker_range[0]
-    wide = wide_share(settings) if part == "image" else 0.0
+@dataclass(frozen=True)
+class Speed:
+    """How fast one worker is."""
+
+    flops_per_second: float
+    """Of forward and backward, as `Work` counts them."""
+    optimizer_s: float
+    """Of a step."""
+    how: str
+
+
+def count(part: ModelName, settings: config.Settings, labels: Labels) -> Work:
+    """Count a step; of `training.workers` [least, most], with the least."""
+    of_part, workers = getattr(settings.training, part), settings.training.worker_range[0]
     with torch.device("meta"):
-        unet = unet_of(part, settings, labels)
-    parameters = sum(p.numel() for p in unet.parameters())
+        unet = _unet(part, settings, labels)
+    with FlopCounterMode(display=False) as counter:
+        unet(*example(unet, 1, torch.device("meta"))).sum().backward()
+    flops, wide = float(counter.get_total_flops()), wide_share(settings) if part == "image" else 0.0
+    mean = 1 + 3 * wide - (small_saving(settings) if part == "image" else 0.0)
     a_share = -(-of_part.batch // workers)
     micro_batch = min(of_part.micro_batch or a_share, a_share)
     if wide:  # a micro-batch holds at least one wide patch; without a bound, all of a step's, or all others
         whole = max(a_share, round(4 * wide * a_share))
         micro_batch = max(4, min(of_part.micro_batch or whole, whole))
-    flops = _flops(unet)
-    unet.trunk.checkpointing = training.gradient_checkpointing
-    return Cost(
-        parameters=parameters,
-        flops_per_patch=flops,
-        wide_share=wide,
-        small_saving=small_saving(settings) if part == "image" else 0.0,
-        batch=of_part.batch,
-        steps=of_part.steps,
-        workers=workers,
-        micro_batch=micro_batch,
-        state_bytes=parameters * (STATE_BYTES + (BUCKET_BYTES if workers > 1 else 0)),
-        activation_bytes=activation_bytes(unet, micro_batch, training.precision == "bf16"),
-        encoder_bytes=_encoder_bytes(settings, micro_batch) if part == "image" else 0,
-    )
-
-
-def _encoder_bytes(settings: config.Settings, micro_batch: int) -> int:
-    """Activations of an autoencoder that works while the U-Net is trained."""
-    if settings.autoencoder.latents == "stored" or settings.autoencoder.kind == "linear":
-        return 0
-    at_once = BATCH_PIXELS["cuda" if settings.training.gpu else "cpu"]
-    return ENCODER_BYTES_PER_PIXEL * min(at_once, micro_batch * settings.image_patch_px**2)
-
-
-def flops_per_step(part: ModelName, settings: config.Settings, labels: Labels) -> float:
-    """Forward and backward of a whole batch, over all workers."""
-    with torch.device("meta"):
-        flops = _flops(unet_of(part, settings, labels))
-    image = part == "image"
-    mean = 1 + 3 * wide_share(settings) - small_saving(settings) if image else 1.0
-    return flops * mean * part_of(part, settings).batch
+    parameters = sum(p.numel() for p in unet.parameters())
+    return Work(parameters, flops, flops * mean * of_part.batch, micro_batch)
 
 
 def wide_share(settings: config.Settings) -> float:
-    """Share of the training samples of the image model that are twice as wide."""
+    """Share of the image model's samples that are twice as wide, and cost four times as much."""
     return _noisy_share(settings) * settings.image_model.p_wide
 
 
@@ -167,20 +116,170 @@ def _noisy_share(settings: config.Settings) -> float:
     return float(noisy.mean())
 
 
-def part_of(part: ModelName, settings: config.Settings) -> config.ModelTraining:
-    return settings.training.image if part == "image" else settings.training.mask
+def kept_bytes(part: ModelName, settings: config.Settings, labels: Labels, patches: int) -> int:
+    """Bytes that a forward pass of base patches keeps for its backward pass, autocast's copies of the weights
+    included. With gradient checkpointing they include those of the largest ResNet block, computed again."""
+    with FakeTensorMode():
+        unet: Any = _unet(part, settings, labels)
+        by_block = _saved(unet, patches, settings.training)
+        if not settings.training.gradient_checkpointing:
+            return sum(by_block)
+        unet.trunk.checkpointing = True
+        return sum(_saved(unet, patches, settings.training)) + max(by_block)
 
 
-def unet_of(part: ModelName, settings: config.Settings, labels: Labels) -> ImageUNet | MaskUNet:
+def _saved(unet: ImageUNet | MaskUNet, patches: int, training: config.Training) -> list[int]:
+    """Bytes of all tensors saved for the backward pass, from one ResNet block to the next."""
+    held: dict[int, Tensor] = {}  # by storage, and alive, so that no other gets its address
+    weights = {p.untyped_storage()._cdata for p in unet.parameters()}
+    by_block = [0]
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in held and storage._cdata not in weights:
+            held[storage._cdata] = tensor
+            by_block[-1] += storage.nbytes()
+        return tensor
+
+    blocks = [module for module in unet.modules() if isinstance(module, ResnetBlock2D)]
+    hooks = [block.register_forward_pre_hook(lambda *_: by_block.append(0)) for block in blocks]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        kept_alive = _forward(unet, patches, torch.device("cpu"), training)
+    for hook in hooks:
+        hook.remove()
+    del kept_alive
+    return by_block
+
+
+def measure(
+    part: ModelName, settings: config.Settings, labels: Labels, work: Work, seconds: float = 4.0
+) -> Speed:
+    """Take a step on the device that trains, of as many patches (up to eight) as fit into so many seconds.
+
+    A pass that takes longer than that is timed by one patch, once. Data and `training.compile` are left out.
+    """
+    training = settings.training
+    if training.gpu and not torch.cuda.is_available():
+        rate = ASSUMED[training.precision] / (RECOMPUTED if training.gradient_checkpointing else 1)
+        return Speed(min(rate, work.micro_batch * work.flops_per_patch / LAUNCH_S), 0.0, HOW_ASSUMED)
+    device = torch.device("cuda" if training.gpu else "cpu")
+    unet: Any = _unet(part, settings, labels).to(device)
+    if training.channels_last:
+        unet = unet.to(memory_format=torch.channels_last)
+    unet.trunk.checkpointing = training.gradient_checkpointing
+    optimizer = torch.optim.Adam(unet.parameters())
+
+    def timed(step: Callable[[], Any]) -> float:
+        began = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - began
+
+    def run(patches: int) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        _forward(unet, patches, device, training).float().square().mean().backward()  # type: ignore[no-untyped-call]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(training.threads)
+    try:
+        size, taken = 1, timed(lambda: run(1))
+        if taken <= seconds:
+            size = max(1, min(MEASURED_PATCHES, work.micro_batch, int(seconds / taken)))
+            run(size)
+            taken = statistics.median(timed(lambda: run(size)) for _ in range(RUNS))
+        optimizer.step()  # makes the moments
+        optimizer_s = timed(optimizer.step)
+    finally:
+        torch.set_num_threads(threads)
+    rate = work.flops_per_patch * size / taken
+    reached = f"{rate / 1e12:.3g} TFLOP/s" if rate > 1e12 else f"{rate / 1e9:.3g} GFLOP/s"
+    where, cores = f"with {training.threads} thread(s)", os.cpu_count() or 1
+    if training.gpu:
+        where = f"on {torch.cuda.get_device_name()}"
+    elif training.threads * training.worker_range[0] > cores:
+        where += f", but there are {cores} cores here"
+    return Speed(rate, optimizer_s, f"{reached} as timed here {where}")
+
+
+def _forward(unet: Any, patches: int, device: torch.device, training: config.Training) -> Tensor:
+    with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+        out: Tensor = unet(*example(unet, patches, device))
+    return out
+
+
+def example(unet: ImageUNet | MaskUNet, patches: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """What a U-Net takes, for so many base patches: noise, time steps, and label maps or contexts of ∅."""
+    side, channels = unet.config["patch"], unet.config["channels"]
+    condition = (patches, side, side) if isinstance(unet, ImageUNet) else (patches,)
+    steps = torch.arange(patches, device=device)
+    noise = torch.randn(patches, channels, side, side, device=device)
+    return noise, steps, torch.zeros(condition, dtype=torch.long, device=device)
+
+
+def forecast(
+    parts: Sequence[ModelName],
+    settings: config.Settings,
+    labels: Labels,
+    console: Console,
+    seconds: float = 4,
+) -> None:
+    """`diffgen train --dry-run`: print what training these models takes. Nothing is written."""
+    workers = settings.training.worker_range[0]
+    columns: dict[ModelName, dict[str, str]] = {}
+    notes = []
+    for part in parts:
+        of_part, work = getattr(settings.training, part), count(part, settings, labels)
+        with console.status(f"measuring a step of the {part} model"):
+            speed = measure(part, settings, labels, work, seconds)
+            kept = kept_bytes(part, settings, labels, work.micro_batch)
+        notes.append(f"time of the {part} model: {speed.how}, {workers} worker{'s' * (workers > 1)}")
+        state = work.parameters * (STATE_BYTES + (BUCKET_BYTES if workers > 1 else 0))
+        wide = wide_share(settings) if part == "image" else 0.0
+        encoder = _encoder_bytes(part, settings, work.micro_batch)
+        step_s = work.flops_per_step / (speed.flops_per_second * workers) + speed.optimizer_s
+        columns[part] = {
+            "parameters": f"{work.parameters / 1e6:.1f} M{_beside(part, settings)}",
+            "batch": f"{of_part.batch}" + (f", {wide:.0%} wide" if wide else ""),
+            "micro-batch": f"{work.micro_batch}",
+            "TFLOP per step": f"{work.flops_per_step / 1e12:.3g}",
+            "memory per worker": decimal(state + kept + encoder),
+            "  of it activations": decimal(kept),
+            "  of it autoencoder": decimal(encoder),
+            "steps": f"{of_part.steps}",
+            "time": _duration(step_s * of_part.steps),
+        }
+    table = Table("", *(f"{part} model" for part in parts), box=None, padding=(0, 2))
+    for name in columns[parts[0]]:
+        table.add_row(name, *(columns[part][name] for part in parts))
+    console.print(table, *(f"{note}; without data" for note in notes), sep="\n")
+
+
+def _encoder_bytes(part: ModelName, settings: config.Settings, micro_batch: int) -> int:
+    """Activations of an autoencoder that works while the U-Net is trained."""
+    if part == "mask" or settings.autoencoder.latents == "stored" or settings.autoencoder.kind == "linear":
+        return 0
+    at_once = BATCH_PIXELS["cuda" if settings.training.gpu else "cpu"]
+    return ENCODER_BYTES_PER_PIXEL * min(at_once, micro_batch * settings.image_patch_px**2)
+
+
+def _beside(part: ModelName, settings: config.Settings) -> str:
+    """The paper's count, where the settings have its widths and blocks."""
+    model = settings.image_model if part == "image" else settings.mask_model
+    *shape, theirs = PAPER[part]
+    same = [model.width, model.multipliers, model.blocks] == shape
+    return f" (paper's code: {theirs / 1e6:.1f} M)" if same else ""
+
+
+def _duration(seconds: float) -> str:
+    """Such as `3 days, 2:10:00`; of long ones only what is known."""
+    step = 60 if seconds < 86400 else 3600
+    return str(timedelta(seconds=round(seconds / step) * step)) if seconds >= 600 else f"{seconds:.0f} s"
+
+
+def _unet(part: ModelName, settings: config.Settings, labels: Labels) -> ImageUNet | MaskUNet:
     if part == "image":
         return bundle.new_image_unet(settings, labels)
     masks = settings.mask_model
     channels = masks.channels if masks.encoding == "latents" else num_bits(len(labels))
     return bundle.new_mask_unet(settings, labels, channels)
-
-
-def _flops(unet: ImageUNet | MaskUNet) -> float:
-    """Forward and backward of one base patch, by a U-Net on the meta device."""
-    with FlopCounterMode(display=False) as counter:
-        unet(*example(unet, 1, torch.device("meta"))).sum().backward()
-    return float(counter.get_total_flops())

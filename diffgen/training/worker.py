@@ -23,7 +23,6 @@ from diffgen.training.image_source import CropReader, ImageSource, LiveCrops
 from diffgen.training.init_weights import init_from
 from diffgen.training.loop import DistContext, train
 from diffgen.training.mask_source import MaskSource
-from diffgen.training.peak import peak
 from diffgen.training.reports import Link, Reports
 from diffgen.training.resident import ResidentCrops
 from diffgen.training.samples import held_out, image_grid, mask_grid
@@ -182,14 +181,10 @@ class _Scalars:
     def __init__(
         self, task: TrainTask, settings: config.Settings, base: bundle.Bundle, place: DistContext
     ) -> None:
-        self.flops = cost.flops_per_step(task.diffusion, settings, base.labels) / place.workers
-        name = torch.cuda.get_device_name(place.device) if place.device.type == "cuda" else "cpu"
-        self.peak = peak(name, settings.training.precision)
+        self.flops = cost.count(task.diffusion, settings, base.labels).flops_per_step / place.workers
         shares = statistics(Path(task.data))["class_shares"]["train"] if task.part == "image" else {}
         known = 1 - shares.get("unknown", 0.0) or 1.0
         self.shares = {f"label_share_of_data/{n}": v / known for n, v in shares.items() if n != "unknown"}
 
     def __call__(self, figures: Mapping[str, float]) -> dict[str, float]:
-        rate = figures["steps_per_s"] * self.flops
-        speed = {"tflop_per_s": rate / 1e12} | ({"share_of_peak": rate / self.peak} if self.peak else {})
-        return {**figures, **speed, **self.shares}
+        return {**figures, "tflop_per_s": figures["steps_per_s"] * self.flops / 1e12, **self.shares}

@@ -1,3 +1,4 @@
+import io
 from typing import Any
 
 import numpy as np
@@ -5,14 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from torch import nn
 
 from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.sampling.solvers import log_snr, noise_schedule
-from diffgen.training.cost import flops_per_step, measure, small_saving, wide_share
-from diffgen.training.memory import example
+from diffgen.training.cost import count, example, forecast, kept_bytes, measure, small_saving, wide_share
 from tests.conftest import TINY
 
 
@@ -21,7 +22,7 @@ def changed(**sections: dict[str, Any]) -> config.Settings:
 
 
 def test_parameters_at_the_papers_widths(labels: Labels) -> None:
-    """The totals of the module's table, beside 172.1 M and 38.4 M of the paper's code."""
+    """The totals of the table in docs/training.md, beside 172.1 M and 38.4 M of the paper's code."""
     paper = config.load("paper")
     with torch.device("meta"):
         image = bundle.new_image_unet(paper, labels)
@@ -38,25 +39,25 @@ def test_flops_are_those_of_the_convolutions_and_little_more(part: Any, labels: 
     if part == "mask":
         unet = bundle.new_mask_unet(settings, labels, 3)  # type: ignore[assignment]
 
-    def count(layer: nn.Module, _: Any, out: torch.Tensor) -> None:
+    def add(layer: nn.Module, _: Any, out: torch.Tensor) -> None:
         nonlocal counted
         assert isinstance(layer, nn.Conv2d)
         counted += 2 * out.numel() * layer.in_channels * layer.kernel_size[0] ** 2
 
     for layer in unet.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(count)
+            layer.register_forward_hook(add)
     unet(*example(unet, 1, torch.device("cpu")))
-    cost = measure(part, settings, labels)
-    assert 0.97 * 3 * counted < cost.flops_per_patch < 1.2 * 3 * counted
-    assert cost.parameters == sum(p.numel() for p in unet.parameters())
+    work = count(part, settings, labels)
+    assert 0.97 * 3 * counted < work.flops_per_patch < 1.2 * 3 * counted
+    assert work.parameters == sum(p.numel() for p in unet.parameters())
 
 
 def test_four_times_the_area_costs_four_times(labels: Labels) -> None:
     """What a wide crop is counted as."""
     small = changed(image_model={"width": 32})
     large = changed(image_model={"width": 32, "patch": 16, "attention": [8]})
-    ratio = measure("image", large, labels).flops_per_patch / measure("image", small, labels).flops_per_patch
+    ratio = count("image", large, labels).flops_per_patch / count("image", small, labels).flops_per_patch
     assert 3.8 < ratio <= 4
 
 
@@ -87,12 +88,11 @@ def test_wide_share_at_its_ends() -> None:
 
 def test_a_step_is_its_samples(labels: Labels) -> None:
     settings = changed(image_model={"context": "wide", "p_wide": 1.0, "wide_below": 0.0})
-    cost, share = measure("image", settings, labels), wide_share(settings)
+    work, share = count("image", settings, labels), wide_share(settings)
     assert 0.4 < share < 0.6
-    assert cost.flops_per_step == pytest.approx(4 * cost.flops_per_patch * (1 - share + 4 * share))
-    assert flops_per_step("image", settings, labels) == cost.flops_per_step
-    assert cost.flops == 4 * cost.flops_per_step
-    assert measure("mask", settings, labels).wide_share == 0
+    assert work.flops_per_step == pytest.approx(4 * work.flops_per_patch * (1 - share + 4 * share))
+    masks = count("mask", settings, labels)
+    assert masks.flops_per_step == settings.training.mask.batch * masks.flops_per_patch
 
 
 @pytest.mark.parametrize(
@@ -117,28 +117,59 @@ def test_patches_a_worker_takes_at_a_time(
         image_model={"context": context, "p_wide": 1.0, "wide_below": 100.0},
         training={"workers": workers, "image": {"batch": batch, "micro_batch": micro_batch}},
     )
-    assert measure("image", settings, labels).micro_batch == taken
+    assert count("image", settings, labels).micro_batch == taken
 
 
-def test_memory_and_time_of_more_workers(labels: Labels) -> None:
-    one, two = (measure("image", changed(training={"workers": n}), labels) for n in (1, 2))
-    assert one.state_bytes == 20 * one.parameters
-    assert two.state_bytes == 24 * one.parameters  # and DDP's buckets
-    assert two.activation_bytes == pytest.approx(one.activation_bytes / 2, rel=0.01)
-    assert one.memory_bytes == one.state_bytes + one.activation_bytes
-    live = {"kind": "kl", "source": "anywhere", "latents": "live"}
-    with_encoder = measure("image", changed(autoencoder=live), labels)
-    assert with_encoder.memory_bytes == one.memory_bytes + with_encoder.encoder_bytes > one.memory_bytes
-    assert one.seconds(1e9) == 2 * two.seconds(1e9) == one.flops / 1e9
+def really_kept(unet: Any, patches: int, bf16: bool) -> int:
+    """Bytes that the graph of a forward pass on the CPU holds, beside the weights."""
+    held: dict[int, torch.Tensor] = {}
+    weights = {p.untyped_storage()._cdata for p in unet.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        held[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+    ):
+        out = unet(*example(unet, patches, torch.device("cpu")))
+    assert out.grad_fn is not None
+    return sum(t.untyped_storage().nbytes() for key, t in held.items() if key not in weights)
+
+
+@pytest.mark.parametrize("part", ["image", "mask"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fake_tensors_keep_what_real_ones_do(part: Any, precision: str, labels: Labels) -> None:
+    """The CPU's own kernel of full attention keeps a little less."""
+    settings = changed(training={"precision": precision}, **{f"{part}_model": {"width": 32}})
+    unet = bundle.new_image_unet(settings, labels)
+    if part == "mask":
+        unet = bundle.new_mask_unet(settings, labels, 3)  # type: ignore[assignment]
+    real = really_kept(unet, 9, precision == "bf16")
+    kept = kept_bytes(part, settings, labels, 9)
+    assert kept == pytest.approx(real, rel=0.03)
+    less = changed(
+        training={"precision": precision, "gradient_checkpointing": True}, **{f"{part}_model": {"width": 32}}
+    )
+    assert kept_bytes(part, less, labels, 9) < 0.9 * kept
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_each_patch_keeps_as_much_as_another(precision: str, labels: Labels) -> None:
+    """And autocast, once, its copies of the weights."""
+    settings = changed(training={"precision": precision})
+    two, three, four = (kept_bytes("image", settings, labels, n) for n in (2, 3, 4))
+    assert four - three == three - two > 0
+    weights = count("image", settings, labels).parameters
+    copies = 2 * weights if precision == "bf16" else 0
+    assert two - 2 * (three - two) == pytest.approx(copies, rel=0.06, abs=100)
 
 
 def test_checkpointing_costs_no_flops_of_the_model(labels: Labels) -> None:
-    """Shares of peak stay comparable; the time of it is in what is timed, or assumed."""
-    off, on = (
-        measure("image", changed(training={"gradient_checkpointing": c}), labels) for c in (False, True)
-    )
-    assert on.flops == off.flops
-    assert on.activation_bytes < off.activation_bytes
+    """What is computed twice is in the time alone."""
+    off, on = (count("image", changed(training={"gradient_checkpointing": c}), labels) for c in (False, True))
+    assert on == off
 
 
 def test_log_normal_levels_and_small_crops_have_their_share() -> None:
@@ -149,3 +180,41 @@ def test_log_normal_levels_and_small_crops_have_their_share() -> None:
     small = changed(image_model={"patch": 16, "small_patch": 8, "p_small": 0.5, "attention": [8]})
     assert small_saving(small) == pytest.approx(0.5 * 0.75)
     assert small_saving(changed()) == 0
+
+
+@pytest.mark.parametrize("training", [{}, {"precision": "bf16", "channels_last": True}])
+def test_measuring_leaves_no_trace(training: dict[str, Any], labels: Labels) -> None:
+    settings, threads = changed(training=training), torch.get_num_threads()
+    found = measure("mask", settings, labels, count("mask", settings, labels), seconds=0.2)
+    assert 1e6 < found.flops_per_second < 1e15
+    assert 0 < found.optimizer_s < 10
+    assert torch.get_num_threads() == threads
+
+
+def printed(settings: config.Settings, labels: Labels, parts: Any = ("mask", "image")) -> str:
+    console = Console(width=120, file=io.StringIO())
+    forecast(parts, settings, labels, console, seconds=0.1)
+    return console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+
+
+def test_a_dry_run_measures_a_step_on_this_cpu(tiny: config.Settings, labels: Labels) -> None:
+    text = printed(tiny, labels)
+    for part in ("mask", "image"):
+        assert f"time of the {part} model: " in text
+    assert f"{sum(p.numel() for p in bundle.new_image_unet(tiny, labels).parameters()) / 1e6:.1f} M" in text
+    assert text.count("as timed here with 1 thread(s), 1 worker;") == 2
+    assert "ASSUMED" not in text
+
+
+def test_a_dry_run_counts_the_autoencoder_that_works_meanwhile(labels: Labels) -> None:
+    live = changed(autoencoder={"kind": "kl", "source": "anywhere", "latents": "live"})
+    assert "of it autoencoder    0 bytes" in printed(changed(), labels, ["image"])
+    assert "of it autoencoder    0 bytes" not in printed(live, labels, ["image"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="then it is timed")
+def test_a_dry_run_assumes_a_gpu_that_is_not_here(labels: Labels) -> None:
+    text = printed(config.load("paper", ["training.workers=8"]), labels, ["image"])
+    assert "241.1 M (paper's code: 172.1 M)" in text
+    assert "ASSUMED 40% of an H100's" in text
+    assert "8 workers" in text
