@@ -99,7 +99,7 @@ def encode(
 
     console = _console()
     data, settings = training_settings(data, run, config, overrides or (), gpu, console)
-    from diffgen.training.launch import prepare_latents
+    from diffgen.training.driver import prepare_latents
 
     prepare_latents(data, run_folder(settings), settings, console, inline)
     _next(f"diffgen train --data {data} --set autoencoder.latents=stored")
@@ -140,7 +140,7 @@ def train(
         forecast(parts, settings, Labels.load(data / "labels.json"), console)
         return
     from diffgen.models.shipped import resolve
-    from diffgen.training.launch import launch, launch_autoencoder
+    from diffgen.training.driver import launch, launch_autoencoder
 
     folder = run_folder(settings)
     console.print(f"run: {folder}")

@@ -1,8 +1,6 @@
-"""Training of the small convolutional autoencoder: one worker, by the loop of the diffusion models."""
+"""The small convolutional autoencoder, trained by the loop of the diffusion models."""
 
-import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,11 @@ from diffgen.models.autoencoder import load
 from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.critic import Critic
 from diffgen.sampling.decode import from_picture, to_picture
-from diffgen.training.folder import RunFolder
-from diffgen.training.loop import DistContext, Hooks, train
-from diffgen.training.reports import Link, Reports
 from diffgen.training.restoration import CropSource, RestorationLoss
 from diffgen.training.restorer import Restorer
-from diffgen.training.train_state import TrainState
+from diffgen.training.train_state import Fitting, TrainState
 
-SHOWN = 8
+PICTURES = 8
 
 
 def new_autoencoder(settings: config.Settings) -> ConvAutoencoder:
@@ -54,75 +49,32 @@ def new_autoencoder(settings: config.Settings) -> ConvAutoencoder:
         raise UserError(f"training.autoencoder.widths {list(part.widths)}: autoencoder.{error}") from error
 
 
-def train_autoencoder(
-    settings: config.Settings,
-    data: Path,
-    run: RunFolder,
-    place: DistContext,
-    checkpoint: Path | None,
-    link: Link,
-    wrap: Callable[[Any], nn.Module],
-) -> None:
-    """Train it on the patches in `data` from `checkpoint`, a folder, or from its beginning.
-
-    `wrap` makes of the network what gives gradients of all workers.
-    """
+def autoencoder_fitting(
+    settings: config.Settings, data: Path, device: torch.device, state_of: Callable[[Any], TrainState]
+) -> Fitting:
+    """That of the autoencoder, on the patches in `data`."""
     training = settings.training
-    torch.set_num_threads(training.threads)
-    torch.manual_seed(settings.seed)
     critic = Critic() if training.autoencoder.critic_weight else None
-    network: Any = Restorer(new_autoencoder(settings), critic).to(place.device)
-    if training.channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    trainee = TrainState(network, training.autoencoder, training.max_seconds)
-    if checkpoint:
-        trainee.read(checkpoint)
+    state = state_of(Restorer(new_autoencoder(settings), critic))
     patches, held_out = (
         PatchTable(data, "image", split, training.cache_mb, training.autoencoder.crop)
         for split in ("train", "test")
     )
     held_out = held_out if len(held_out.drawn) else patches
-    source, check = CropSource(patches, settings), CropSource(held_out, settings)
-    pictures = _shown(held_out, settings.autoencoder.factor)
-    reports = Reports(
-        run, "autoencoder", trainee, place.rank, link, lambda model: grid(model, pictures, place.device), dict
+    pictures = _pictures(held_out, settings.autoencoder.factor)
+    return Fitting(
+        state,
+        RestorationLoss(training.autoencoder, lambda: state.progress, device),
+        CropSource(patches, settings),
+        CropSource(held_out, settings),
+        lambda model: grid(model, pictures, device),
+        psnr=True,
     )
-    if place.rank == 0:
-        link.tell(start=_greeting(trainee, place), step=trainee.step)
-    model = wrap(torch.compile(network) if training.compile else network)
-    objective = RestorationLoss(training.autoencoder, lambda: trainee.progress, place.device)
-    hooks = _with_psnr(reports, place)
-    try:
-        train(trainee, model, source, check, objective, place, hooks, training.log_every, training.spike)
-    finally:
-        reports.close()
 
 
-def _with_psnr(reports: Reports, place: DistContext) -> Hooks:
-    """The hooks of the reports, which also log the held-out loss, a squared error, as PSNR."""
-    hooks = reports.hooks()
-
-    def held_out(step: int, squared: float) -> None:
-        decibels = 10 * math.log10(4 / max(squared, 1e-12))
-        if place.rank == 0:
-            if reports.writer:
-                reports.writer.add_scalar("train/held_out_psnr", decibels, step)
-            reports.link.tell(note=f"autoencoder at step {step}: {decibels:.1f} dB held-out PSNR")
-        hooks.held_out(step, squared)
-
-    return replace(hooks, held_out=held_out)
-
-
-def _greeting(trainee: TrainState, place: DistContext) -> str:
-    size = sum(p.numel() for p in trainee.unet.autoencoder.parameters()) / 1e6
-    step, steps = trainee.step, trainee.part.steps
-    how = f"resumed at step {step} of {steps}" if step else f"new, {steps} steps"
-    return f"autoencoder: {size:.2f} M parameters, {how}, {place.workers} worker(s) on {place.device.type}"
-
-
-def _shown(patches: PatchTable, factor: int) -> list[Picture]:
+def _pictures(patches: PatchTable, factor: int) -> list[Picture]:
     """Up to eight pictures, evenly spread, cut to one size that the factor divides."""
-    numbers = np.unique(np.linspace(0, len(patches) - 1, SHOWN).astype(int))
+    numbers = np.unique(np.linspace(0, len(patches) - 1, PICTURES).astype(int))
     pictures = [patches.picture(int(number)) for number in numbers]
     side = min(min(picture.shape[:2]) for picture in pictures) // factor * factor
     return [picture[:side, :side] for picture in pictures]

@@ -2,7 +2,7 @@
 
 FLOPs are counted, on the meta device, by `torch.utils.flop_counter`: those of forward and backward; what
 gradient checkpointing computes twice is not among them. Memory is that of a forward pass of a whole
-micro-batch of fake tensors, which have shapes and no storage. Time is that of a step on the device that trains,
+micro-batch of fake tensors, which have shapes alone. Time is that of a step on the device that trains,
 scaled to the batch; where that is a GPU and none is here, its speed is assumed.
 """
 

@@ -77,7 +77,7 @@ class Hooks:
 
 
 def train(
-    trainee: TrainState,
+    state: TrainState,
     model: nn.Module,
     source: BatchSource,
     held_out: BatchSource,
@@ -88,19 +88,19 @@ def train(
     spike: float = math.inf,
     names: Sequence[str] = (),
 ) -> bool:
-    """Steps towards `objective` until `trainee.finished`, or until a request to stop; whether it is finished.
+    """Steps towards `objective` until `state.finished`, or until a request to stop; whether it is finished.
 
-    `model` is the trainee's network, or the DDP around it. Raises `UserError`, on all ranks in the same
+    `model` is the state's network, or the DDP around it. Raises `UserError`, on all ranks in the same
     step and before the weights change, where loss or gradient is not finite or the loss has a spike: the last
     checkpoint is good.
     """
-    part, began = trainee.part, time.perf_counter() - trainee.elapsed
-    trainee.unet.train()
+    part, began = state.part, time.perf_counter() - state.elapsed
+    state.unet.train()
     recent = deque[float](maxlen=SPIKE_OF + SPIKE_OVER)
     log = Log(part.batch, names)
     reader = partial(_read, source, part.batch, part.micro_batch, place)
-    with read_ahead(reader, trainee.step, part.steps, place.readers) as batches:
-        while not trainee.finished:
+    with read_ahead(reader, state.step, part.steps, place.readers) as batches:
+        while not state.finished:
             log.begin()
             pieces = next(batches)
             log.waited()
@@ -114,22 +114,22 @@ def train(
                     mean.backward()  # type: ignore[no-untyped-call]  # torch's is not annotated
                 summed += loss.samples.detach().sum()
                 objective.measure(log.meters, loss, batch)
-            norm = nn.utils.clip_grad_norm_(trainee.unet.parameters(), part.clip)
+            norm = nn.utils.clip_grad_norm_(state.unet.parameters(), part.clip)
             asked = hooks.poll()
             seconds = (time.perf_counter() - began) / place.workers
             total, save, stop, elapsed = place.total([summed / part.batch, asked.save, asked.stop, seconds])
-            _check(trainee.step + 1, total, float(norm), recent, spike)
-            trainee.elapsed = elapsed  # the mean of all workers: they end in the same step
-            rate = trainee.advance()
+            _check(state.step + 1, total, float(norm), recent, spike)
+            state.elapsed = elapsed  # the mean of all workers: they end in the same step
+            rate = state.advance()
             log.end(total, float(norm), rate)
-            due = trainee.step % part.checkpoint_every == 0 or trainee.finished
-            if place.rank == 0 and (trainee.step % log_every == 0 or trainee.finished):
-                hooks.log(trainee.step, log.figures())
-            if place.rank == 0 and (trainee.step % part.sample_every == 0 or trainee.finished):
-                trainee.averaged(partial(hooks.sample, trainee.step))
+            due = state.step % part.checkpoint_every == 0 or state.finished
+            if place.rank == 0 and (state.step % log_every == 0 or state.finished):
+                hooks.log(state.step, log.figures())
+            if place.rank == 0 and (state.step % part.sample_every == 0 or state.finished):
+                state.averaged(partial(hooks.sample, state.step))
             if due or save or stop:
-                hooks.save(trainee.step)  # first: whatever happens to the held-out loss, the step is safe
-                hooks.held_out(trainee.step, held_out_loss(trainee, held_out, objective, place))
+                hooks.save(state.step)  # first: whatever happens to the held-out loss, the step is safe
+                hooks.held_out(state.step, held_out_loss(state, held_out, objective, place))
             if stop:
                 return False
     return True
@@ -169,18 +169,16 @@ def _check(step: int, loss: float, norm: float, recent: deque[float], spike: flo
 
 
 @torch.no_grad()
-def held_out_loss(
-    trainee: TrainState, source: BatchSource, objective: Objective, place: DistContext
-) -> float:
+def held_out_loss(state: TrainState, source: BatchSource, objective: Objective, place: DistContext) -> float:
     """Mean loss of the averaged weights on a fixed set of held-out samples, times and noises."""
     losses = [torch.zeros((), device=place.device)]  # of more than 64 workers some have no sample
 
     def add(unet: nn.Module) -> None:
-        for piece in _read(source, HELD_OUT, trainee.part.micro_batch or trainee.part.batch, place, 0):
+        for piece in _read(source, HELD_OUT, state.part.micro_batch or state.part.batch, place, 0):
             with place.autocast():
                 losses.append(objective(unet, piece.to(place.device)).samples.sum())
 
-    trainee.averaged(add)
+    state.averaged(add)
     return place.total([torch.stack(losses).sum()])[0] / HELD_OUT
 
 

@@ -22,7 +22,7 @@ COUNT = 8
 PURPOSES = (Purpose.TRAINING_SAMPLES, Purpose.IMAGE_STEP_NOISE)
 
 
-def held_out(patches: PatchTable, side: int) -> list[LabelMap]:
+def held_out_maps(patches: PatchTable, side: int) -> list[LabelMap]:
     """Up to eight label maps (side, side), evenly spread over the labelled patches, from their top left."""
     if not len(patches.labelled):
         return [np.zeros((side, side), np.uint8)] * COUNT

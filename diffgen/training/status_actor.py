@@ -1,4 +1,4 @@
-"""What stands between workers and driver: a file of its own, so that these actors import no torch."""
+"""Actors between driver and workers: a file of its own, so that these actors import no torch."""
 
 import time
 from typing import Any

@@ -1,18 +1,21 @@
 """One U-Net in training, with all that its next step depends on, and how that goes to disk and back."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
+from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from diffgen import config
+from diffgen.labels import Picture
+from diffgen.training.algorithm import BatchSource, Objective
 
 WEIGHTS, AVERAGED = "unet", "unet_averaged"
 STATE, PROGRESS = "state.pt", "progress.json"
@@ -117,6 +120,23 @@ class TrainState:
         finally:
             self.ema.restore(self.unet.parameters())
             self.unet.train()
+
+
+class Fitting(NamedTuple):
+    """A network in training: what it learns, from what, and how that is looked at."""
+
+    state: TrainState
+    objective: Objective
+    source: BatchSource
+    held_out: BatchSource
+    grid: Callable[[nn.Module], Picture]
+    """Draws samples."""
+    scalars: Callable[[Mapping[str, float]], dict[str, float]] = dict
+    """Adds to the loop's figures what only the worker knows."""
+    names: Sequence[str] = ()
+    """Of the label ids."""
+    psnr: bool = False
+    """Whether the held-out loss is a squared error of pixels in [−1, 1], to be told in decibels too."""
 
 
 def _average(unet: Any, part: config.Optimization) -> EMAModel:

@@ -1,5 +1,6 @@
-"""One worker: the loop, tied to its model, its data and the run's folder. No Ray in here."""
+"""Worker: the loop, tied to its network, its data and the run's folder. No Ray in here."""
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from diffusers import DDPMScheduler
-from torch import nn
 
 from diffgen import config
 from diffgen.data.stream import PatchTable, statistics
@@ -17,24 +17,25 @@ from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
 from diffgen.training import cost
 from diffgen.training.algorithm import BatchSource, DiffusionLoss, NoiseLevels
-from diffgen.training.autoencoder import train_autoencoder
+from diffgen.training.autoencoder import autoencoder_fitting
 from diffgen.training.folder import RunFolder
 from diffgen.training.image_source import CropReader, ImageSource, LiveCrops
 from diffgen.training.init_weights import init_from
 from diffgen.training.loop import DistContext, train
 from diffgen.training.mask_source import MaskSource
-from diffgen.training.reports import Link, Reports
 from diffgen.training.resident import ResidentCrops
-from diffgen.training.samples import held_out, image_grid, mask_grid
+from diffgen.training.samples import held_out_maps, image_grid, mask_grid
 from diffgen.training.stored import StoredCrops
-from diffgen.training.train_state import TrainState
+from diffgen.training.train_state import Fitting, TrainState
+from diffgen.training.worker_link import Link
+from diffgen.training.worker_reports import Reports
 
 START = "start"  # the bundle that a run began with
 
 
 @dataclass(frozen=True)
 class TrainTask:
-    """What a worker is told; it travels to other nodes."""
+    """What a worker is to do; it travels to other nodes."""
 
     part: ModelName | Literal["autoencoder"]
     data: str
@@ -52,70 +53,90 @@ class TrainTask:
         return self.part
 
 
-def train_part(
-    task: TrainTask,
-    place: DistContext,
-    checkpoint: Path | None,
-    link: Link,
-    wrap: Callable[[Any], nn.Module],
-    scratch: Path,
-) -> None:
-    """Train one model from `checkpoint`, a folder, or from its beginning.
+def train_part(task: TrainTask, link: Link) -> None:
+    """Train one network from its last checkpoint, or from its beginning."""
+    with link, tempfile.TemporaryDirectory() as scratch:
+        if link.over:
+            return
+        run, place = RunFolder(task.run), link.place
+        settings = config.validate(task.settings).on(place.device.type == "cuda")
+        training = settings.training
+        torch.set_num_threads(training.threads)
+        torch.manual_seed(settings.seed)
 
-    `wrap` makes of the U-Net what gives gradients of all workers; `scratch` is a folder for what passes.
-    """
-    settings = config.validate(task.settings).on(place.device.type == "cuda")
-    run = RunFolder(task.run)
-    if task.part == "autoencoder":
-        train_autoencoder(settings, Path(task.data), run, place, checkpoint, link, wrap)
-        return
-    training, part = settings.training, task.part
-    torch.set_num_threads(training.threads)
-    torch.manual_seed(settings.seed)
-    base = bundle.load(run.pull("base", scratch)).to(place.device)
-    unet: Any = _unet(task, base, settings, checkpoint is None, scratch)
-    unet.trunk.checkpointing = training.gradient_checkpointing
-    unet = unet.to(place.device)
-    if training.channels_last:
-        unet = unet.to(memory_format=torch.channels_last)
-    trainee = TrainState(unet, getattr(training, part), training.max_seconds)
-    if checkpoint:
-        trainee.read(checkpoint)
+        def state_of(network: Any) -> TrainState:
+            network = network.to(place.device)
+            if training.channels_last:
+                network = network.to(memory_format=torch.channels_last)
+            state = TrainState(network, getattr(training, task.part), training.max_seconds)
+            if link.checkpoint:
+                state.read(link.checkpoint)
+            return state
+
+        if task.part == "autoencoder":
+            fitting = autoencoder_fitting(settings, Path(task.data), place.device, state_of)
+        else:
+            fresh = link.checkpoint is None
+            fitting = _diffusion_fitting(task, settings, place, state_of, fresh, Path(scratch))
+        state = fitting.state
+        reports = Reports(run, task.part, fitting, place.rank, link)
+        if place.rank == 0:
+            link.tell(start=_greeting(task.part, state, place), step=state.step)
+        model = link.wrap(torch.compile(state.unet) if training.compile else state.unet)
+        try:
+            train(
+                state, model, fitting.source, fitting.held_out, fitting.objective, place, reports.hooks(),
+                training.log_every, training.spike, fitting.names,
+            )  # fmt: skip
+            if place.rank == 0 and state.step < state.part.steps and state.out_of_time:
+                link.tell(end=_out_of_time(task.part, state))
+        finally:
+            reports.close()
+
+
+def _title(part: str) -> str:
+    return part if part == "autoencoder" else f"{part} model"
+
+
+def _greeting(part: str, state: TrainState, place: DistContext) -> str:
+    kept = getattr(state.unet, "autoencoder", state.unet)  # not its critic
+    size = sum(p.numel() for p in kept.parameters()) / 1e6
+    step, steps = state.step, state.part.steps
+    how = f"new, {steps} steps" if not step else f"resumed at step {step} of {steps}"
+    how = f"was trained already, {step} steps" if state.finished else how
+    digits = 2 if part == "autoencoder" else 1
+    workers = f"{place.workers} worker(s) on {place.device.type}"
+    return f"{_title(part)}: {size:.{digits}f} M parameters, {how}, {workers}"
+
+
+def _out_of_time(part: str, state: TrainState) -> str:
+    limit, steps = state.max_seconds, state.part.steps
+    return f"{_title(part)}: training.max_seconds {limit:g} are over, stopped at step {state.step} of {steps}"
+
+
+def _diffusion_fitting(
+    task: TrainTask,
+    settings: config.Settings,
+    place: DistContext,
+    state_of: Callable[[Any], TrainState],
+    fresh: bool,
+    scratch: Path,
+) -> Fitting:
+    """A diffusion model's. `fresh`: it does not resume; `scratch` is a folder for what passes."""
+    base = bundle.load(RunFolder(task.run).pull("base", scratch)).to(place.device)
+    unet = _unet(task, base, settings, fresh, scratch)
+    unet.trunk.checkpointing = settings.training.gradient_checkpointing
+    state, image = state_of(unet), task.part == "image"
     schedule = DDPMScheduler.from_config(base.schedule)
-    learned = part == "image" and settings.diffusion.learned_weight
+    learned = image and settings.diffusion.learned_weight
     objective = DiffusionLoss(schedule, settings.diffusion.min_snr, place.device, learned)
-    source, check = (
+    source, held_out = (
         _source(task, base, settings, objective, split, place.device) for split in ("train", "test")
     )
-    reports = Reports(
-        run, part, trainee, place.rank, link, _grid(task, base, settings),
-        _Scalars(task, settings, base, place),
+    return Fitting(
+        state, objective, source, held_out, _grid(task, base, settings),
+        _scalars(task, settings, base, place), base.labels.classes if image else (),
     )  # fmt: skip
-    if place.rank == 0:
-        link.tell(start=_greeting(part, trainee, place), step=trainee.step)
-    model = wrap(torch.compile(unet) if training.compile else unet)
-    try:
-        train(
-            trainee, model, source, check, objective, place, reports.hooks(),
-            training.log_every, training.spike, base.labels.classes if part == "image" else (),
-        )  # fmt: skip
-        if place.rank == 0 and trainee.step < trainee.part.steps and trainee.out_of_time:
-            link.tell(end=_out_of_time(part, trainee))
-    finally:
-        reports.close()
-
-
-def _greeting(part: ModelName, trainee: TrainState, place: DistContext) -> str:
-    size = sum(p.numel() for p in trainee.unet.parameters()) / 1e6
-    step, steps = trainee.step, trainee.part.steps
-    how = f"new, {steps} steps" if not step else f"resumed at step {step} of {steps}"
-    how = f"was trained already, {step} steps" if trainee.finished else how
-    return f"{part} model: {size:.1f} M parameters, {how}, {place.workers} worker(s) on {place.device.type}"
-
-
-def _out_of_time(part: ModelName, trainee: TrainState) -> str:
-    limit, steps = trainee.max_seconds, trainee.part.steps
-    return f"{part} model: training.max_seconds {limit:g} are over, stopped at step {trainee.step} of {steps}"
 
 
 def _unet(
@@ -171,20 +192,16 @@ def _grid(task: TrainTask, base: bundle.Bundle, settings: config.Settings) -> An
     """How samples of this model are drawn."""
     if task.part == "mask":
         return lambda unet: mask_grid(unet, base, settings)
-    maps = held_out(_patches(task, settings, "test"), settings.image_patch_px)
+    maps = held_out_maps(_patches(task, settings, "test"), settings.image_patch_px)
     return lambda unet: image_grid(unet, base, maps, settings)
 
 
-class _Scalars:
-    """The loop's figures, with FLOP/s and the label shares of the data beside those that were seen."""
-
-    def __init__(
-        self, task: TrainTask, settings: config.Settings, base: bundle.Bundle, place: DistContext
-    ) -> None:
-        self.flops = cost.count(task.diffusion, settings, base.labels).flops_per_step / place.workers
-        shares = statistics(Path(task.data))["class_shares"]["train"] if task.part == "image" else {}
-        known = 1 - shares.get("unknown", 0.0) or 1.0
-        self.shares = {f"label_share_of_data/{n}": v / known for n, v in shares.items() if n != "unknown"}
-
-    def __call__(self, figures: Mapping[str, float]) -> dict[str, float]:
-        return {**figures, "tflop_per_s": figures["steps_per_s"] * self.flops / 1e12, **self.shares}
+def _scalars(
+    task: TrainTask, settings: config.Settings, base: bundle.Bundle, place: DistContext
+) -> Callable[[Mapping[str, float]], dict[str, float]]:
+    """Adds to the loop's figures FLOP/s and the label shares of the data, beside those that were seen."""
+    flops = cost.count(task.diffusion, settings, base.labels).flops_per_step / place.workers
+    all_shares = statistics(Path(task.data))["class_shares"]["train"] if task.part == "image" else {}
+    known = 1 - all_shares.get("unknown", 0.0) or 1.0
+    shares = {f"label_share_of_data/{n}": v / known for n, v in all_shares.items() if n != "unknown"}
+    return lambda figures: {**figures, "tflop_per_s": figures["steps_per_s"] * flops / 1e12, **shares}

@@ -24,8 +24,8 @@ from rich.console import Console
 from benchmarks.turns import descendants
 from diffgen import config
 from diffgen.labels import Labels
+from diffgen.training.driver import launch
 from diffgen.training.folder import RunFolder
-from diffgen.training.launch import launch
 from tests.conftest import TINY
 from tests.data import prepared
 

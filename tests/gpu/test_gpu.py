@@ -65,7 +65,7 @@ def test_both_models_are_trained(tiny: config.Settings, labels: Labels, tmp_path
     from rich.console import Console
 
     from diffgen.models import bundle
-    from diffgen.training.launch import launch
+    from diffgen.training.driver import launch
 
     changed = {"gpu": True, "training": {"precision": "bf16", "image": {"steps": 4}, "mask": {"steps": 4}}}
     settings = config.validate(config.merge(tiny.model_dump(mode="json"), changed))

@@ -15,7 +15,7 @@ from diffgen.models import bundle
 from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.critic import Critic
 from diffgen.training.autoencoder import new_autoencoder
-from diffgen.training.launch import launch, launch_autoencoder
+from diffgen.training.driver import launch, launch_autoencoder
 from diffgen.training.loop import DistContext, Hooks, StopRequest, train
 from diffgen.training.restoration import CropSource, RestorationLoss
 from diffgen.training.restorer import Restorer

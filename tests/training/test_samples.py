@@ -6,7 +6,7 @@ from diffgen import config
 from diffgen.data.stream import PatchTable
 from diffgen.labels import Labels
 from diffgen.models import bundle
-from diffgen.training.samples import COUNT, held_out, image_grid, mask_grid
+from diffgen.training.samples import COUNT, held_out_maps, image_grid, mask_grid
 from tests import latent_masks
 from tests.data import prepared
 
@@ -16,7 +16,7 @@ def test_grids(tiny: config.Settings, labels: Labels, tiny_bundle: Path, tmp_pat
     loaded = bundle.load(tiny_bundle)
     assert loaded.image_unet is not None
     assert loaded.mask_unet is not None
-    maps = held_out(PatchTable(folder, "image", "test"), tiny.image_patch_px)
+    maps = held_out_maps(PatchTable(folder, "image", "test"), tiny.image_patch_px)
     assert len(maps) == COUNT
     grid = image_grid(loaded.image_unet, loaded, maps, tiny)
     assert grid.shape == (64, 8 * 32, 3)
@@ -38,5 +38,5 @@ def test_a_grid_of_masks_that_are_latents(labels: Labels, tmp_path: Path) -> Non
 
 def test_without_labels_the_maps_are_unknown(tiny: config.Settings, labels: Labels, tmp_path: Path) -> None:
     folder = prepared.make(tmp_path, tiny, labels, images=2, unlabelled=2)
-    maps = held_out(PatchTable(folder, "image"), 32)
+    maps = held_out_maps(PatchTable(folder, "image"), 32)
     assert not np.any(maps)

@@ -11,8 +11,8 @@ from diffgen import config
 from diffgen.data.stream import PatchTable
 from diffgen.labels import Labels
 from diffgen.models import bundle
+from diffgen.training.driver_base import MEASURED_PATCHES, RUN, InitBundle, build_base
 from diffgen.training.folder import RunFolder
-from diffgen.training.run_base import MEASURED_PATCHES, RUN, InitBundle, build_base
 from tests.conftest import TINY
 from tests.data import prepared
 

@@ -17,11 +17,13 @@ from rich.console import Console
 from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
-from diffgen.training import checkpoints, inline
+from diffgen.training import checkpoints
+from diffgen.training.driver import launch
+from diffgen.training.driver_fit import Stopped
 from diffgen.training.folder import RunFolder
-from diffgen.training.launch import launch
-from diffgen.training.signals import Stopped
+from diffgen.training.loop import StopRequest
 from diffgen.training.train_state import AVERAGED, STATE
+from diffgen.training.worker_link import InlineLink
 from tests.conftest import TINY
 from tests.data import prepared
 from tests.data.pictures import save_slide, tissue
@@ -110,13 +112,13 @@ def test_a_signal_saves_and_the_same_command_ends_as_if_undisturbed(
     undisturbed, _ = trained(data, tmp_path / "undisturbed")
     asked = iter(range(9))
 
-    def poll(link: inline.InlineLink) -> Any:
+    def poll(link: InlineLink) -> Any:
         if next(asked) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return inline.StopRequest(stop=link.stopping)
+        return StopRequest(stop=link.stopping)
 
     with monkeypatch.context() as patch:
-        patch.setattr(inline.InlineLink, "poll", poll)
+        patch.setattr(InlineLink, "poll", poll)
         with pytest.raises(Stopped) as stopped:
             trained(data, tmp_path / "run")
     assert stopped.value.signal == signal.SIGTERM

@@ -11,7 +11,7 @@ from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.unet import ImageUNet
-from diffgen.training.launch import launch
+from diffgen.training.driver import launch
 from diffgen.training.train_state import STATE
 from tests.conftest import TINY
 from tests.data import prepared

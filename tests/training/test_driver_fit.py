@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffgen.training.fit import fit_with_retries
+from diffgen.training.driver_fit import fit_with_retries
 
 
 def test_failures_count_only_where_nothing_was_saved_between() -> None:

@@ -1,4 +1,4 @@
-"""`diffgen train`: Algorithm 1 for both models, on Ray Train or inline, and the bundle that comes of it.
+"""Driver of `diffgen train`: Algorithm 1 for both models, on Ray or inline, and the bundle that comes of it.
 
 A run lives in one folder that all nodes see, or behind a URL:
     run.yaml        what shapes its models; a start that would shape others is refused
@@ -30,13 +30,12 @@ from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.training import checkpoints
 from diffgen.training.autoencoder import new_autoencoder
 from diffgen.training.card import model_card
-from diffgen.training.fit import fit
+from diffgen.training.driver_base import AUTOENCODER, RUN, InitBundle, build_base, needs_autoencoder
+from diffgen.training.driver_fit import fit_inline, fit_on_ray
 from diffgen.training.folder import RunFolder, fetched
 from diffgen.training.init_weights import init_from
-from diffgen.training.inline import fit_inline
 from diffgen.training.latents import encode
 from diffgen.training.lock import held
-from diffgen.training.run_base import AUTOENCODER, RUN, InitBundle, build_base, needs_autoencoder
 from diffgen.training.train_state import AVERAGED
 from diffgen.training.worker import START, TrainTask
 
@@ -83,7 +82,7 @@ def launch(
         latents = _latents(parts, data, folder, settings, console, place, inline)
         for part in parts:
             task = TrainTask(part, str(data), folder.url, settings.model_dump(mode="json"), latents, start)
-            (fit_inline if inline else fit)(task, folder, settings.training, console)
+            (fit_inline if inline else fit_on_ray)(task, folder, settings.training, console)
             averaged = folder.pull(f"{checkpoints.last(folder, part)}/{AVERAGED}", place / part)
             folder.push(averaged, f"bundle/{part}_unet")
         return _finish(data, base, folder, settings, place)
@@ -118,7 +117,7 @@ def _fit_autoencoder(
     _check_same(run, shape, AUTOENCODER_MADE_BY)
     run.write_text(AUTOENCODER_MADE_BY, yaml.safe_dump(shape, sort_keys=False))
     task = TrainTask("autoencoder", str(data), run.url, tree, None, None)
-    (fit_inline if inline else fit)(task, run, settings.training, console)
+    (fit_inline if inline else fit_on_ray)(task, run, settings.training, console)
     last = run.pull(f"{checkpoints.last(run, AUTOENCODER)}/{AVERAGED}", place / AUTOENCODER)
     run.push(last, AUTOENCODER)
 

@@ -4,15 +4,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
-from diffgen.training import ray_worker, reports
+from diffgen import config
+from diffgen.training import worker_link, worker_reports
 from diffgen.training.folder import RunFolder
-from diffgen.training.ray_worker import RayLink
-from diffgen.training.reports import Reports
+from diffgen.training.loop import DistContext
 from diffgen.training.status_actor import StatusActor
-from tests.training.test_ray_worker import Here
+from diffgen.training.worker_link import RayLink
+from diffgen.training.worker_reports import Reports
+from tests.training.test_worker_link import Here
 
 
 @pytest.mark.parametrize("seconds", [0.01, 3.0])
@@ -24,15 +25,16 @@ def test_the_driver_hears_of_step_and_loss_however_slow_the_steps(
     import ray.train
 
     now = [100.0]
-    for module in (reports, ray_worker):
+    for module in (worker_reports, worker_link):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs, []))  # noqa: ARG005 # Ray's names
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: None)
-    board, trainee = StatusActor(), SimpleNamespace(step=0, part=None, foreseen=500)
-    link = RayLink(Here(board), 0, 10)
-    many: Any = (lambda _unet: np.zeros((1, 1, 3), np.uint8), lambda figures: figures)
-    made = Reports(RunFolder(str(tmp_path)), "mask", trainee, 0, link, *many)  # type: ignore[arg-type]  # as much of a trainee as is asked for
+    board, state = StatusActor(), SimpleNamespace(step=0, part=None, foreseen=500)
+    link = RayLink(Here(board), config.Training(log_every=10))
+    link.place = DistContext()
+    fitting: Any = SimpleNamespace(state=state, scalars=dict, psnr=False)  # as much of one as is asked for
+    made = Reports(RunFolder(str(tmp_path)), "mask", fitting, 0, link)
     for step in range(1, 501):
         now[0] += seconds
         link.poll()
