@@ -6,7 +6,7 @@ download and no training.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import torch
@@ -179,7 +179,7 @@ class LatentCodec:
         return decoded
 
     @torch.no_grad()
-    def measured(self, images: Sequence[Tensor], apply: bool) -> "LatentCodec":
+    def measured(self, images: Iterable[Tensor], apply: bool) -> "LatentCodec":
         """This autoencoder with the latents' mean and deviation over `images` (each (B, 3, H, W)).
 
         With `apply` false they are left at the autoencoder's own scaling (mean 0, deviation 1).

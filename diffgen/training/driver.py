@@ -71,7 +71,7 @@ def launch(
         begin = InitBundle(start, fetched(start, place / START)) if start else None
         if not begin and needs_autoencoder(settings, folder):
             _fit_autoencoder(data, folder, settings, console, place, inline)
-        base = build_base(parts, data, folder, shaping, settings, console, begin, place)
+        base = build_base(parts, data, folder, shaping, settings, console, begin, place, inline)
         if begin and not folder.exists(RUN):
             _say_start(parts, begin, base, settings, console)
             folder.push(begin.folder, START)
@@ -167,8 +167,9 @@ def prepare_latents(
     settings = settings.on(on_gpus(settings.gpu, inline))
     with held(folder, console), tempfile.TemporaryDirectory() as scratch:
         build_base(
-            ["image"], data, folder, _shaping(data, settings, None), settings, console, None, Path(scratch)
-        )
+            ["image"], data, folder, _shaping(data, settings, None), settings, console, None, Path(scratch),
+            inline,
+        )  # fmt: skip
         return encode(data, folder.pull("base", Path(scratch) / "base"), settings, console, inline)
 
 

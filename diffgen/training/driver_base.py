@@ -10,7 +10,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from diffgen import config
+from diffgen import config, progress
 from diffgen.appearance import Appearance
 from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
@@ -20,6 +20,7 @@ from diffgen.models.bundle import ModelName
 from diffgen.models.mask_codec import GreyLatents, MaskCodec, build_mask_codec
 from diffgen.sampling.decode import from_picture
 from diffgen.sampling.solvers import Solver, noise_schedule
+from diffgen.training.encoder_pool import measure, measure_on_ray
 from diffgen.training.folder import RunFolder
 
 RUN = "run.yaml"
@@ -45,19 +46,21 @@ def build_base(
     console: Console,
     start: InitBundle | None,
     place: Path,
+    inline: bool = False,
 ) -> bundle.Bundle:
     """The bundle without U-Nets, made at a run's first start and kept in it as `base/`.
 
     The autoencoder is that of the bundle `start`, or fitted or loaded and measured on the data. A base that
     `diffgen encode` or a start that failed has left is taken if the settings in `shaping` are those of now.
-    `place` is a folder for what passes. Raises `UserError` where settings, data and `start` do not fit.
+    It is measured by the device that trains: on Ray if only workers have it, unless `inline`. `place` is a
+    folder for what passes. Raises `UserError` where settings, data and `start` do not fit.
     """
     made_by = yaml.safe_dump({key: value for key, value in shaping.items() if key != "training"})
     if run.exists(f"base/{bundle.INDEX}") and (run.exists(RUN) or run.read_text(MADE_BY) == made_by):
         return bundle.load(run.pull("base", place / "base"))
     patches, maps = PatchTable(data, "image", least=settings.widest_patch_px), PatchTable(data, "mask")
     trained = _with_trained(settings, run, place)
-    codec = _started(start, settings, console) or _measured(parts, patches, trained, console)
+    codec = _started(start, settings, console) or _measured(parts, patches, trained, console, inline)
     label_maps = [maps.label_map(number) for number in _spread(len(maps))]
     diffusion = settings.diffusion
     schedule = noise_schedule(
@@ -149,24 +152,40 @@ def _started(
 
 
 def _measured(
-    parts: Sequence[ModelName], patches: PatchTable, settings: config.Settings, console: Console
+    parts: Sequence[ModelName],
+    patches: PatchTable,
+    settings: config.Settings,
+    console: Console,
+    inline: bool,
 ) -> autoencoder.LatentCodec:
     if not len(patches):
         if "image" in parts:
             raise UserError(f"{patches.folder} holds no image patches to train on")
         return autoencoder.load(settings.autoencoder)  # nothing to measure it on, and nothing to draw with it
     _say_small(patches, settings, console)
-    side = settings.image_patch_px
+    asked, training, side = settings.autoencoder, settings.training, settings.image_patch_px
     numbers = patches.drawn[_spread(len(patches.drawn))].tolist()
-    pictures = (patches.picture(number)[:side, :side] for number in numbers)
-    images = [torch.from_numpy(from_picture(picture))[None] for picture in pictures]
     together = min(16, max(1, autoencoder.BATCH_PIXELS["cpu"] // side**2))
-    batches = [torch.cat(images[i : i + together]) for i in range(0, len(images), together)]
-    device = torch.device("cuda" if settings.training.gpu and torch.cuda.is_available() else "cpu")
-    console.print(f"measuring the autoencoder on {len(images)} patches on {device.type}")
-    batches = [batch.to(device) for batch in batches]
-    codec = autoencoder.build(settings.autoencoder, batches, device)
-    quality = autoencoder.psnr(batches[0], codec.decode(codec.encode(batches[0])).clamp(-1, 1))
+    with progress.bar(console) as bar:
+        task = bar.add_task("measure autoencoder", total=2 * len(numbers), figures="reading patches")
+        images = []
+        for number in numbers:
+            images.append(torch.from_numpy(from_picture(patches.picture(number)[:side, :side])))
+            bar.advance(task)
+        batches = [torch.stack(images[i : i + together]) for i in range(0, len(images), together)]
+        codec = autoencoder.load(asked)
+        if asked.kind == "linear":
+            fitted = autoencoder.LinearAutoencoder.fit(torch.cat(batches), asked.factor, asked.channels)
+            codec = autoencoder.LatentCodec(fitted)
+        bar.update(task, figures="on a GPU" if training.gpu else "on the CPU")
+        if training.gpu and not inline and not torch.cuda.is_available():
+            codec, quality = measure_on_ray(codec, batches, asked.standardize, training)
+            bar.advance(task, len(images))
+        else:
+            device = "cuda" if training.gpu else "cpu"
+            codec, quality = measure(
+                codec, batches, asked.standardize, device, lambda count: bar.advance(task, count)
+            )
     made = f"{settings.autoencoder.kind}, {codec.factor}× with {codec.channels} channels"
     console.print(f"autoencoder: {made}, {quality:.1f} dB PSNR")
     return codec

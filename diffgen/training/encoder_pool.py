@@ -1,19 +1,20 @@
-"""Shards of latents made by a pool of Ray's actors, an autoencoder each."""
+"""The autoencoder at work on Ray: shards of latents by a pool of actors, and what it is measured by."""
 
 import logging
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffgen import config
 from diffgen.cluster import actor_runtime_env, connect, need
 from diffgen.errors import UserError
-from diffgen.models import bundle
+from diffgen.models import autoencoder, bundle
 from diffgen.training.latent_shards import LatentCacheKey, LatentShard, ShardEncoder
 from diffgen.training.status_actor import ProgressCounter
 
@@ -110,3 +111,47 @@ def _watch(tally: Any, bar: Any, images: int, done: threading.Event) -> None:
             bar.update(task, completed=encoded, figures=f"images  {encoded / seconds:.0f}/s")
     encoded, _ = ray.get(tally.read.remote())
     bar.update(task, completed=encoded)
+
+
+def measure(
+    codec: autoencoder.LatentCodec,
+    images: Sequence[Tensor],
+    standardize: bool,
+    device: str,
+    advance: Callable[[int], Any] = lambda _count: None,
+) -> tuple[autoencoder.LatentCodec, float]:
+    """The autoencoder with its latents' statistics by batches (B, 3, H, W), and its PSNR on the first.
+
+    `advance` hears of images as they are encoded. Raises `UserError` where a latent channel does not vary.
+    """
+
+    def batches() -> Iterator[Tensor]:
+        for batch in images:
+            yield batch.to(device)
+            advance(len(batch))
+
+    codec = codec.to(device).measured(batches(), standardize)
+    first = images[0].to(device)
+    quality = autoencoder.psnr(first, codec.decode(codec.encode(first)).clamp(-1, 1))
+    return codec.to("cpu"), quality
+
+
+def measure_on_ray(
+    codec: autoencoder.LatentCodec, images: Sequence[Tensor], standardize: bool, training: config.Training
+) -> tuple[autoencoder.LatentCodec, float]:
+    """What `measure` gives, by the device of a worker."""
+    connect()
+    import ray
+
+    gpus = 1 if training.gpu else 0
+    need(training.threads, gpus, f"training.threads={training.threads}, training.gpu={training.gpu}")
+    task = ray.remote(num_cpus=training.threads, num_gpus=gpus, runtime_env=actor_runtime_env(training.gpu))(
+        measure
+    )
+    try:
+        found: tuple[autoencoder.LatentCodec, float] = ray.get(
+            task.remote(codec, images, standardize, "cuda" if training.gpu else "cpu")
+        )
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    return found

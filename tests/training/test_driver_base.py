@@ -5,13 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from diffgen import config
 from diffgen.data.stream import PatchTable
+from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
+from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.training.driver_base import MEASURED_PATCHES, RUN, InitBundle, build_base
+from diffgen.training.encoder_pool import measure, measure_on_ray
 from diffgen.training.folder import RunFolder
 from tests.conftest import TINY
 from tests.data import prepared
@@ -62,3 +66,20 @@ def test_label_maps_are_measured_all_over_the_data(
     base(data, RunFolder(str(tmp_path / "run")), tmp_path / "scratch")
     assert len(set(seen)) == len(seen) == min(maps, MEASURED_PATCHES)
     assert max(np.diff([-1, *seen, maps])) <= 2
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_worker_measures_what_is_measured_here(tiny: config.Settings) -> None:
+    """On a cluster it has the GPU that the driver may lack."""
+    images = list(torch.rand(4, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    codec = LatentCodec(LinearAutoencoder.fit(torch.cat(images), 4, 4))
+    done: list[int] = []
+    here, quality = measure(codec, images, True, "cpu", done.append)
+    there, same = measure_on_ray(codec, images, True, tiny.training)
+    assert done == [2] * 4
+    assert there.mean == pytest.approx(here.mean)
+    assert there.deviation == pytest.approx(here.deviation)
+    assert same == pytest.approx(quality)
+    blank = [torch.zeros(1, 3, 32, 32)]
+    with pytest.raises(UserError, match="does not vary"):
+        measure_on_ray(codec, blank, True, tiny.training)
