@@ -91,9 +91,9 @@ def share(sides: Sequence[int], rank: int, workers: int, micro_batch: int | None
     mine, base = order[rank::workers], min(sides)
     pieces = []
     for side in sorted({sides[j] for j in mine}, reverse=True):
-        those = [j for j in mine if sides[j] == side]
-        size = len(those) if micro_batch is None else max(1, micro_batch * base**2 // side**2)
-        pieces += [those[i : i + size] for i in range(0, len(those), size)]
+        of_side = [j for j in mine if sides[j] == side]
+        size = len(of_side) if micro_batch is None else max(1, micro_batch * base**2 // side**2)
+        pieces += [of_side[i : i + size] for i in range(0, len(of_side), size)]
     return pieces
 
 

@@ -17,8 +17,7 @@ from diffgen.models.autoencoder import load
 from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.critic import Critic
 from diffgen.sampling.decode import from_picture, to_picture
-from diffgen.training.restoration import CropSource, RestorationLoss
-from diffgen.training.restorer import Restorer
+from diffgen.training.restoration import CropSource, RestorationLoss, Restorer
 from diffgen.training.train_state import Fitting, TrainState
 
 PICTURES = 8

@@ -2,78 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diffgen import __version__, config
 from diffgen.models.bundle import Bundle
 
-CARD = """---
-library_name: diffgen
-tags: [histopathology, diffusion, synthetic-data]
----
-
-# A diffgen bundle
-
-Draws label maps and fills them with H&E tissue of any size by random patch diffusion
-(DiffInfinite, Aversa et al., NeurIPS 2023).
-
-    diffgen synthesize --bundle THIS_FOLDER --n 100 --size 2048 --out out
-
-| part | what |
-|---|---|
-| image U-Net | {image} |
-| mask U-Net | {mask} |
-| autoencoder | {autoencoder}, {factor}× with {channels} channels |
-| scale | {mpp} µm per pixel; a mask pixel is {pixel_um} µm |
-| image patches | {image_patch} latent pixels a side, {image_um:g} µm |
-| mask patches | {mask_patch} mask pixels a side, {mask_um:g} µm |
-
-## Classes
-
-| id | name | share of the training pixels |
-|---|---|---|
-{classes}
-
-Contexts: {contexts}.
-
-{origin}"""
-
-
-UNKNOWN = """\
-## Data
-
-{patches} from {sources} source(s). Whoever shares this bundle states the licence and origin of that data,
-and whether its patients consented: weights can hold parts of what they were trained on.
-
-## Limits
-
-Only tissue, stains and scanners like those of the training data. Not for diagnosis. Judge fidelity
-and copying before use. Made with diffgen {version}.
-"""
-KNOWN = """\
-## Data
-
-{patches} from {sources} source(s), real images only. {data}
-
-## How it was made
-
-On {machine}, with diffgen {version}: {hours}.
-
-{commands}
-
-## Figures
-
-{figures}
-
-## Use
-
-For training and testing methods of image analysis beside real images, for teaching, and for research on
-generative models. Say where images are synthetic.
-
-Not for diagnosis or any decision about a patient; not as evidence of what a disease looks like; not to be
-passed off as tissue of a patient. Only tissue, stains and scanners like those of the training data are
-drawn; weights can hold parts of what they were trained on, so judge fidelity and copying before use.
-"""
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -97,7 +32,7 @@ def model_card(
     facts, labels = bundle.facts, bundle.labels
     shares = statistics["class_shares"]["train"]
     rows = [f"| {i} | {name} | {shares[name]:.1%} |" for i, name in enumerate(labels.classes)]
-    return CARD.format(
+    return _template("card").format(
         image=_described(bundle.image_unet, settings.training.image, settings.training.max_seconds),
         mask=_described(bundle.mask_unet, settings.training.mask, settings.training.max_seconds),
         autoencoder=type(bundle.codec.model).__name__,
@@ -115,11 +50,15 @@ def model_card(
     )
 
 
+def _template(name: str) -> str:
+    return (TEMPLATES / f"{name}.md").read_text(encoding="utf-8")
+
+
 def _origin(statistics: dict[str, Any], origin: Origin | None) -> str:
     facts = {"patches": _patches(statistics), "sources": len(statistics["sources"]), "version": __version__}
     if origin is None:
-        return UNKNOWN.format(**facts)
-    return KNOWN.format(
+        return _template("origin_unknown").format(**facts)
+    return _template("origin_known").format(
         **facts,
         data=_licence(origin.data),
         machine=origin.machine or "a machine not recorded",
@@ -140,13 +79,9 @@ def _licence(data: Mapping[str, str] | None) -> str:
 
 
 def _time(seconds: float) -> str:
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds >= 3600
-        else f"{seconds / 60:.0f} min"
-        if seconds >= 90
-        else f"{seconds:.0f} s"
-    )
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _figures(metrics: Mapping[str, Any] | None) -> str:

@@ -13,9 +13,10 @@ A run lives in one folder that all nodes see, or behind a URL:
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from rich.console import Console
@@ -43,6 +44,49 @@ RATES = ("lr", "clip")
 AUTOENCODER_MADE_BY = "autoencoder.yaml"
 
 
+class Driver(NamedTuple):
+    """A command at work on a run, which it has for itself."""
+
+    data: Path
+    run: RunFolder
+    settings: config.Settings
+    console: Console
+    inline: bool
+    scratch: Path
+    """A folder for what passes."""
+
+    def fit(self, part: ModelName | Literal["autoencoder"], target: str, **more: str | None) -> None:
+        """Train one network, and put its averaged weights into the run as `target`."""
+        tree = self.settings.model_dump(mode="json")
+        task = TrainTask(part, str(self.data), self.run.url, tree, **more)
+        (fit_inline if self.inline else fit_on_ray)(task, self.run, self.settings.training, self.console)
+        averaged = self.run.pull(f"{checkpoints.last(self.run, part)}/{AVERAGED}", self.scratch / part)
+        self.run.push(averaged, target)
+
+    def base(
+        self, parts: Sequence[ModelName], shaping: dict[str, Any], start: InitBundle | None
+    ) -> bundle.Bundle:
+        return build_base(
+            parts, self.data, self.run, shaping, self.settings, self.console, start, self.scratch, self.inline
+        )
+
+    def encode(self, base: Path) -> Path:
+        return encode(self.data, base, self.settings, self.console, self.inline)
+
+
+@contextmanager
+def _driver(
+    data: Path, run: str, settings: config.Settings, console: Console, inline: bool
+) -> Iterator[Driver]:
+    """`UserError` where the data does not fit the settings, or another command works on the run."""
+    data, folder = data.absolute(), RunFolder(run)  # workers have another working folder
+    statistics(data)
+    _check_scales(data, settings)
+    settings = settings.on(on_gpus(settings.gpu, inline))
+    with held(folder, console), tempfile.TemporaryDirectory() as scratch:
+        yield Driver(data, folder, settings, console, inline, Path(scratch))
+
+
 def launch(
     parts: Sequence[ModelName],
     data: Path,
@@ -58,20 +102,15 @@ def launch(
     and schedule. `inline`: in this process, without Ray. Raises `UserError` where the data does not fit the
     settings, the run was begun with others, or another command works on it.
     """
-    data = data.absolute()  # workers have another working folder
-    folder = RunFolder(run)
-    statistics(data)
-    _check_scales(data, settings)
-    settings = settings.on(on_gpus(settings.gpu, inline))
-    shaping = _shaping(data, settings, start)
-    with held(folder, console), tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
+    with _driver(data, run, settings, console, inline) as driver:
+        folder, settings = driver.run, driver.settings
+        shaping = _shaping(driver.data, settings, start)
         _check_same(folder, shaping)
         _say_rates(folder, settings, console)
-        begin = InitBundle(start, fetched(start, place / START)) if start else None
+        begin = InitBundle(start, fetched(start, driver.scratch / START)) if start else None
         if not begin and needs_autoencoder(settings, folder):
-            _fit_autoencoder(data, folder, settings, console, place, inline)
-        base = build_base(parts, data, folder, shaping, settings, console, begin, place, inline)
+            _fit_autoencoder(driver)
+        base = driver.base(parts, shaping, begin)
         if begin and not folder.exists(RUN):
             _say_start(parts, begin, base, settings, console)
             folder.push(begin.folder, START)
@@ -79,13 +118,12 @@ def launch(
         folder.write_text("settings.yaml", settings.dump())
         if not inline:
             _need_workers(settings.training)
-        latents = _latents(parts, data, folder, settings, console, place, inline)
+        latents = None
+        if settings.autoencoder.latents == "stored" and "image" in parts:
+            latents = str(driver.encode(folder.pull("base", driver.scratch / "encoder")))
         for part in parts:
-            task = TrainTask(part, str(data), folder.url, settings.model_dump(mode="json"), latents, start)
-            (fit_inline if inline else fit_on_ray)(task, folder, settings.training, console)
-            averaged = folder.pull(f"{checkpoints.last(folder, part)}/{AVERAGED}", place / part)
-            folder.push(averaged, f"bundle/{part}_unet")
-        return _finish(data, base, folder, settings, place)
+            driver.fit(part, f"bundle/{part}_unet", latents=latents, init_from=start)
+        return _finish(driver, base)
 
 
 def launch_autoencoder(
@@ -95,31 +133,32 @@ def launch_autoencoder(
 
     A run that uses its autoencoder already keeps it: `UserError`.
     """
-    data, folder = data.absolute(), RunFolder(run)
-    statistics(data)
-    _check_scales(data, settings)
-    settings = settings.on(on_gpus(settings.gpu, inline))
-    with held(folder, console), tempfile.TemporaryDirectory() as scratch:
-        if folder.exists(RUN):
-            raise UserError(f"run {folder.url} has models that know its autoencoder; choose another --run")
-        _fit_autoencoder(data, folder, settings, console, Path(scratch), inline)
-    return f"{folder.local or folder.url}/{AUTOENCODER}"
+    with _driver(data, run, settings, console, inline) as driver:
+        if driver.run.exists(RUN):
+            raise UserError(f"run {driver.run} has models that know its autoencoder; choose another --run")
+        _fit_autoencoder(driver)
+    return f"{driver.run.local or driver.run}/{AUTOENCODER}"
 
 
-def _fit_autoencoder(
-    data: Path, run: RunFolder, settings: config.Settings, console: Console, place: Path, inline: bool
-) -> None:
+def prepare_latents(
+    data: Path, run: str, settings: config.Settings, console: Console, inline: bool = False
+) -> Path:
+    """`diffgen encode`: the run's autoencoder, and the latents of all patches by it."""
+    with _driver(data, run, settings, console, inline) as driver:
+        driver.base(["image"], _shaping(driver.data, settings, None), None)
+        return driver.encode(driver.run.pull("base", driver.scratch / "base"))
+
+
+def _fit_autoencoder(driver: Driver) -> None:
+    settings, run = driver.settings, driver.run
     new_autoencoder(settings)  # says here what does not fit
-    if not inline:
+    if not driver.inline:
         _need_workers(settings.training)
     tree = settings.model_dump(mode="json")
     shape = {key: tree[key] for key in ("seed", "autoencoder")} | {"training": tree["training"][AUTOENCODER]}
     _check_same(run, shape, AUTOENCODER_MADE_BY)
     run.write_text(AUTOENCODER_MADE_BY, yaml.safe_dump(shape, sort_keys=False))
-    task = TrainTask("autoencoder", str(data), run.url, tree, None, None)
-    (fit_inline if inline else fit_on_ray)(task, run, settings.training, console)
-    last = run.pull(f"{checkpoints.last(run, AUTOENCODER)}/{AVERAGED}", place / AUTOENCODER)
-    run.push(last, AUTOENCODER)
+    driver.fit("autoencoder", AUTOENCODER)
 
 
 def _need_workers(training: config.Training) -> None:
@@ -129,21 +168,22 @@ def _need_workers(training: config.Training) -> None:
     need(least * training.threads, least if training.gpu else 0, workers)
 
 
-def _finish(data: Path, base: bundle.Bundle, run: RunFolder, settings: config.Settings, place: Path) -> str:
+def _finish(driver: Driver, base: bundle.Bundle) -> str:
     """The bundle of all that this run has trained, now or before."""
+    run, settings, scratch = driver.run, driver.settings, driver.scratch
     for make, name in ((ImageUNet, "image_unet"), (MaskUNet, "mask_unet")):
         if run.exists(f"bundle/{name}/config.json"):
-            folder = run.pull(f"bundle/{name}", place / name)
+            folder = run.pull(f"bundle/{name}", scratch / name)
             setattr(base, name, make.from_pretrained(folder, low_cpu_mem_usage=False))
     if (share := settings.training.image.guide_at) is not None and base.image_unet is not None:
-        base.image_guide = _guide(run, share, place)
-    built = place / "bundle"
-    bundle.save(base, built, settings, model_card(base, settings, statistics(data)))
+        base.image_guide = _guide(run, share, scratch)
+    built = scratch / "bundle"
+    bundle.save(base, built, settings, model_card(base, settings, statistics(driver.data)))
     run.push(built, "bundle")
     return f"{run.local or run.url}/bundle"
 
 
-def _guide(run: RunFolder, share: float, place: Path) -> ImageUNet | None:
+def _guide(run: RunFolder, share: float, scratch: Path) -> ImageUNet | None:
     """The averaged image U-Net of the checkpoint nearest to a share of the steps taken, which time may have
     ended; None where there is no checkpoint before the last: the last guides itself nowhere."""
     folders = {Path(name).parts[0] for name in run.files("history/image")}
@@ -152,39 +192,9 @@ def _guide(run: RunFolder, share: float, place: Path) -> ImageUNet | None:
         return None
     *earlier, last = kept
     nearest = min(earlier, key=lambda step: abs(step - share * last))
-    folder = run.pull(f"history/image/{checkpoints.name_of(nearest)}", place / "guide")
+    folder = run.pull(f"history/image/{checkpoints.name_of(nearest)}", scratch / "guide")
     guide: ImageUNet = ImageUNet.from_pretrained(folder, low_cpu_mem_usage=False)
     return guide
-
-
-def prepare_latents(
-    data: Path, run: str, settings: config.Settings, console: Console, inline: bool = False
-) -> Path:
-    """`diffgen encode`: the run's autoencoder, and the latents of all patches by it."""
-    folder, data = RunFolder(run), data.absolute()
-    statistics(data)
-    _check_scales(data, settings)
-    settings = settings.on(on_gpus(settings.gpu, inline))
-    with held(folder, console), tempfile.TemporaryDirectory() as scratch:
-        build_base(
-            ["image"], data, folder, _shaping(data, settings, None), settings, console, None, Path(scratch),
-            inline,
-        )  # fmt: skip
-        return encode(data, folder.pull("base", Path(scratch) / "base"), settings, console, inline)
-
-
-def _latents(
-    parts: Sequence[ModelName],
-    data: Path,
-    run: RunFolder,
-    settings: config.Settings,
-    console: Console,
-    place: Path,
-    inline: bool,
-) -> str | None:
-    if settings.autoencoder.latents == "live" or "image" not in parts:
-        return None
-    return str(encode(data, run.pull("base", place / "encoder"), settings, console, inline))
 
 
 def _say_start(

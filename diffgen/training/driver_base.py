@@ -73,10 +73,9 @@ def build_base(
         bits = {"mask_model": settings.mask_model.model_copy(update={"encoding": "bits"})}
         settings = settings.model_copy(update=bits)
     mask_codec = _mask_codec(start, settings, codec, label_maps, patches.labels)
-    facts = bundle.generator_config(settings, codec, mask_codec)
     base = bundle.Bundle(
-        facts, patches.labels, dict(schedule.config), codec, mask_codec=mask_codec,
-        appearance=_appearance(start, patches, settings),
+        bundle.generator_config(settings, codec, mask_codec), patches.labels, dict(schedule.config), codec,
+        mask_codec=mask_codec, appearance=_appearance(start, patches, settings),
     )  # fmt: skip
     built = place / "new_base"
     bundle.save(

@@ -25,7 +25,7 @@ class PooledEncoder:
     """An actor of the pool: a shard's name and patches in, what failed out."""
 
     def __init__(
-        self, data: str, folder: str, facts: dict[str, Any], threads: int, gpu: bool, tally: Any
+        self, data: str, folder: str, latent_key: dict[str, Any], threads: int, gpu: bool, tally: Any
     ) -> None:
         import ray
 
@@ -33,7 +33,7 @@ class PooledEncoder:
         with tempfile.TemporaryDirectory() as scratch:
             codec = bundle.load(bundle.unpack(ray.get(tally.bundle.remote()), Path(scratch))).codec
         codec.to("cuda" if gpu else "cpu")
-        self.encoder = ShardEncoder(Path(data), Path(folder), codec, LatentCacheKey(**facts), threads)
+        self.encoder = ShardEncoder(Path(data), Path(folder), codec, LatentCacheKey(**latent_key), threads)
         self.tally = tally
         ray.get(tally.begin.remote())
 
@@ -50,7 +50,7 @@ def encode_on_ray(
     data: Path,
     folder: Path,
     packed: dict[str, bytes],
-    facts: LatentCacheKey,
+    latent_key: LatentCacheKey,
     training: config.Training,
     bar: Any,
 ) -> tuple[int, float]:
@@ -72,7 +72,7 @@ def encode_on_ray(
     constants = {
         "data": str(data.absolute()),
         "folder": str(folder.absolute()),
-        "facts": asdict(facts),
+        "latent_key": asdict(latent_key),
         "threads": training.threads,
         "gpu": training.gpu,
         "tally": tally,
@@ -86,7 +86,7 @@ def encode_on_ray(
         num_gpus=gpus or None,
         runtime_env=actor_runtime_env(training.gpu),
     )
-    images, done = sum(len(shard.patches) for shard in shards) * facts.variants, threading.Event()
+    images, done = sum(len(shard.patches) for shard in shards) * latent_key.variants, threading.Event()
     watcher = threading.Thread(target=_watch, args=(tally, bar, images, done), daemon=True)
     watcher.start()
     try:

@@ -33,7 +33,7 @@ FORMAT = 2
 COMPLETE = "latents.json"
 """Written last: a folder that holds it is complete."""
 META = b"latents"
-"""Key of the facts in a file's schema."""
+"""Where a file's schema says what it was made from."""
 COLUMNS = {
     "number": pa.int64(),  # of the patch: its key in the shard
     "variant": pa.int8(),  # turn of `data.stream.dihedral`
@@ -141,13 +141,19 @@ class ShardEncoder:
     """Shards → Arrow files, one at a time."""
 
     def __init__(
-        self, data: Path, folder: Path, codec: LatentCodec, facts: LatentCacheKey, readers: int
+        self, data: Path, folder: Path, codec: LatentCodec, latent_key: LatentCacheKey, readers: int
     ) -> None:
         """`readers` threads decode pictures ahead of the autoencoder."""
-        self.data, self.folder, self.codec, self.facts, self.readers = data, folder, codec, facts, readers
+        self.data, self.folder, self.codec, self.latent_key, self.readers = (
+            data,
+            folder,
+            codec,
+            latent_key,
+            readers,
+        )
         self.batch_pixels = BATCH_PIXELS["cuda" if codec.device.type == "cuda" else "cpu"]
         fields = [pa.field(name, kind, nullable=False) for name, kind in COLUMNS.items()]
-        self.schema = pa.schema(fields, {META: facts.to_json()})
+        self.schema = pa.schema(fields, {META: latent_key.to_json()})
 
     def encode(self, shard: LatentShard, tell: Callable[[int], Any]) -> None:
         """Make the file of a shard; `tell` hears of images as they are done.
@@ -177,7 +183,7 @@ class ShardEncoder:
 
     def _read(self, shard: LatentShard) -> Iterator[list[PatchVariant]]:
         """All variants of all patches, in order, whole patches at a time, about a batch of pixels."""
-        pixels = max((n for *_, n in shard.patches), default=1) * self.facts.variants
+        pixels = max((n for *_, n in shard.patches), default=1) * self.latent_key.variants
         together = max(1, self.batch_pixels // pixels)
         ahead: deque[Future[list[PatchVariant]]] = deque()
         with tarfile.open(self.data / shard.name, "r:") as tar:
@@ -204,14 +210,14 @@ class ShardEncoder:
         labels = arrays[1] if len(arrays) > 1 else np.zeros(picture.shape[:2], np.uint8)
         return [
             PatchVariant(
-                key, source, v, dihedral(picture, v), on_grid(dihedral(labels, v), self.facts.factor)
+                key, source, v, dihedral(picture, v), on_grid(dihedral(labels, v), self.latent_key.factor)
             )
-            for v in range(self.facts.variants)
+            for v in range(self.latent_key.variants)
         ]
 
     def _whole(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Cut to whole latent pixels."""
-        height, width = (n // self.facts.factor * self.facts.factor for n in array.shape[:2])
+        height, width = (n // self.latent_key.factor * self.latent_key.factor for n in array.shape[:2])
         return array[:height, :width]
 
     def _moments(self, pictures: list[Picture]) -> list[NDArray[np.float16]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.filesize import decimal
 
 from diffgen import config, progress
 from diffgen.cluster import apply_malloc_env
@@ -35,8 +36,8 @@ def encode(data: Path, base: Path, settings: config.Settings, console: Console, 
     """
     statistics(data)
     codec = bundle.load(base).codec
-    facts = cache_key(data, codec, settings.autoencoder.dihedral)
-    folder = data / "latents" / facts.identity
+    latent_key = cache_key(data, codec, settings.autoencoder.dihedral)
+    folder = data / "latents" / latent_key.identity
     if (folder / COMPLETE).exists():
         console.print(f"latents: {folder} (made before)", highlight=False, soft_wrap=True)
         return folder
@@ -47,19 +48,22 @@ def encode(data: Path, base: Path, settings: config.Settings, console: Console, 
     if left:
         with progress.bar(console) as bar:
             if inline:
-                images, seconds = encode_here(left, data, folder, codec, facts, settings.training, bar)
+                images, seconds = encode_here(left, data, folder, codec, latent_key, settings.training, bar)
             else:
                 packed = bundle.pack(base)
-                images, seconds = encode_on_ray(left, data, folder, packed, facts, settings.training, bar)
-    patches, size = sum(len(shard.patches) for shard in shards), _size(folder, shards)
+                images, seconds = encode_on_ray(
+                    left, data, folder, packed, latent_key, settings.training, bar
+                )
+    patches = sum(len(shard.patches) for shard in shards)
+    size = sum((folder / shard.file).stat().st_size for shard in shards)
     rate = images / seconds if images else 0.0
-    told = {"patches": patches, "bytes": size, "encoded": images, "seconds": seconds, "images_per_s": rate}
-    write_text(folder / COMPLETE, facts.to_json(**told))
+    summary = {"patches": patches, "bytes": size, "encoded": images, "seconds": seconds, "images_per_s": rate}
+    write_text(folder / COMPLETE, latent_key.to_json(**summary))
     before = len(shards) - len(left)
     kept = f", {before:,} of {len(shards):,} shards made before" if before else ""
     console.print(
-        f"latents: {patches:,} patches × {facts.variants} variant{'s' * (facts.variants > 1)} "
-        f"in {seconds:.0f} s ({rate:.0f} images/s{kept}), {_readable(size)}, {folder}",
+        f"latents: {patches:,} patches × {latent_key.variants} variant{'s' * (latent_key.variants > 1)} "
+        f"in {seconds:.0f} s ({rate:.0f} images/s{kept}), {decimal(size)}, {folder}",
         highlight=False,
         soft_wrap=True,
     )
@@ -87,24 +91,12 @@ def _claim(folder: Path) -> None:
         raise UserError(f"latents cannot be written to {folder}: {one_line(error)}") from error
 
 
-def _size(folder: Path, shards: Sequence[LatentShard]) -> int:
-    return sum((folder / shard.file).stat().st_size for shard in shards)
-
-
-def _readable(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.1f} GB"
-
-
 def encode_here(
     shards: Sequence[LatentShard],
     data: Path,
     folder: Path,
     codec: LatentCodec,
-    facts: LatentCacheKey,
+    latent_key: LatentCacheKey,
     training: config.Training,
     bar: Any,
 ) -> tuple[int, float]:
@@ -113,8 +105,8 @@ def encode_here(
         apply_malloc_env()
     torch.set_num_threads(training.threads)
     codec.to("cuda" if training.gpu else "cpu")
-    encoder = ShardEncoder(data, folder, codec, facts, training.threads)
-    images, began = sum(len(shard.patches) for shard in shards) * facts.variants, time.monotonic()
+    encoder = ShardEncoder(data, folder, codec, latent_key, training.threads)
+    images, began = sum(len(shard.patches) for shard in shards) * latent_key.variants, time.monotonic()
     task = bar.add_task("encode", total=images, figures="")
 
     def tell(count: int) -> None:

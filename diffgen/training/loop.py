@@ -9,11 +9,12 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,9 @@ from torch import Tensor, nn
 from diffgen.errors import UserError
 from diffgen.training.algorithm import Batch, BatchSource, Objective, share
 from diffgen.training.meters import Meters
-from diffgen.training.read_ahead import read_ahead
 from diffgen.training.train_state import TrainState
 
+T = TypeVar("T")
 HELD_OUT = 64  # samples that the held-out loss is the mean of
 SPIKE_OF, SPIKE_OVER = 20, 100  # the mean of so many steps against the median of so many before them
 
@@ -99,7 +100,7 @@ def train(
     recent = deque[float](maxlen=SPIKE_OF + SPIKE_OVER)
     log = Log(part.batch, names)
     reader = partial(_read, source, part.batch, part.micro_batch, place)
-    with read_ahead(reader, state.step, part.steps, place.readers) as batches:
+    with closing(read_ahead(reader, range(state.step, part.steps), place.readers)) as batches:
         while not state.finished:
             log.begin()
             pieces = next(batches)
@@ -141,6 +142,27 @@ def _read(
     """This worker's micro-batches of a step."""
     pieces = share(source.sides(step, batch), place.rank, place.workers, micro_batch)
     return [source.batch(step, piece) for piece in pieces]
+
+
+def read_ahead(read: Callable[[int], T], steps: range, readers: int) -> Generator[T, None, None]:
+    """`read` of each step in order, one step more ahead than there are `readers`; to be closed.
+
+    In threads, not in the processes of torch's DataLoader: live crops are encoded on the device. A batch is a
+    function of its step, so this changes nothing but the time a worker waits. With no readers each is read
+    when it is asked for. An error of `read` is raised where its turn comes.
+    """
+    if not readers:
+        yield from map(read, steps)
+        return
+    pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
+    try:
+        ahead = deque(pool.submit(read, step) for step in steps[: readers + 1])
+        for following in range(readers + 1, len(steps) + readers + 1):
+            yield ahead.popleft().result()
+            if following < len(steps):
+                ahead.append(pool.submit(read, steps[following]))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _alone(model: nn.Module) -> Any:

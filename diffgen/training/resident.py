@@ -14,7 +14,7 @@ from torch import Tensor
 from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap
-from diffgen.training.stored import StoredCrops, corner
+from diffgen.training.stored import StoredCrops
 
 
 class Window(NamedTuple):
@@ -36,14 +36,14 @@ class ResidentCrops:
 
     def __init__(self, stored: StoredCrops, device: torch.device) -> None:
         """Reads all variants of all patches, as float16. Raises `UserError` where they do not fit."""
-        self.stored, self.channels = stored, stored.facts.channels
+        self.stored, self.channels = stored, stored.latent_key.channels
         self.maps: list[list[LabelMap]] = []
-        self.starts = np.zeros((len(self.patches), stored.facts.variants), np.int64)
+        self.starts = np.zeros((len(self.patches), stored.latent_key.variants), np.int64)
         halves: list[NDArray[np.float16]] = []
         total = 0
         for number in range(len(self.patches)):
             self.maps.append([])
-            for variant in range(stored.facts.variants):
+            for variant in range(stored.latent_key.variants):
                 mean, log_deviation, labels = stored.read(number, variant)
                 self.starts[number, variant] = total
                 parts = [mean] if log_deviation is None else [mean, log_deviation]
@@ -66,10 +66,9 @@ class ResidentCrops:
         self, number: int, side: int, rng: np.random.Generator, holding: int | None = None
     ) -> tuple[Window, LabelMap]:
         """Where a crop of `side` latent pixels of a patch lies, and its label map (side, side)."""
-        variant = int(rng.integers(self.stored.facts.variants))
+        variant = int(rng.integers(self.stored.latent_key.variants))
         labels = self.maps[number][variant]
-        self.stored.check(number, labels, side)
-        y, x = corner(labels, side, rng, holding)
+        y, x = self.stored.corner(number, labels, side, rng, holding)
         height, width = labels.shape
         shape = (self.channels, side, side)
         noise = rng.standard_normal(shape, dtype=np.float32) if self.draws else None

@@ -31,8 +31,8 @@ class StoredCrops:
         Raises `UserError` where the folder is not complete, or was made from other data.
         """
         self.folder, self.patches, self.sample = folder, patches, sample
-        self.facts = _facts(folder)
-        if self.facts.data != data_digest(patches.folder):
+        self.latent_key = _latent_key(folder)
+        if self.latent_key.data != data_digest(patches.folder):
             raise UserError(f"{folder} holds latents of other data than {patches.folder}; encode them anew")
         self._mapped: dict[str, pa.Table] = {}
 
@@ -46,10 +46,9 @@ class StoredCrops:
 
         With `holding` it lies around a random latent pixel of that class, if there is one.
         """
-        variant = int(rng.integers(self.facts.variants))
+        variant = int(rng.integers(self.latent_key.variants))
         mean, log_deviation, labels = self.read(number, variant)
-        self.check(number, labels, side)
-        y, x = corner(labels, side, rng, holding)
+        y, x = self.corner(number, labels, side, rng, holding)
         box = slice(y, y + side), slice(x, x + side)
         latents = mean[:, *box].astype(np.float32)
         if log_deviation is not None:
@@ -57,13 +56,23 @@ class StoredCrops:
             latents += np.exp(log_deviation[:, *box].astype(np.float32)) * noise
         return latents, labels[box].copy()
 
-    def check(self, number: int, labels: LabelMap, side: int) -> None:
-        """Raises `UserError` where a crop of `side` does not fit in a patch."""
+    def corner(
+        self, number: int, labels: LabelMap, side: int, rng: np.random.Generator, holding: int | None
+    ) -> tuple[int, int]:
+        """First row and column of a random crop of `side` in a patch's (h, w); around a `holding` pixel.
+
+        Raises `UserError` where it does not fit.
+        """
         height, width = labels.shape
         if min(height, width) < side:
             raise UserError(
                 f"{self.folder}: patch {number} has {height} × {width} latent pixels, a crop {side}"
             )
+        held = np.flatnonzero(labels == holding) if holding is not None else np.zeros(0)
+        if len(held):
+            row, column = divmod(int(rng.choice(held)), width)
+            return around(row, height, side, rng), around(column, width, side, rng)
+        return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
 
     def encode(self, crops: Sequence[NDArray[np.float32]]) -> Tensor:
         """Crops of one side → latents (B, C, side, side)."""
@@ -73,23 +82,23 @@ class StoredCrops:
         self, number: int, variant: int
     ) -> tuple[NDArray[np.float16], NDArray[np.float16] | None, LabelMap]:
         """Mean (C, h, w), log-deviation if latents are drawn and have one, label map (h, w)."""
-        facts, row = self.facts, self.patches.rows[number]
-        height, width = row["height"] // facts.factor, row["width"] // facts.factor
+        latent_key, row = self.latent_key, self.patches.rows[number]
+        height, width = row["height"] // latent_key.factor, row["width"] // latent_key.factor
         if variant % 2:
             height, width = width, height
-        drawn = self.sample and len(facts.moments) > 1
-        planes = facts.channels * (2 if drawn else 1)
+        drawn = self.sample and len(latent_key.moments) > 1
+        planes = latent_key.channels * (2 if drawn else 1)
         table = self._table(row["shard"])
-        place = int(self._places[number]) * facts.variants + variant
+        place = int(self._places[number]) * latent_key.variants + variant
         moments, labels = (table[name][place].as_buffer() for name in ("moments", "label_map"))
         each = height * width
-        if (len(moments), len(labels)) != (2 * facts.planes * each, each):
+        if (len(moments), len(labels)) != (2 * latent_key.planes * each, each):
             raise UserError(
                 f"{self._path(row['shard'])} is damaged; remove it and {COMPLETE} beside it, and encode anew"
             )
         halves = np.frombuffer(moments, "<f2", planes * each).reshape(planes, height, width)
         label_map = np.frombuffer(labels, np.uint8).reshape(height, width)
-        return halves[: facts.channels], halves[facts.channels :] if drawn else None, label_map
+        return halves[: latent_key.channels], halves[latent_key.channels :] if drawn else None, label_map
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
@@ -112,23 +121,13 @@ class StoredCrops:
                 table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
             except (OSError, pa.ArrowException) as error:
                 raise UserError(f"{path} cannot be read: {one_line(error)}; encode anew") from error
-            if (table.schema.metadata or {}).get(META) != self.facts.to_json().encode():
+            if (table.schema.metadata or {}).get(META) != self.latent_key.to_json().encode():
                 raise UserError(f"{path} is not of the latents in {self.folder / COMPLETE}; encode anew")
             self._mapped[shard] = table
         return self._mapped[shard]
 
 
-def corner(labels: LabelMap, side: int, rng: np.random.Generator, holding: int | None) -> tuple[int, int]:
-    """First row and column of a random crop of `side` that fits in (h, w); around a `holding` pixel."""
-    height, width = labels.shape
-    held = np.flatnonzero(labels == holding) if holding is not None else np.zeros(0)
-    if len(held):
-        row, column = divmod(int(rng.choice(held)), width)
-        return around(row, height, side, rng), around(column, width, side, rng)
-    return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-
-
-def _facts(folder: Path) -> LatentCacheKey:
+def _latent_key(folder: Path) -> LatentCacheKey:
     try:
         return LatentCacheKey.from_json((folder / COMPLETE).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:

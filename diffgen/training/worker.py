@@ -41,9 +41,9 @@ class TrainTask:
     data: str
     run: str
     settings: dict[str, Any]
-    latents: str | None
+    latents: str | None = None
     """Folder of stored latents, if the image model is to be trained on them."""
-    init_from: str | None
+    init_from: str | None = None
     """The bundle to start from, as the user named it; a copy is in the run."""
 
     @property

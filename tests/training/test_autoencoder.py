@@ -17,8 +17,7 @@ from diffgen.models.critic import Critic
 from diffgen.training.autoencoder import new_autoencoder
 from diffgen.training.driver import launch, launch_autoencoder
 from diffgen.training.loop import DistContext, Hooks, StopRequest, train
-from diffgen.training.restoration import CropSource, RestorationLoss
-from diffgen.training.restorer import Restorer
+from diffgen.training.restoration import CropSource, RestorationLoss, Restorer
 from diffgen.training.train_state import TrainState
 from tests.conftest import TINY
 from tests.data import prepared

@@ -61,10 +61,10 @@ def data(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.TempPat
 def encode(
     data: Path, folder: Path, codec: LatentCodec, variants: int = 8, shard: int = 0
 ) -> tuple[pa.Table, LatentCacheKey]:
-    facts = cache_key(data, codec, variants)
+    latent_key = cache_key(data, codec, variants)
     shard_ = shards_of(data)[shard]
-    ShardEncoder(data, folder, codec, facts, readers=2).encode(shard_, lambda _: None)
-    return pa.ipc.open_file(pa.memory_map(str(folder / shard_.file))).read_all(), facts
+    ShardEncoder(data, folder, codec, latent_key, readers=2).encode(shard_, lambda _: None)
+    return pa.ipc.open_file(pa.memory_map(str(folder / shard_.file))).read_all(), latent_key
 
 
 @pytest.mark.parametrize("make", [kl_codec, tiny_codec, linear_codec])
@@ -90,7 +90,7 @@ def test_a_row_is_what_the_autoencoder_gives_of_the_turned_patch(
     data: Path, tmp_path: Path, make: Callable[[], LatentCodec]
 ) -> None:
     codec, patches = make(), PatchTable(data, "image")
-    file, facts = encode(data, tmp_path, codec)
+    file, latent_key = encode(data, tmp_path, codec)
     assert file.num_rows == len(patches) * 8
     for i in range(file.num_rows):
         (row,) = file.slice(i, 1).to_pylist()
@@ -99,7 +99,7 @@ def test_a_row_is_what_the_autoencoder_gives_of_the_turned_patch(
         assert (row["source"], row["split"]) == (patches.rows[number]["source"], "train")
         turned = dihedral(patches.picture(number), variant)
         expected = codec.encode(torch.from_numpy(from_picture(turned))[None])[0].numpy()
-        found = np.frombuffer(row["moments"], "<f2").reshape(facts.planes, row["height"], row["width"])
+        found = np.frombuffer(row["moments"], "<f2").reshape(latent_key.planes, row["height"], row["width"])
         np.testing.assert_allclose(found[:4].astype(np.float32), expected, rtol=1e-3, atol=1e-3)
         labels = np.frombuffer(row["label_map"], np.uint8).reshape(row["height"], row["width"])
         if patches.rows[number]["labelled"]:
@@ -115,10 +115,10 @@ def test_variants_differ_but_for_the_turn_of_a_linear_autoencoder(data: Path, tm
 
 
 def test_one_variant_and_the_facts_in_the_schema(data: Path, tmp_path: Path) -> None:
-    file, facts = encode(data, tmp_path, linear_codec(), variants=1)
+    file, latent_key = encode(data, tmp_path, linear_codec(), variants=1)
     assert file.num_rows == 6
-    assert LatentCacheKey.from_json(file.schema.metadata[META].decode()) == facts
-    assert facts.moments == ("mean",)
+    assert LatentCacheKey.from_json(file.schema.metadata[META].decode()) == latent_key
+    assert latent_key.moments == ("mean",)
     assert cache_key(data, kl_codec(), 8).moments == ("mean", "log_deviation")
 
 
@@ -159,7 +159,7 @@ def test_sides_that_differ_and_do_not_divide(
     _crop_members(place / "image-train-000000.tar", {"000000000", "000000002"}, 38, 50)
     monkeypatch.setattr(latent_shards, "BATCH_PIXELS", {"cpu": 3 * 64 * 64})
     codec, patches = kl_codec(), PatchTable(place, "image")
-    file, facts = encode(place, tmp_path, codec)
+    file, latent_key = encode(place, tmp_path, codec)
     for i in range(file.num_rows):
         (row,) = file.slice(i, 1).to_pylist()
         number, variant = divmod(i, 8)
@@ -167,7 +167,7 @@ def test_sides_that_differ_and_do_not_divide(
         whole = whole[: whole.shape[0] // 4 * 4, : whole.shape[1] // 4 * 4]
         expected = codec.encode(torch.from_numpy(from_picture(dihedral(whole, variant)))[None])[0].numpy()
         assert expected.shape[1:] == (row["height"], row["width"])
-        found = np.frombuffer(row["moments"], "<f2").reshape(facts.planes, *expected.shape[1:])
+        found = np.frombuffer(row["moments"], "<f2").reshape(latent_key.planes, *expected.shape[1:])
         np.testing.assert_allclose(found[:4].astype(np.float32), expected, rtol=1e-3, atol=1e-3)
 
 
@@ -183,20 +183,20 @@ def _crop_members(shard: Path, keys: set[str], height: int, width: int) -> None:
 
 def test_an_interrupted_write_leaves_no_file(data: Path, tmp_path: Path) -> None:
     codec = linear_codec()
-    facts, (shard, _) = cache_key(data, codec, 8), shards_of(data)
+    latent_key, (shard, _) = cache_key(data, codec, 8), shards_of(data)
 
     def stop(_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ShardEncoder(data, tmp_path, codec, facts, 1).encode(shard, stop)
+        ShardEncoder(data, tmp_path, codec, latent_key, 1).encode(shard, stop)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_wrong_with_a_shard_is_named(data: Path, tmp_path: Path) -> None:
     codec = linear_codec()
-    facts, (shard, _) = cache_key(data, codec, 1), shards_of(data)
-    encoder = ShardEncoder(data, tmp_path, codec, facts, 1)
+    latent_key, (shard, _) = cache_key(data, codec, 1), shards_of(data)
+    encoder = ShardEncoder(data, tmp_path, codec, latent_key, 1)
     more = LatentShard(shard.name, "train", [*shard.patches, ("000000099", "s", False, 4096)])
     with pytest.raises(UserError, match="000000099"):
         encoder.encode(more, lambda _: None)
@@ -215,8 +215,8 @@ def test_tells_of_each_image_once(data: Path, tmp_path: Path) -> None:
 
 
 def test_facts_travel() -> None:
-    facts = LatentCacheKey(1, "a", "b", 4, 4, ("mean", "log_deviation"), 8)
-    assert LatentCacheKey.from_json(facts.to_json(seconds=1.5)) == facts
-    assert json.loads(facts.to_json(seconds=1.5))["seconds"] == 1.5
-    assert facts.planes == 8
-    assert re.fullmatch("[0-9a-f]{12}", facts.identity)
+    latent_key = LatentCacheKey(1, "a", "b", 4, 4, ("mean", "log_deviation"), 8)
+    assert LatentCacheKey.from_json(latent_key.to_json(seconds=1.5)) == latent_key
+    assert json.loads(latent_key.to_json(seconds=1.5))["seconds"] == 1.5
+    assert latent_key.planes == 8
+    assert re.fullmatch("[0-9a-f]{12}", latent_key.identity)

@@ -1,5 +1,8 @@
 import math
+import threading
+import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from diffgen.training.loop import (
     Hooks,
     StopRequest,
     held_out_loss,
+    read_ahead,
     train,
 )
 from diffgen.training.mask_source import MaskSource
@@ -240,3 +244,37 @@ def test_training_ends_by_itself_when_its_time_is_over(
     step = made.step
     assert train(made, made.unet, source, source, OBJECTIVE, DistContext(), hooks)
     assert made.step == step, "the same command finds it finished"
+
+
+@pytest.mark.parametrize("readers", [0, 1, 3])
+@pytest.mark.parametrize("start", [0, 4])
+def test_steps_come_in_order_whoever_is_faster(readers: int, start: int) -> None:
+    def read(step: int) -> int:
+        time.sleep(0.002 * (step % 3))
+        return step
+
+    with closing(read_ahead(read, range(start, 12), readers)) as steps:
+        assert list(steps) == list(range(start, 12))
+
+
+def test_the_next_steps_are_read_meanwhile_and_no_more() -> None:
+    begun: list[int] = []
+    with closing(read_ahead(lambda step: begun.append(step) or step, range(100), 2)) as steps:  # type: ignore[func-returns-value]
+        next(steps)
+        deadline = time.monotonic() + 5
+        while len(begun) < 3 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert sorted(begun) == [0, 1, 2]
+
+
+def test_an_error_comes_where_its_step_does_and_threads_end() -> None:
+    def read(step: int) -> int:
+        if step == 2:
+            raise ValueError("step 2")
+        return step
+
+    with closing(read_ahead(read, range(9), 2)) as steps:
+        assert [next(steps), next(steps)] == [0, 1]
+        with pytest.raises(ValueError, match="step 2"):
+            next(steps)
+    assert not [t for t in threading.enumerate() if t.name.startswith("reader")]

@@ -26,11 +26,11 @@ from tests.training.test_latent_shards import kl_codec, linear_codec
 
 def encode(data: Path, folder: Path, codec: LatentCodec, variants: int) -> Path:
     """What `latents.encode` makes, in this process."""
-    facts = cache_key(data, codec, variants)
+    latent_key = cache_key(data, codec, variants)
     folder.mkdir()
     for shard in shards_of(data):
-        ShardEncoder(data, folder, codec, facts, 1).encode(shard, lambda _: None)
-    (folder / COMPLETE).write_text(facts.to_json(seconds=1.0))
+        ShardEncoder(data, folder, codec, latent_key, 1).encode(shard, lambda _: None)
+    (folder / COMPLETE).write_text(latent_key.to_json(seconds=1.0))
     return folder
 
 

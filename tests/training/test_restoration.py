@@ -7,7 +7,7 @@ import torch
 
 from diffgen.models.conv_autoencoder import ConvAutoencoder
 from diffgen.models.critic import Critic
-from diffgen.training.restorer import Restorer
+from diffgen.training.restoration import Restorer
 
 
 @pytest.fixture
