@@ -34,6 +34,7 @@ from diffgen.models.bundle import ModelName
 from diffgen.models.mask_codec import num_bits
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
+from diffgen.training.autoencoder import new_autoencoder
 
 STATE_BYTES, BUCKET_BYTES = 4 + 4 + 8 + 4, 4
 """A parameter: itself, its gradient, Adam's two moments, the average; and DDP's copy of a gradient."""
@@ -160,8 +161,7 @@ def measure(
     """
     training = settings.training
     if training.gpu and not torch.cuda.is_available():
-        rate = ASSUMED[training.precision] / (RECOMPUTED if training.gradient_checkpointing else 1)
-        return Speed(min(rate, work.micro_batch * work.flops_per_patch / LAUNCH_S), 0.0, HOW_ASSUMED)
+        return _assumed(work, training)
     device = torch.device("cuda" if training.gpu else "cpu")
     unet: Any = _unet(part, settings, labels).to(device)
     if training.channels_last:
@@ -202,6 +202,11 @@ def measure(
     return Speed(rate, optimizer_s, f"{reached} as timed here {where}")
 
 
+def _assumed(work: Work, training: config.Training) -> Speed:
+    rate = ASSUMED[training.precision] / (RECOMPUTED if training.gradient_checkpointing else 1)
+    return Speed(min(rate, work.micro_batch * work.flops_per_patch / LAUNCH_S), 0.0, HOW_ASSUMED)
+
+
 def _forward(unet: Any, patches: int, device: torch.device, training: config.Training) -> Tensor:
     with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
         out: Tensor = unet(*example(unet, patches, device))
@@ -218,15 +223,21 @@ def example(unet: ImageUNet | MaskUNet, patches: int, device: torch.device) -> t
 
 
 def forecast(
-    parts: Sequence[ModelName],
+    parts: Sequence[Any],
     settings: config.Settings,
     labels: Labels,
     console: Console,
     seconds: float = 4,
 ) -> None:
     """`diffgen train --dry-run`: print what training these models takes. Nothing is written."""
+    if parts == ("autoencoder",):
+        size, steps = new_autoencoder(settings).num_parameters(), settings.training.autoencoder.steps
+        console.print(f"autoencoder: {size / 1e6:.2f} M parameters, {steps} steps")
+        return
+    here = torch.cuda.is_available()
+    settings = settings.on(here if settings.gpu is None else settings.gpu)
     workers = settings.training.worker_range[0]
-    columns: dict[ModelName, dict[str, str]] = {}
+    columns: dict[str, dict[str, str]] = {}
     notes = []
     for part in parts:
         of_part, work = getattr(settings.training, part), count(part, settings, labels)
@@ -234,6 +245,10 @@ def forecast(
             speed = measure(part, settings, labels, work, seconds)
             kept = kept_bytes(part, settings, labels, work.micro_batch)
         notes.append(f"time of the {part} model: {speed.how}, {workers} worker{'s' * (workers > 1)}")
+        if settings.gpu is None and not here:
+            there = _assumed(work, settings.training)
+            taken = of_part.steps * work.flops_per_step / (there.flops_per_second * workers)
+            notes.append(f"on a GPU {_duration(taken)}: {there.how}")
         state = work.parameters * (STATE_BYTES + (BUCKET_BYTES if workers > 1 else 0))
         wide = wide_share(settings) if part == "image" else 0.0
         encoder = _encoder_bytes(part, settings, work.micro_batch)

@@ -144,7 +144,7 @@ def measure_on_ray(
     import ray
 
     gpus = 1 if training.gpu else 0
-    need(training.threads, gpus, f"training.threads={training.threads}, training.gpu={training.gpu}")
+    need(training.threads, gpus, f"threads={training.threads}, gpu={training.gpu}")
     task = ray.remote(num_cpus=training.threads, num_gpus=gpus, runtime_env=actor_runtime_env(training.gpu))(
         measure
     )

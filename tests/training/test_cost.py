@@ -18,7 +18,7 @@ from tests.conftest import TINY
 
 
 def changed(**sections: dict[str, Any]) -> config.Settings:
-    return config.validate(config.merge(TINY, sections))
+    return config.validate(config.merge(TINY, sections)).on(gpu=False)
 
 
 def test_parameters_at_the_papers_widths(labels: Labels) -> None:
@@ -198,7 +198,7 @@ def printed(settings: config.Settings, labels: Labels, parts: Any = ("mask", "im
 
 
 def test_a_dry_run_measures_a_step_on_this_cpu(tiny: config.Settings, labels: Labels) -> None:
-    text = printed(tiny, labels)
+    text = printed(tiny.model_copy(update={"gpu": False}), labels)
     for part in ("mask", "image"):
         assert f"time of the {part} model: " in text
     assert f"{sum(p.numel() for p in bundle.new_image_unet(tiny, labels).parameters()) / 1e6:.1f} M" in text
@@ -214,7 +214,15 @@ def test_a_dry_run_counts_the_autoencoder_that_works_meanwhile(labels: Labels) -
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="then it is timed")
 def test_a_dry_run_assumes_a_gpu_that_is_not_here(labels: Labels) -> None:
-    text = printed(config.load("paper", ["training.workers=8"]), labels, ["image"])
+    text = printed(config.load("paper", ["training.workers=8", "gpu=true"]), labels, ["image"])
     assert "241.1 M (paper's code: 172.1 M)" in text
     assert "ASSUMED 40% of an H100's" in text
     assert "8 workers" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="then it is timed there alone")
+def test_a_dry_run_without_a_gpu_says_both(tiny: config.Settings, labels: Labels) -> None:
+    text = printed(tiny, labels, ["mask"])
+    assert "as timed here with 1 thread(s)" in text
+    assert "on a GPU " in text
+    assert "ASSUMED 40% of an H100's" in text

@@ -75,11 +75,11 @@ def test_a_worker_measures_what_is_measured_here(tiny: config.Settings) -> None:
     codec = LatentCodec(LinearAutoencoder.fit(torch.cat(images), 4, 4))
     done: list[int] = []
     here, quality = measure(codec, images, True, "cpu", done.append)
-    there, same = measure_on_ray(codec, images, True, tiny.training)
+    there, same = measure_on_ray(codec, images, True, tiny.on(gpu=False).training)
     assert done == [2] * 4
     assert there.mean == pytest.approx(here.mean)
     assert there.deviation == pytest.approx(here.deviation)
     assert same == pytest.approx(quality)
     blank = [torch.zeros(1, 3, 32, 32)]
     with pytest.raises(UserError, match="does not vary"):
-        measure_on_ray(codec, blank, True, tiny.training)
+        measure_on_ray(codec, blank, True, tiny.on(gpu=False).training)
