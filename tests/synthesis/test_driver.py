@@ -96,14 +96,12 @@ def test_another_command_into_the_folder_is_refused(
     assert shard_hashes(whole) == before
 
 
-def test_a_folder_begun_on_another_device(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_begun_on_another_device(tiny_bundle: Path, tmp_path: Path) -> None:
     """Its bytes differ by rounding: mixing them is for whoever asks for it. Whole samples are kept."""
-    with monkeypatch.context() as patch:
-        patch.setattr("diffgen.models.device.kind", lambda: "H100")
-        fp32 = {"precision": "fp32", "micro_batch": 2}
-        run(tiny_bundle, tmp_path, n=1, sampling=fp32)
+    run(tiny_bundle, tmp_path, n=1, sampling={"precision": "fp32", "micro_batch": 2})
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["made_on"][0]["device"] = "H100"
+    (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="made on another device: device H100 → cpu"):
         run(tiny_bundle, tmp_path, n=3)
     assert run(tiny_bundle, tmp_path, n=3, mix_devices=True).made == 2
