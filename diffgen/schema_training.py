@@ -229,8 +229,8 @@ class Training(SettingsSection):
     """CPU cores per worker."""
     gpu: Annotated[bool, Settled] = False
     """One GPU per worker (then NCCL, else gloo)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """`bf16`: autocast; weights, optimiser and average stay fp32."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """`bf16`: autocast; weights, optimiser and average stay fp32. `auto`: where the device computes in it."""
     compile: bool = False
     """`torch.compile` the U-Net."""
     channels_last: bool = False

@@ -31,6 +31,7 @@ from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.autoencoder import BATCH_PIXELS, ENCODER_BYTES_PER_PIXEL
 from diffgen.models.bundle import ModelName
+from diffgen.models.device import computes_bf16
 from diffgen.models.mask_codec import num_bits
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
@@ -203,12 +204,15 @@ def measure(
 
 
 def _assumed(work: Work, training: config.Training) -> Speed:
-    rate = ASSUMED[training.precision] / (RECOMPUTED if training.gradient_checkpointing else 1)
+    rate = ASSUMED["fp32" if training.precision == "fp32" else "bf16"] / (
+        RECOMPUTED if training.gradient_checkpointing else 1
+    )
     return Speed(min(rate, work.micro_batch * work.flops_per_patch / LAUNCH_S), 0.0, HOW_ASSUMED)
 
 
 def _forward(unet: Any, patches: int, device: torch.device, training: config.Training) -> Tensor:
-    with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+    bf16 = computes_bf16(training.precision, torch.device("cuda" if training.gpu else "cpu"))
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         out: Tensor = unet(*example(unet, patches, device))
     return out
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from diffgen import config
 from diffgen.errors import UserError
+from diffgen.models.device import computes_bf16
 from diffgen.training import checkpoints
 from diffgen.training.folder import RunFolder
 from diffgen.training.loop import DistContext, StopRequest
@@ -65,7 +66,8 @@ class InlineLink:
     ) -> None:
         self.run, self.part, self.keep, self.update = run, part, training.keep_checkpoints, update
         device = torch.device("cuda" if training.gpu else "cpu")
-        self.place = DistContext(device=device, bf16=training.precision == "bf16", readers=training.readers)
+        bf16 = computes_bf16(training.precision, device)
+        self.place = DistContext(device=device, bf16=bf16, readers=training.readers)
         self.stopping = False
 
     def __enter__(self) -> Self:
@@ -113,10 +115,10 @@ class RayLink:
         # Or these workers are Ray's second try, after a mistake that the driver knows.
         self.over = ray.get(self.status.read.remote())["failure"] is not None
         if not self.over:
-            context, training = ray.train.get_context(), self.training
+            context, training, device = ray.train.get_context(), self.training, get_device()
             self.place = DistContext(
-                context.get_world_rank(), context.get_world_size(), get_device(),
-                training.precision == "bf16", training.readers,
+                context.get_world_rank(), context.get_world_size(), device,
+                computes_bf16(training.precision, device), training.readers,
             )  # fmt: skip
             if (found := ray.train.get_checkpoint()) is not None:
                 self.checkpoint = Path(self._stack.enter_context(found.as_directory()))

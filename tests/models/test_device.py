@@ -20,3 +20,20 @@ def test_the_kind_of_a_gpu_is_its_model(name: str, model: str, monkeypatch: pyte
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
     assert device.kind() == model
+
+
+@pytest.mark.parametrize(
+    ("precision", "instructions", "bf16"),
+    [
+        ("auto", {"avx2": True, "avx512_bf16": False}, False),
+        ("auto", {"avx512_bf16": True}, True),
+        ("auto", {"bf16": True}, True),
+        ("bf16", {}, True),
+        ("fp32", {"amx_bf16": True}, False),
+    ],
+)
+def test_a_cpu_computes_in_bf16_where_it_has_instructions_for_it(
+    precision: str, instructions: dict[str, bool], bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert device.computes_bf16(precision, torch.device("cpu")) is bf16
