@@ -41,10 +41,10 @@ from diffgen.data.stream import PatchTable
 from diffgen.evaluation import divergences
 from diffgen.evaluation.bootstrap import RESAMPLES, Estimate, Weights, estimate, mean_of, resampled
 from diffgen.evaluation.divergences import COMPONENTS
-from diffgen.files import atomic
 from diffgen.models import bundle
 from diffgen.models.unet import ImageUNet
 from diffgen.sampling.decode import from_picture, to_picture
+from diffgen.storage import atomic
 
 SHOWN = 10  # label maps in the picture
 

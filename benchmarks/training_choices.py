@@ -43,11 +43,11 @@ from diffgen.data.stream import PatchTable
 from diffgen.evaluation.bootstrap import RESAMPLES, Estimate, Weights, estimate, mean_of, resampled
 from diffgen.evaluation.divergences import kid
 from diffgen.evaluation.structure import correlation
-from diffgen.files import atomic
 from diffgen.models import bundle
 from diffgen.sampling.decode import from_picture, to_picture
 from diffgen.sampling.denoise import forwards
 from diffgen.sampling.solvers import log_snr, noise_schedule
+from diffgen.storage import atomic
 
 ACROSS = 4  # patches a canvas is wide
 SETTINGS: dict[str, Any] = {

@@ -47,7 +47,7 @@ def bundle_folder(bundle: str | None, console: Console) -> Path:
     ships with diffgen. Raises `UserError` where there is none.
     """
     from diffgen.models import shipped  # late: it imports torch
-    from diffgen.training.folder import fetched
+    from diffgen.storage import fetched
 
     if bundle:
         copy = tempfile.TemporaryDirectory()

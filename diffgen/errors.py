@@ -1,6 +1,7 @@
 """The one error a user is meant to see, and how errors of others are told."""
 
 import re
+import sys
 from collections.abc import Sequence
 
 MEMORY = re.compile(r"out of memory|OutOfMemory|MemoryError|can't allocate memory|low on memory|\bOOM\b")
@@ -34,6 +35,11 @@ def one_line(error: BaseException) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 file`, `2 files`."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def warn(text: str) -> None:
+    """A line on stderr that stops nothing."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def explained(error: Exception, words: Sequence[str]) -> str | None:

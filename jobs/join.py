@@ -7,7 +7,7 @@ from pathlib import Path
 from diffgen import config
 from diffgen.errors import UserError
 from diffgen.models import bundle
-from diffgen.training.folder import RunFolder
+from diffgen.storage import Folder
 
 
 def join(image_from: Path, mask_from: Path, out: Path) -> None:
@@ -38,4 +38,4 @@ def join(image_from: Path, mask_from: Path, out: Path) -> None:
 
 def put(folder: Path, out: Path) -> None:
     """A copy of a folder in place as `out`, whole or not at all."""
-    RunFolder(str(out.parent)).push(folder, out.name)
+    Folder(str(out.parent)).push(folder, out.name)

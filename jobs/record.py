@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from diffgen.files import write_text
+from diffgen.storage import write_text
 
 FILE = "parts.json"
 HERE_ONLY = ("pictures", "prepare", "latents", "card")

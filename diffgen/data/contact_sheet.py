@@ -19,8 +19,8 @@ from diffgen.data.classes import Classes
 from diffgen.data.cut import decode
 from diffgen.data.plan import PatchLayout, Rectangle, SourcePlan
 from diffgen.data.slides import LeftOut, open_slide
-from diffgen.files import atomic
 from diffgen.labels import LabelMap, Labels, Picture
+from diffgen.storage import atomic
 
 BLOCKS = (
     ("image", 12, "Image patches, and with their labels"),

@@ -19,8 +19,8 @@ from diffgen.data.classes import Classes
 from diffgen.data.plan import PatchBox, PatchLayout, Rectangle, SourcePlan
 from diffgen.data.slides import open_slide
 from diffgen.data.sources import Source
-from diffgen.files import open_picture
 from diffgen.labels import LabelMap, majority
+from diffgen.shards import open_picture
 
 COMPRESS_LEVEL = 3  # level 6 takes twice as long for 3 % of the size
 CELL = 4

@@ -32,7 +32,7 @@ from diffgen.data.shards import COMPLETE, PatchWriter, check_folder
 from diffgen.data.slides import LeftOut
 from diffgen.data.sources import Source, find_sources, with_contexts
 from diffgen.errors import UserError
-from diffgen.files import write_text
+from diffgen.storage import write_text
 
 
 def prepare(

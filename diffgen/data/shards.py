@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from diffgen.data.cut import EncodedPatch
 from diffgen.errors import UserError
-from diffgen.files import PARTIAL, atomic, tar_writer, write_text
+from diffgen.shards import tar_writer
+from diffgen.storage import PARTIAL, atomic, write_text
 
 COMPLETE = "statistics.json"
 """Written last: a folder that holds it is complete."""

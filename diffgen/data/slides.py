@@ -22,8 +22,8 @@ from PIL import Image
 
 from diffgen.data.sources import PLAIN, TIFF
 from diffgen.errors import one_line
-from diffgen.files import open_picture
 from diffgen.labels import Picture
+from diffgen.shards import open_picture
 
 try:
     import openslide

@@ -4,12 +4,9 @@ A shard is a plain tar, so a patch is read by its offset: the data may be larger
 read in whatever order (seed, step) asks for.
 """
 
-import io
 import json
-import tarfile
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,18 +17,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from diffgen.errors import UserError
-from diffgen.files import open_picture
 from diffgen.labels import LabelMap, Labels, Picture
+from diffgen.shards import Member, members, open_picture
 
 Kind = str
 """`image`: picture at twice the patch side, label map if labelled; `mask`: label map at the mask's scale."""
-
-
-@dataclass(frozen=True)
-class Member:
-    shard: str
-    offset: int
-    size: int
 
 
 class PatchTable:
@@ -75,14 +65,10 @@ class PatchTable:
     @cached_property
     def members(self) -> dict[tuple[str, str], Member]:
         """(shard, file name) → where its bytes lie."""
-        found = {}
+        found: dict[tuple[str, str], Member] = {}
         for shard in sorted({row["shard"] for row in self.rows}):
-            with (
-                self.filesystem.open_input_file(f"{self.root}/{shard}") as stream,
-                tarfile.open(fileobj=stream, mode="r:") as tar,
-            ):
-                for info in tar:
-                    found[shard, info.name] = Member(shard, info.offset_data, info.size)
+            with self.filesystem.open_input_file(f"{self.root}/{shard}") as stream:
+                found |= {(shard, name): member for name, member in members(stream).items()}
         return found
 
     @cached_property
@@ -133,8 +119,8 @@ class PatchTable:
                 self._cache.move_to_end(key)
                 return self._cache[key]
         member = self.members[key]
-        with self.filesystem.open_input_file(f"{self.root}/{member.shard}") as stream:
-            array = np.asarray(open_picture(io.BytesIO(stream.read_at(member.size, member.offset))))
+        with self.filesystem.open_input_file(f"{self.root}/{row['shard']}") as stream:
+            array = np.asarray(open_picture(stream.read_at(member.size, member.offset)))
         with self._lock:
             self._keep(key, array)
         return array

@@ -16,11 +16,11 @@ from rich.console import Console
 from diffgen import config
 from diffgen.errors import UserError
 from diffgen.evaluation.images import Images, RegionSet
-from diffgen.files import atomic, write_text
 from diffgen.labels import LabelMap
 from diffgen.models import bundle
 from diffgen.sampling.denoise import forwards
 from diffgen.sampling.masks import on_grid
+from diffgen.storage import atomic, write_text
 from diffgen.synthesis import driver
 from diffgen.synthesis.given import read_mask
 from diffgen.synthesis.plan import Plan, make_plan

@@ -1,11 +1,9 @@
 """What an evaluation says in the dataset card of the images it is about."""
 
-import io
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
 
 from diffgen.evaluation.page import WORDS, Verdict
-from diffgen.files import open_url, send, write_text
+from diffgen.storage import Folder
 
 BEGIN, END = "<!-- evaluation -->", "<!-- /evaluation -->"
 SECTION = """\
@@ -49,15 +47,8 @@ def with_section(card: str, text: str) -> str:
 
 def put(where: str, text: str) -> bool:
     """Bring the section into the `README.md` of a folder or URL; false where there is none."""
-    filesystem, root = open_url(where if "://" in where else str(Path(where).absolute()))
-    path = str(PurePosixPath(root) / "README.md")
-    if not filesystem.get_file_info(path).is_file:
+    folder = Folder(where)
+    if (card := folder.read_text("README.md")) is None:
         return False
-    with filesystem.open_input_stream(path, compression=None) as stream:
-        card = stream.read().decode()
-    changed = with_section(card, text)
-    if "://" in where:
-        send(io.BytesIO(changed.encode()), filesystem, path)
-    else:
-        write_text(Path(path), changed)
+    folder.write_text("README.md", with_section(card, text))
     return True

@@ -28,8 +28,8 @@ from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.small_nets import TaskName
 from diffgen.evaluation.tasks import Workers
 from diffgen.evaluation.training_jobs import Experiment, LabelledRegions, TrainingJob, TrainingSet
-from diffgen.files import atomic
 from diffgen.labels import MAX_CLASSES, UNKNOWN, Labels
+from diffgen.storage import atomic
 
 TRAINING_SETS: tuple[TrainingSet, ...] = get_args(TrainingSet)
 Pixels = NDArray[np.int64]

@@ -22,7 +22,7 @@ from diffgen.evaluation.page import Page, Section, Verdict
 from diffgen.evaluation.run import EvaluationRun, SectionResult
 from diffgen.evaluation.sections import baselines, downstream, fidelity, labels, large, privacy
 from diffgen.evaluation.sets import make_sets, real_sets
-from diffgen.files import write_text
+from diffgen.storage import write_text
 
 SECTIONS: Mapping[str, ModuleType] = {
     "fidelity": fidelity,

@@ -25,8 +25,8 @@ from diffgen.errors import UserError
 from diffgen.evaluation.backbones import Backbone
 from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.tasks import Workers
-from diffgen.files import atomic
 from diffgen.labels import Picture
+from diffgen.storage import atomic
 
 CHUNK = 256
 """Regions per file: what is lost of a run that is interrupted."""

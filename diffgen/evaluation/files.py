@@ -5,7 +5,6 @@ is not finished and a label map that is missing among others are errors that nam
 """
 
 import hashlib
-import io
 import json
 import tarfile
 from collections import Counter, OrderedDict
@@ -24,8 +23,9 @@ from rich.console import Console
 from diffgen import progress
 from diffgen.errors import UserError, one_line
 from diffgen.evaluation.images import Images, Region
-from diffgen.files import CHUNK, open_picture, open_url
 from diffgen.labels import LabelMap, Labels, Picture
+from diffgen.shards import members, open_picture
+from diffgen.urls import CHUNK, open_url
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp")
 MASK = "mask.png"
@@ -106,7 +106,7 @@ class Files(Images):
     def _open(self, filesystem: Any, piece: ByteRange, key: str) -> Image.Image:
         try:
             with filesystem.open_input_file(piece.path) as stream:
-                image = open_picture(io.BytesIO(stream.read_at(piece.size, piece.offset)))
+                image = open_picture(stream.read_at(piece.size, piece.offset))
                 image.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"{self.where}: {key} cannot be read: {one_line(error)}") from error
@@ -188,11 +188,9 @@ def _shards(where: str, filesystem: Any, tars: list[Any]) -> Iterator[Found]:
                 if stream.read_at(len(END), max(0, info.size - len(END))) != END:
                     raise UserError(f"{where}: {name} is cut short")
                 stream.seek(0)
-                with tarfile.open(fileobj=stream, mode="r:") as tar:
-                    for member in tar:
-                        stem, _, extension = member.name.partition(".")
-                        piece = ByteRange(info.path, member.offset_data, member.size)
-                        samples.setdefault(stem, {})[extension] = piece
+                for member, place in members(stream).items():
+                    stem, _, extension = member.partition(".")
+                    samples.setdefault(stem, {})[extension] = ByteRange(info.path, *place)
                 records = {
                     key: _record(stream.read_at(parts["json"].size, parts["json"].offset), f"{name}: {key}")
                     for key, parts in samples.items()
@@ -227,7 +225,7 @@ def _size(filesystem: Any, piece: ByteRange, name: str) -> tuple[int, int]:
     with filesystem.open_input_file(piece.path) as stream:
         for size in (min(HEAD, piece.size), piece.size):
             try:
-                width, height = open_picture(io.BytesIO(stream.read_at(size, piece.offset))).size
+                width, height = open_picture(stream.read_at(size, piece.offset)).size
                 return height, width
             except (OSError, SyntaxError, ValueError) as error:
                 fault = error

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from diffgen.files import write_text
+from diffgen.storage import write_text
 
 Level = Literal["good", "fair", "poor", "unknown"]
 Colour = tuple[int, int, int]

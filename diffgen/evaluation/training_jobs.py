@@ -27,7 +27,7 @@ from diffgen.evaluation import small_nets
 from diffgen.evaluation.downstream_figures import count
 from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.small_nets import TaskName
-from diffgen.files import atomic, write_text
+from diffgen.storage import atomic, write_text
 
 TrainingSet = Literal["real", "synthetic", "both"]
 SCORED = 16

@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffgen.errors import one_line
+from diffgen.errors import one_line, warn
 from diffgen.sampling.canvas import NonFiniteError, Patch
+from diffgen.storage import Folder
 from diffgen.synthesis import snapshots
 from diffgen.synthesis.image_job import ImageJob
 from diffgen.synthesis.leases import Lease, PatchBatch, Result, Status
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.schedule import AHEAD, choose
 from diffgen.synthesis.shards import Sample
-from diffgen.synthesis.store import Store, warn
 
 NAMES = {"mask": "mask model", "label_map": "label map", "image": "image model", "render": "autoencoder"}
 FIRST = 5  # a worker's first lease has so many times longer: it compiles, and its device wakes up
@@ -73,7 +73,7 @@ class Coordinator:
         snapshot_s: float = float("inf"),
     ) -> None:
         self.plan, self.timeout_s, self.in_flight = plan, timeout_s, in_flight
-        self.store, self.snapshot_s = None if url is None else Store(url), snapshot_s
+        self.store, self.snapshot_s = None if url is None else Folder(url), snapshot_s
         self.saved: set[int] = set() if self.store is None else snapshots.saved(self.store)
         self.tiles: dict[int, list[int]] = {}
         for sample in samples:

@@ -19,16 +19,16 @@ from rich.table import Table
 from diffgen import config, progress
 from diffgen.cluster import on_gpus
 from diffgen.errors import IncompleteError, UserError
+from diffgen.lock import held
 from diffgen.models import bundle, device
 from diffgen.sampling import time_map
+from diffgen.storage import Folder
 from diffgen.synthesis import snapshots
 from diffgen.synthesis.backlog import Backlog, Report, claim
 from diffgen.synthesis.leases import Status
-from diffgen.synthesis.lock import held
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import num_shards
-from diffgen.synthesis.store import Store
 
 EACH = 8  # samplers, up to so many, are shown one by one
 
@@ -101,7 +101,7 @@ def synthesize(
     plan = make_plan(packed, folder, settings, masks, references, works_on, console)
     if time_maps and plan.sampling.cover == "outpaint":
         raise UserError("--save-time-map: sampling.cover=outpaint has no step that the whole canvas takes")
-    with held(Store(out)):
+    with held(Folder(out), "--out"):
         backlog = claim(plan, packed, out, settings.synthesis)
         began, images, status = time.monotonic(), backlog.images, Status()
         if already := backlog.n - len(images):
@@ -154,7 +154,7 @@ def run_inline(backlog: Backlog, report: Report) -> Status:
     return coordinator.status()
 
 
-def save_time_maps(plan: Plan, n: int, store: Store, console: Console) -> None:
+def save_time_maps(plan: Plan, n: int, store: Folder, console: Console) -> None:
     """Owners of every step of each image, and a film of L (Fig. 2c), under `time-map/`."""
     with progress.bar(console, transient=True) as bar:
         row = bar.add_task("time-state maps", total=n, figures="images")

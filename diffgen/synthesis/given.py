@@ -14,10 +14,9 @@ from rich.console import Console
 from diffgen import progress
 from diffgen.appearance import Appearance, Vector, measure
 from diffgen.errors import UserError, one_line
-from diffgen.files import open_picture
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
-from diffgen.synthesis.store import open_png
+from diffgen.shards import open_picture, open_png
 
 Size = tuple[int, int]
 """Height and width in pixels."""

@@ -13,7 +13,6 @@ No state beside the folder: a writer that died is replaced by a new one, and eve
 One writer a folder at a time.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,33 +24,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diffgen.errors import UserError
+from diffgen.errors import UserError, one_line, warn
 from diffgen.labels import LabelMap, Labels, Picture
+from diffgen.shards import canonical_json, open_png, pack, samples
+from diffgen.storage import Folder
+from diffgen.synthesis import manifest
 from diffgen.synthesis.card import dataset_card, preview
-from diffgen.synthesis.store import Store, canonical_json, of_any_device, one_line, open_png, pack, warn
+from diffgen.synthesis.run_record import claim, of_any_device
 
 MEMBERS = ("png", "mask.png", "json")
 EIGHT_BIT_GREY = b"\x08\x00"  # bit depth and colour type in a PNG's header
-PART = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("key", pa.string()),
-        ("index", pa.int64()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("sha256", pa.string()),  # of the image
-        ("mask_sha256", pa.string()),
-        ("record_sha256", pa.string()),
-        ("context", pa.string()),
-        ("class_shares", pa.list_(pa.float32())),  # by class id
-        ("forwards", pa.int64()),  # of the whole image, for a tile too
-        ("forwards_per_megapixel", pa.float32()),
-        ("seconds", pa.float64()),  # null for a sample that was read back from a tar
-        ("shard_sha256", pa.string()),
-        ("shard_bytes", pa.int64()),
-        ("failed", pa.string()),  # why the sample is not in the shard; null for one that is
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -112,7 +94,7 @@ class ShardWriter:
         made_on: Mapping[str, str] | None = None,
         mix: bool = False,
     ) -> None:
-        self.store = Store(url)
+        self.store = Folder(url)
         self.run: dict[str, Any] = json.loads(canonical_json(run))
         self.per_shard = per_shard
         self.verify = verify
@@ -127,15 +109,15 @@ class ShardWriter:
         """
         try:
             run = {**self.run, "images_per_shard": self.per_shard}
-            self.store.claim(run, self.made_on, self.mix)
+            claim(self.store, run, self.made_on, self.mix)
             self.store.clean()
             self._parts = None
             committed = self._committed()
             for name in self.store.files("", ".tar"):
                 k = _number(name)
-                samples = {} if k is None or k in committed else self._read(k)
-                if k is not None and samples and samples.keys() >= set(shard_indices(k, n, self.per_shard)):
-                    self.write(k, list(samples.values()))
+                found = {} if k is None or k in committed else self._read(k)
+                if k is not None and found and found.keys() >= set(shard_indices(k, n, self.per_shard)):
+                    self.write(k, list(found.values()))
         except OSError as error:
             raise UserError(f"{self.store.url}: cannot be read or written ({one_line(error)})") from error
         return self.committed(n)
@@ -157,44 +139,43 @@ class ShardWriter:
         return {row["index"]: row["failed"] for row in rows if row["index"] < n}
 
     def complete(
-        self, k: int, n: int, *samples: Sequence[Sample], failed: Mapping[int, str] | None = None
+        self, k: int, n: int, *made: Sequence[Sample], failed: Mapping[int, str] | None = None
     ) -> str:
-        """`write` with what `salvage` gives beside `samples`, so that it need not leave the writer."""
-        fresh = {sample.index: sample for part in samples for sample in part}
+        """`write` with what `salvage` gives beside `made`, so that it need not leave the writer."""
+        fresh = {sample.index: sample for part in made for sample in part}
         return self.write(k, list((self.salvage(k, n) | fresh).values()), failed or {})
 
-    def write(
-        self, k: int, samples: Sequence[Sample], failed: Mapping[int, str] = MappingProxyType({})
-    ) -> str:
+    def write(self, k: int, made: Sequence[Sample], failed: Mapping[int, str] = MappingProxyType({})) -> str:
         """Write and commit shard k, unless it holds these samples already; the sha256 of its tar.
 
         `failed`: samples that could not be made, and why.
         Raises `ValueError` if a sample is not of this shard and run, or its mask is not 8-bit grey.
         """
-        samples = sorted(samples, key=lambda sample: sample.index)
-        indices = {sample.index for sample in samples} | failed.keys()
-        assert 0 < len(indices) == len(samples) + len(failed), "no sample, or an index twice"
+        made = sorted(made, key=lambda sample: sample.index)
+        indices = {sample.index for sample in made} | failed.keys()
+        assert 0 < len(indices) == len(made) + len(failed), "no sample, or an index twice"
         old = self._committed().get(k)
         if old is not None:
             held = set(old["index"].to_pylist())
             if indices <= held:
                 return str(old["shard_sha256"][0])
             assert indices >= held, f"{shard_name(k)}: committed samples would be lost"
-        sizes = [self._check(k, sample, decode=False) for sample in samples]
+        sizes = [self._check(k, sample, decode=False) for sample in made]
         with self.store.scratch() as scratch:
             path = scratch / "shard.tar"
-            num_bytes, sha256 = pack(path, (member for sample in samples for member in sample.members))
+            num_bytes, sha256 = pack(path, (member for sample in made for member in sample.members))
             # A part must never stand beside a tar that it does not describe.
             self._committed().pop(k, None)
             self.store.delete(_part_name(k))
             if not self.store.holds(_tar_name(k), num_bytes, sha256):
                 self.store.upload(path, _tar_name(k))
         shard = {"shard_sha256": sha256, "shard_bytes": num_bytes}
-        rows = [_row(k, sample, *size) | shard for sample, size in zip(samples, sizes, strict=True)]
-        rows += [_hole(k, index, reason) | shard for index, reason in failed.items()]
+        name = shard_name(k)
+        rows = [manifest.row(name, sample, *size) | shard for sample, size in zip(made, sizes, strict=True)]
+        rows += [manifest.hole(name, index, reason) | shard for index, reason in failed.items()]
         rows.sort(key=lambda row: row["index"])
-        part = pa.Table.from_pylist(rows, schema=PART)
-        self.store.write_table(_part_name(k), part)
+        part = pa.Table.from_pylist(rows, schema=manifest.PART)
+        manifest.write(self.store, _part_name(k), part)
         self._committed()[k] = part
         self._dropped.pop(k, None)
         return sha256
@@ -211,10 +192,10 @@ class ShardWriter:
             raise UserError(f"{self.store.url}: shards {missing} are not complete")
 
     def _describe(self, parts: Mapping[int, Any], labels: Labels) -> None:
-        manifest = pa.concat_tables([parts[k] for k in sorted(parts)])
-        self.store.write_table("manifest.parquet", manifest)
+        table = pa.concat_tables([parts[k] for k in sorted(parts)])
+        manifest.write(self.store, "manifest.parquet", table)
         self.store.write("labels.json", (json.dumps(labels.to_json(), indent=2) + "\n").encode())
-        if (made := manifest.filter(pc.is_null(manifest["failed"]))).num_rows:
+        if (made := table.filter(pc.is_null(table["failed"]))).num_rows:
             self.store.write("README.md", dataset_card(self.run, made, labels).encode())
             self.store.write("preview.png", preview(self._pictures(), labels))
 
@@ -232,7 +213,7 @@ class ShardWriter:
                 k = _number(name)
                 if k is None:
                     continue
-                part = self.store.read_table(_part_name(k), PART)
+                part = manifest.read(self.store, _part_name(k))
                 fault = self._fault(k, part, tars.get(_tar_name(k)))
                 if not fault:
                     self._parts[k] = part
@@ -259,12 +240,12 @@ class ShardWriter:
         part = self._committed().get(k, self._dropped.get(k))
         rows = {} if part is None else {row["index"]: row for row in part.to_pylist()}
         found = {}
-        for key, files in self.store.samples(_tar_name(k)):
+        for key, files in self._samples(k):
             try:
                 sample = _sample(files)
                 height, width = self._check(k, sample, decode=True)
                 row = rows.get(sample.index, {})
-                fresh = _row(k, sample, height, width)
+                fresh = manifest.row(shard_name(k), sample, height, width)
                 if sample.key != key or any(row.get(c, fresh[c]) != fresh[c] for c in fresh if "sha256" in c):
                     raise ValueError("is not what its name or the manifest says")
             except ValueError as error:
@@ -272,6 +253,10 @@ class ShardWriter:
                 continue
             found[sample.index] = replace(sample, seconds=row.get("seconds"))
         return found
+
+    def _samples(self, k: int) -> Iterator[tuple[str, dict[str, bytes]]]:
+        with self.store.open(_tar_name(k)) as stream:
+            yield from samples(stream)
 
     def _check(self, k: int, sample: Sample, decode: bool) -> tuple[int, int]:
         """(height, width) of a sample that may stand in shard k; `ValueError` says why it may not."""
@@ -293,7 +278,7 @@ class ShardWriter:
     def _pictures(self) -> Iterator[tuple[Picture, LabelMap, str]]:
         """Image, label map and key of every sample, one after the other."""
         for k in sorted(self._committed()):
-            for key, files in self.store.samples(_tar_name(k)):
+            for key, files in self._samples(k):
                 image = np.asarray(open_png(files["png"], decode=True).convert("RGB"))
                 yield image, np.asarray(open_png(files["mask.png"], decode=True)), key
 
@@ -305,29 +290,6 @@ def _sample(files: Mapping[str, bytes]) -> Sample:
     if not isinstance(record, dict) or not isinstance(record.get("index"), int):
         raise ValueError("has a record without an index")
     return Sample(record["index"], files["png"], files["mask.png"], record)
-
-
-def _row(k: int, sample: Sample, height: int, width: int) -> dict[str, Any]:
-    whole = sample.record.get("parent", {"height": height, "width": width})
-    return {
-        "shard": shard_name(k),
-        "key": sample.key,
-        "index": sample.index,
-        "height": height,
-        "width": width,
-        "sha256": hashlib.sha256(sample.image).hexdigest(),
-        "mask_sha256": hashlib.sha256(sample.mask).hexdigest(),
-        "record_sha256": hashlib.sha256(canonical_json(sample.record)).hexdigest(),
-        "context": sample.record["context"],
-        "class_shares": sample.record["class_shares"],
-        "forwards": sample.record["forwards"],
-        "forwards_per_megapixel": 1e6 * sample.record["forwards"] / (whole["height"] * whole["width"]),
-        "seconds": sample.seconds,
-    }
-
-
-def _hole(k: int, index: int, reason: str) -> dict[str, Any]:
-    return {"shard": shard_name(k), "key": f"{index:09d}", "index": index, "failed": reason}
 
 
 def _tar_name(k: int) -> str:

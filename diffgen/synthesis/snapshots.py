@@ -11,9 +11,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from diffgen.errors import warn
 from diffgen.sampling.canvas import CanvasState
+from diffgen.storage import Folder
 from diffgen.synthesis.image_job import ImageJob
-from diffgen.synthesis.store import Store, warn
 
 FOLDER = "snapshots"
 SUFFIX = ".safetensors"
@@ -23,14 +24,14 @@ def _name(image: int) -> str:
     return f"{FOLDER}/{image:09d}{SUFFIX}"
 
 
-def save(store: Store, job: ImageJob) -> None:
+def save(store: Folder, job: ImageJob) -> None:
     """Write a snapshot over the last one; `OSError` where the store does not take it."""
     arrays, numbers = job.state()
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     store.write(_name(job.index), to_bytes(whole, {"numbers": json.dumps(numbers)}))
 
 
-def resume(store: Store, image: int, begin: Callable[..., ImageJob]) -> ImageJob:
+def resume(store: Folder, image: int, begin: Callable[..., ImageJob]) -> ImageJob:
     """An image at its snapshot, if that is whole; else at its beginning."""
     name = _name(image)
     try:
@@ -40,7 +41,7 @@ def resume(store: Store, image: int, begin: Callable[..., ImageJob]) -> ImageJob
     return begin()
 
 
-def _read(store: Store, name: str) -> CanvasState:
+def _read(store: Folder, name: str) -> CanvasState:
     with store.scratch() as scratch:
         path = scratch / "snapshot"
         path.write_bytes(store.read(name))
@@ -49,20 +50,20 @@ def _read(store: Store, name: str) -> CanvasState:
             return arrays, json.loads(file.metadata()["numbers"])
 
 
-def saved(store: Store) -> set[int]:
+def saved(store: Folder) -> set[int]:
     """Images of which there is a snapshot, by one look into the folder."""
     return {
         int(stem) for name in store.files(FOLDER, SUFFIX) if (stem := name.removesuffix(SUFFIX)).isdigit()
     }
 
 
-def forget(store: Store, image: int) -> None:
+def forget(store: Folder, image: int) -> None:
     store.delete(_name(image))
 
 
-def clear(store: Store) -> None:
+def clear(store: Folder) -> None:
     """Remove what is left when all is done."""
     for name in store.files(FOLDER, SUFFIX):
         store.delete(f"{FOLDER}/{name}")
-    if store.folder is not None and (store.folder / FOLDER).is_dir():
-        (store.folder / FOLDER).rmdir()
+    if store.local is not None and (store.local / FOLDER).is_dir():
+        (store.local / FOLDER).rmdir()

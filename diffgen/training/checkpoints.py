@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from diffgen.training.folder import RunFolder
+from diffgen.storage import Folder
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 NEW: dict[str, Any] = {
@@ -31,13 +31,13 @@ def name_of(step: int) -> str:
     return f"step-{step:07d}"
 
 
-def last(run: RunFolder, part: str) -> str | None:
+def last(run: Folder, part: str) -> str | None:
     """The last checkpoint's folder, as a name in the run; None where there is none."""
     found = _snapshot(run, part)["latest_checkpoint_result"]
     return f"train/{part}/{found['checkpoint_dir_name']}" if found else None
 
 
-def register(run: RunFolder, part: str, checkpoint: Path, metrics: dict[str, float], keep: int) -> None:
+def register(run: Folder, part: str, checkpoint: Path, metrics: dict[str, float], keep: int) -> None:
     """Copy a checkpoint of `metrics["step"]` into the run as its last one; of older ones `keep` − 1 stay."""
     state, name = _snapshot(run, part), name_of(int(metrics["step"]))
     run.push(checkpoint, f"train/{part}/{name}")
@@ -57,5 +57,5 @@ def register(run: RunFolder, part: str, checkpoint: Path, metrics: dict[str, flo
         run.remove(f"train/{part}/{old['checkpoint_dir_name']}")
 
 
-def _snapshot(run: RunFolder, part: str) -> dict[str, Any]:
+def _snapshot(run: Folder, part: str) -> dict[str, Any]:
     return NEW | json.loads(run.read_text(f"train/{part}/{SNAPSHOT}") or "{}")

@@ -15,6 +15,7 @@ A run lives in one folder that all nodes see, or behind a URL:
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,30 +26,31 @@ from diffgen import config
 from diffgen.cluster import connect, need, on_gpus
 from diffgen.data.stream import statistics
 from diffgen.errors import UserError
+from diffgen.lock import held
 from diffgen.models import bundle
 from diffgen.models.bundle import ModelName
 from diffgen.models.unet import ImageUNet, MaskUNet
+from diffgen.storage import Folder, fetched
 from diffgen.training import checkpoints
 from diffgen.training.autoencoder import new_autoencoder
 from diffgen.training.card import model_card
 from diffgen.training.driver_base import AUTOENCODER, RUN, InitBundle, build_base, needs_autoencoder
 from diffgen.training.driver_fit import fit_inline, fit_on_ray
-from diffgen.training.folder import RunFolder, fetched
 from diffgen.training.init_weights import init_from
 from diffgen.training.latents import encode
-from diffgen.training.lock import held
 from diffgen.training.train_state import AVERAGED
 from diffgen.training.worker import START, TrainTask
 
 RATES = ("lr", "clip")
 AUTOENCODER_MADE_BY = "autoencoder.yaml"
+PATIENCE_S = 120.0  # NFS takes a minute and a half to see that the machine which held a lock is gone
 
 
 class Driver(NamedTuple):
     """A command at work on a run, which it has for itself."""
 
     data: Path
-    run: RunFolder
+    run: Folder
     settings: config.Settings
     console: Console
     inline: bool
@@ -79,11 +81,12 @@ def _driver(
     data: Path, run: str, settings: config.Settings, console: Console, inline: bool
 ) -> Iterator[Driver]:
     """`UserError` where the data does not fit the settings, or another command works on the run."""
-    data, folder = data.absolute(), RunFolder(run)  # workers have another working folder
+    data, folder = data.absolute(), Folder(run)  # workers have another working folder
     statistics(data)
     _check_scales(data, settings)
     settings = settings.on(on_gpus(settings.gpu, inline))
-    with held(folder, console), tempfile.TemporaryDirectory() as scratch:
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    with held(folder, "--run", PATIENCE_S, say), tempfile.TemporaryDirectory() as scratch:
         yield Driver(data, folder, settings, console, inline, Path(scratch))
 
 
@@ -183,7 +186,7 @@ def _finish(driver: Driver, base: bundle.Bundle) -> str:
     return f"{run.local or run.url}/bundle"
 
 
-def _guide(run: RunFolder, share: float, scratch: Path) -> ImageUNet | None:
+def _guide(run: Folder, share: float, scratch: Path) -> ImageUNet | None:
     """The averaged image U-Net of the checkpoint nearest to a share of the steps taken, which time may have
     ended; None where there is no checkpoint before the last: the last guides itself nowhere."""
     folders = {Path(name).parts[0] for name in run.files("history/image")}
@@ -232,7 +235,7 @@ def _shaping(data: Path, settings: config.Settings, start: str | None) -> dict[s
     return {"data": str(data), **{key: tree[key] for key in sections}, "training": parts, **begun}
 
 
-def _check_same(run: RunFolder, shaping: dict[str, Any], name: str = RUN) -> None:
+def _check_same(run: Folder, shaping: dict[str, Any], name: str = RUN) -> None:
     """A run resumes only with settings that shape the same models."""
     if (text := run.read_text(name)) is not None:
         changed = config.differences(yaml.safe_load(text), shaping)
@@ -241,7 +244,7 @@ def _check_same(run: RunFolder, shaping: dict[str, Any], name: str = RUN) -> Non
             raise UserError(f"run {run.url} was begun with other settings: {what}; choose another --run")
 
 
-def _say_rates(run: RunFolder, settings: config.Settings, console: Console) -> None:
+def _say_rates(run: Folder, settings: config.Settings, console: Console) -> None:
     """What a run goes on with that was another at its last start."""
     if (text := run.read_text("settings.yaml")) is None or not run.exists(RUN):
         return

@@ -20,8 +20,8 @@ from diffgen.models.bundle import ModelName
 from diffgen.models.mask_codec import GreyLatents, MaskCodec, build_mask_codec
 from diffgen.sampling.decode import from_picture
 from diffgen.sampling.solvers import Solver, noise_schedule
+from diffgen.storage import Folder
 from diffgen.training.encoder_pool import measure, measure_on_ray
-from diffgen.training.folder import RunFolder
 
 RUN = "run.yaml"
 MADE_BY = "base.yaml"
@@ -40,7 +40,7 @@ class InitBundle(NamedTuple):
 def build_base(
     parts: Sequence[ModelName],
     data: Path,
-    run: RunFolder,
+    run: Folder,
     shaping: Mapping[str, Any],
     settings: config.Settings,
     console: Console,
@@ -114,7 +114,7 @@ def _mask_codec(
     return build_mask_codec(settings, codec, maps, labels)
 
 
-def needs_autoencoder(settings: config.Settings, run: RunFolder) -> bool:
+def needs_autoencoder(settings: config.Settings, run: Folder) -> bool:
     """Whether an autoencoder is to be trained first: none is named, and the run has none."""
     return (
         settings.autoencoder.kind == "conv"
@@ -124,7 +124,7 @@ def needs_autoencoder(settings: config.Settings, run: RunFolder) -> bool:
     )
 
 
-def _with_trained(settings: config.Settings, run: RunFolder, place: Path) -> config.Settings:
+def _with_trained(settings: config.Settings, run: Folder, place: Path) -> config.Settings:
     """Settings whose autoencoder is that which the run has trained, where they name none."""
     asked = settings.autoencoder
     if asked.kind != "conv" or asked.source or not run.exists(f"{AUTOENCODER}/config.json"):

@@ -15,7 +15,7 @@ from rich.console import Console
 from diffgen import config, progress
 from diffgen.cluster import actor_runtime_env, apply_malloc_env
 from diffgen.errors import UserError
-from diffgen.training.folder import RunFolder
+from diffgen.storage import Folder
 from diffgen.training.status_actor import INTERVAL_S, StatusActor
 from diffgen.training.worker import TrainTask, train_part
 from diffgen.training.worker_link import InlineLink, RayLink
@@ -75,7 +75,7 @@ class ProgressReporter:
         self.bar.update(self.task, **changes)
 
 
-def fit_inline(task: TrainTask, run: RunFolder, training: config.Training, console: Console) -> None:
+def fit_inline(task: TrainTask, run: Folder, training: config.Training, console: Console) -> None:
     """Train one model to its last checkpoint in this process, without Ray. Raises `UserError` where it fails,
     `Stopped` on a signal."""
     if not training.gpu:
@@ -89,7 +89,7 @@ def fit_inline(task: TrainTask, run: RunFolder, training: config.Training, conso
         raise Stopped(signals.first)
 
 
-def fit_on_ray(task: TrainTask, run: RunFolder, training: config.Training, console: Console) -> None:
+def fit_on_ray(task: TrainTask, run: Folder, training: config.Training, console: Console) -> None:
     """Train one model to its last checkpoint on Ray Train's workers. Raises as `fit_inline` does."""
     import ray
     from ray.train import TrainingFailedError
@@ -154,7 +154,7 @@ def _here() -> Any:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _trainer(task: TrainTask, link: RayLink, run: RunFolder, training: config.Training) -> Any:
+def _trainer(task: TrainTask, link: RayLink, run: Folder, training: config.Training) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 

@@ -12,7 +12,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,10 +23,11 @@ from numpy.typing import NDArray
 
 from diffgen.data.stream import dihedral
 from diffgen.errors import UserError, one_line
-from diffgen.files import atomic, open_picture
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.autoencoder import BATCH_PIXELS, LatentCodec
 from diffgen.sampling.masks import on_grid
+from diffgen.shards import Member, members, open_picture
+from diffgen.storage import atomic
 
 FORMAT = 2
 COMPLETE = "latents.json"
@@ -186,26 +186,24 @@ class ShardEncoder:
         pixels = max((n for *_, n in shard.patches), default=1) * self.latent_key.variants
         together = max(1, self.batch_pixels // pixels)
         ahead: deque[Future[list[PatchVariant]]] = deque()
-        with tarfile.open(self.data / shard.name, "r:") as tar:
-            members = {member.name: (member.offset_data, member.size) for member in tar}
+        with (self.data / shard.name).open("rb") as stream:
+            found = members(stream)
         with ThreadPoolExecutor(self.readers) as pool:
             for key, source, labelled, _ in shard.patches:
-                places = [members[f"{key}.png"], *([members[f"{key}.mask.png"]] if labelled else [])]
+                places = [found[f"{key}.png"], *([found[f"{key}.mask.png"]] if labelled else [])]
                 ahead.append(pool.submit(self._decode, shard, key, source, places))
                 if len(ahead) > 2 * together + self.readers:
                     yield [turned for _ in range(together) for turned in ahead.popleft().result()]
             while ahead:
                 yield [t for _ in range(min(together, len(ahead))) for t in ahead.popleft().result()]
 
-    def _decode(
-        self, shard: LatentShard, key: str, source: str, places: list[tuple[int, int]]
-    ) -> list[PatchVariant]:
+    def _decode(self, shard: LatentShard, key: str, source: str, places: list[Member]) -> list[PatchVariant]:
         """A patch in all variants; `places` are offset and size of its picture and, if labelled, its map."""
         arrays = []
         with (self.data / shard.name).open("rb") as tar:
             for offset, size in places:
                 tar.seek(offset)
-                arrays.append(self._whole(np.asarray(open_picture(BytesIO(tar.read(size))))))
+                arrays.append(self._whole(np.asarray(open_picture(tar.read(size)))))
         picture = arrays[0]
         labels = arrays[1] if len(arrays) > 1 else np.zeros(picture.shape[:2], np.uint8)
         return [

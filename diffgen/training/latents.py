@@ -19,9 +19,9 @@ from diffgen import config, progress
 from diffgen.cluster import apply_malloc_env
 from diffgen.data.stream import PatchTable, statistics
 from diffgen.errors import UserError, one_line
-from diffgen.files import write_text
 from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec
+from diffgen.storage import write_text
 from diffgen.training.encoder_pool import encode_on_ray
 from diffgen.training.latent_shards import COMPLETE, LatentCacheKey, LatentShard, ShardEncoder, cache_key
 

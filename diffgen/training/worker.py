@@ -15,10 +15,10 @@ from diffgen.models import bundle
 from diffgen.models.bundle import ModelName
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
+from diffgen.storage import Folder
 from diffgen.training import cost
 from diffgen.training.algorithm import BatchSource, DiffusionLoss, NoiseLevels
 from diffgen.training.autoencoder import autoencoder_fitting
-from diffgen.training.folder import RunFolder
 from diffgen.training.image_source import CropReader, ImageSource, LiveCrops
 from diffgen.training.init_weights import init_from
 from diffgen.training.loop import DistContext, train
@@ -58,7 +58,7 @@ def train_part(task: TrainTask, link: Link) -> None:
     with link, tempfile.TemporaryDirectory() as scratch:
         if link.over:
             return
-        run, place = RunFolder(task.run), link.place
+        run, place = Folder(task.run), link.place
         settings = config.validate(task.settings).on(place.device.type == "cuda")
         training = settings.training
         torch.set_num_threads(training.threads)
@@ -123,7 +123,7 @@ def _diffusion_fitting(
     scratch: Path,
 ) -> Fitting:
     """A diffusion model's. `fresh`: it does not resume; `scratch` is a folder for what passes."""
-    base = bundle.load(RunFolder(task.run).pull("base", scratch)).to(place.device)
+    base = bundle.load(Folder(task.run).pull("base", scratch)).to(place.device)
     unet = _unet(task, base, settings, fresh, scratch)
     unet.trunk.checkpointing = settings.training.gradient_checkpointing
     state, image = state_of(unet), task.part == "image"
@@ -149,7 +149,7 @@ def _unet(
     else:
         unet = bundle.new_image_unet(settings, base.labels)
     if task.init_from and fresh:
-        source = bundle.load(RunFolder(task.run).pull(START, scratch / START))
+        source = bundle.load(Folder(task.run).pull(START, scratch / START))
         init_from(unet, task.diffusion, source, base.labels, settings, task.init_from)
     return unet
 

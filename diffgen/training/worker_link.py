@@ -18,8 +18,8 @@ from torch import nn
 from diffgen import config
 from diffgen.errors import UserError
 from diffgen.models.device import computes_bf16
+from diffgen.storage import Folder
 from diffgen.training import checkpoints
-from diffgen.training.folder import RunFolder
 from diffgen.training.loop import DistContext, StopRequest
 from diffgen.training.status_actor import INTERVAL_S
 
@@ -62,7 +62,7 @@ class InlineLink:
     over = False
 
     def __init__(
-        self, run: RunFolder, part: str, training: config.Training, update: Callable[[dict[str, Any]], None]
+        self, run: Folder, part: str, training: config.Training, update: Callable[[dict[str, Any]], None]
     ) -> None:
         self.run, self.part, self.keep, self.update = run, part, training.keep_checkpoints, update
         device = torch.device("cuda" if training.gpu else "cpu")

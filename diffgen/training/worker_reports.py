@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
+from diffgen.storage import Folder
 from diffgen.training.checkpoints import name_of
-from diffgen.training.folder import RunFolder
 from diffgen.training.loop import Hooks
 from diffgen.training.status_actor import INTERVAL_S
 from diffgen.training.train_state import AVERAGED, Fitting
@@ -27,7 +27,7 @@ FLUSH_S = 10  # until a curve is on the disk; TensorBoard's own two minutes are 
 class Reports:
     """The hooks of one worker."""
 
-    def __init__(self, run: RunFolder, part: str, fitting: Fitting, rank: int, link: Link) -> None:
+    def __init__(self, run: Folder, part: str, fitting: Fitting, rank: int, link: Link) -> None:
         self.run, self.part, self.fitting, self.rank, self.link = run, part, fitting, rank, link
         self.state, self.logged_at = fitting.state, 0.0
         self._temporary = tempfile.TemporaryDirectory()

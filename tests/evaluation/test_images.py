@@ -16,8 +16,8 @@ from rich.console import Console
 from diffgen.errors import UserError
 from diffgen.evaluation import files
 from diffgen.evaluation.images import RegionSet, check_alike, open_images
-from diffgen.files import tar_writer
 from diffgen.labels import Labels
+from diffgen.shards import tar_writer
 
 
 def png(array: np.ndarray) -> bytes:

@@ -24,8 +24,8 @@ from rich.console import Console
 from benchmarks.turns import descendants
 from diffgen import config
 from diffgen.labels import Labels
+from diffgen.storage import Folder
 from diffgen.training.driver import launch
-from diffgen.training.folder import RunFolder
 from tests.conftest import TINY
 from tests.data import prepared
 
@@ -53,7 +53,7 @@ class Run:
             "training": {"log_every": 1, "mask": mask, **training},
         }
         self.folder, self.data, self.starts = folder, data, 0
-        self.place = RunFolder(f"{runs or folder}/run")
+        self.place = Folder(f"{runs or folder}/run")
         self.settings = folder / "settings.yaml"
         self.settings.write_text(config.validate(config.merge(TINY, changes)).dump(), encoding="utf-8")
 

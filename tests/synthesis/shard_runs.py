@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from diffgen.labels import Labels
+from diffgen.storage import Folder
 from diffgen.synthesis.shards import Sample, ShardWriter, num_shards, shard_indices
-from diffgen.synthesis.store import Store
 
 LABELS = Labels(("unknown", "tumour", "stroma"))
 RUN = {"seed": 7, "sampling": {"steps": 20, "multipliers": (1, 2)}, "bundle": "abc"}
@@ -59,11 +59,11 @@ class Maker:
 
 
 def tars(url: str) -> dict[str, bytes]:
-    store = Store(url)
+    store = Folder(url)
     return {name: store.read(name) for name in store.files("", ".tar")}
 
 
 def manifest(url: str) -> list[dict[str, Any]]:
     """Rows without the seconds: those of a sample that was read back are not known."""
-    rows = pq.read_table(io.BytesIO(Store(url).read("manifest.parquet"))).drop(["seconds"]).to_pylist()
+    rows = pq.read_table(io.BytesIO(Folder(url).read("manifest.parquet"))).drop(["seconds"]).to_pylist()
     return list(rows)

@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 
 from diffgen.labels import Labels
+from diffgen.shards import pack
 from diffgen.synthesis.card import BOX, GAP, MARGIN, PREVIEW_SAMPLES, dataset_card, preview
-from diffgen.synthesis.store import pack
 
 LABELS = Labels(("unknown", "tumour|core", "stroma"), ("luminal", "basal"), (0.5, 0.5))
 RUN = {"seed": 7, "bundle": "0123abcd", "sampling": {"steps": 20}}

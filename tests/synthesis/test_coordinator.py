@@ -8,13 +8,13 @@ import pytest
 
 from diffgen.models import bundle
 from diffgen.sampling.canvas import NonFiniteError
+from diffgen.storage import Folder
 from diffgen.synthesis.coordinator import Coordinator
 from diffgen.synthesis.leases import Lease, PatchBatch, Result
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.render import RenderJob
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import Sample
-from diffgen.synthesis.store import Store
 from tests.synthesis.helpers import settings, work
 
 
@@ -191,7 +191,7 @@ def test_the_store_is_asked_once_where_there_are_no_snapshots(
     """A request an image took longer than its leases on an object store, and nobody is served meanwhile."""
     coordinator = Coordinator(plan, range(3), 3, 60, str(tmp_path))
     for name in ("exists", "files", "read", "delete"):
-        monkeypatch.delattr(Store, name)
+        monkeypatch.delattr(Folder, name)
     assert sorted(paint(coordinator, sampler)) == [0, 1, 2]
     coordinator.drop(range(3))
     assert coordinator.status().ready == ()

@@ -7,8 +7,8 @@ from PIL import Image
 
 from diffgen.errors import UserError
 from diffgen.models import bundle
+from diffgen.shards import open_png
 from diffgen.synthesis.plan import Plan, make_plan
-from diffgen.synthesis.store import open_png
 from tests.synthesis.helpers import settings
 
 

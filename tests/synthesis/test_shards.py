@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffgen.errors import UserError
+from diffgen.storage import Folder
 from diffgen.synthesis.shards import Sample, ShardWriter, num_shards, shard_indices, shard_of
-from diffgen.synthesis.store import Store
 from tests.synthesis.shard_runs import LABELS, PER_SHARD, RUN, Maker, make, make_mask, manifest, png, tars
 
 
@@ -30,7 +30,7 @@ def test_shards_are_a_partition(n: int, per_shard: int) -> None:
 
 def test_folder_of_a_run(url: str, undisturbed: Callable[[int], str]) -> None:
     Maker()(url, 10)
-    store = Store(url)
+    store = Folder(url)
     assert store.entries() == [
         "README.md",
         "labels.json",
@@ -43,7 +43,7 @@ def test_folder_of_a_run(url: str, undisturbed: Callable[[int], str]) -> None:
         "shard-000002.tar",
     ]
     for name in store.files("", ""):
-        assert store.read(name) == Store(undisturbed(10)).read(name), name
+        assert store.read(name) == Folder(undisturbed(10)).read(name), name
     rows = pq.read_table(io.BytesIO(store.read("manifest.parquet"))).to_pylist()
     assert [row["index"] for row in rows] == list(range(10))
     assert rows[9]["shard"] == "shard-000002"
@@ -98,7 +98,7 @@ def test_growth_makes_only_what_is_new(url: str, undisturbed: Callable[[int], st
     assert maker.made == list(range(10))
     assert tars(url) == tars(undisturbed(10))
     # A committed sample keeps what was known about it.
-    seconds = pq.read_table(io.BytesIO(Store(url).read("manifest.parquet")))["seconds"].to_pylist()
+    seconds = pq.read_table(io.BytesIO(Folder(url).read("manifest.parquet")))["seconds"].to_pylist()
     assert seconds == [float(i) for i in range(10)]
 
 

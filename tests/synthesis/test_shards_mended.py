@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from diffgen.storage import Folder
 from diffgen.synthesis.shards import ShardWriter
-from diffgen.synthesis.store import Store
 from tests.synthesis.shard_runs import PER_SHARD, RUN, Maker, make, manifest, tars
 
 
@@ -21,9 +21,9 @@ KILLS = ["upload of run.json", "before tar", "half a tar", "between tar and part
 
 def kill(monkeypatch: pytest.MonkeyPatch, where: str, shard: str = "shard-000001") -> None:
     """Make the store die at a point of a run."""
-    upload = Store.upload
+    upload = Folder.upload
 
-    def killing(self: Store, path: Path, name: str) -> None:
+    def killing(self: Folder, path: Path, name: str) -> None:
         tar, part = f"{shard}.tar", f"manifest/{shard}.parquet"
         if where == "upload of run.json" or (where == name == "manifest.parquet"):
             raise Killed
@@ -40,7 +40,7 @@ def kill(monkeypatch: pytest.MonkeyPatch, where: str, shard: str = "shard-000001
         if where == "part" and name == part:
             raise Killed
 
-    monkeypatch.setattr(Store, "upload", killing)
+    monkeypatch.setattr(Folder, "upload", killing)
 
 
 @pytest.mark.parametrize("where", KILLS)
@@ -69,7 +69,7 @@ def test_killed_while_growing(
         kill(patch, where)
         with pytest.raises(Killed):
             maker(url, 10)
-    store = Store(url)
+    store = Folder(url)
     assert store.exists("manifest/shard-000001.parquet") == (where == "part")
     assert store.exists("shard-000001.tar")
     maker(url, 10)

@@ -5,23 +5,23 @@ from pathlib import Path
 import pyarrow.fs
 import pytest
 
+from diffgen.storage import Folder
 from diffgen.training import checkpoints
-from diffgen.training.folder import RunFolder
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
-    return RunFolder(str(tmp_path / "run"))
+def run(tmp_path: Path) -> Folder:
+    return Folder(str(tmp_path / "run"))
 
 
-def register(run: RunFolder, step: int, tmp_path: Path, keep: int = 2) -> None:
+def register(run: Folder, step: int, tmp_path: Path, keep: int = 2) -> None:
     made = tmp_path / "made"
     made.mkdir(exist_ok=True)
     (made / "weights").write_text(str(step))
     checkpoints.register(run, "mask", made, {"step": step, "held_out_loss": 1.0 / step}, keep)
 
 
-def rays(run: RunFolder, keep: int = 2):  # type: ignore[no-untyped-def]  # of Ray's insides
+def rays(run: Folder, keep: int = 2):  # type: ignore[no-untyped-def]  # of Ray's insides
     """What Ray Train makes of the run's checkpoints when it starts."""
     from ray.train import CheckpointConfig
     from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
@@ -32,7 +32,7 @@ def rays(run: RunFolder, keep: int = 2):  # type: ignore[no-untyped-def]  # of R
     return CheckpointManager(CheckpointConfig(num_to_keep=keep), storage)
 
 
-def test_the_last_ones_are_kept(run: RunFolder, tmp_path: Path) -> None:
+def test_the_last_ones_are_kept(run: Folder, tmp_path: Path) -> None:
     assert checkpoints.last(run, "mask") is None
     for step in (1, 2, 3, 3):  # the last step again, as after a signal
         register(run, step, tmp_path)
@@ -42,7 +42,7 @@ def test_the_last_ones_are_kept(run: RunFolder, tmp_path: Path) -> None:
     assert folders == {"step-0000002", "step-0000003"}
 
 
-def test_ray_train_goes_on_from_them_and_gives_them_back(run: RunFolder, tmp_path: Path) -> None:
+def test_ray_train_goes_on_from_them_and_gives_them_back(run: Folder, tmp_path: Path) -> None:
     for step in (1, 2, 3):
         register(run, step, tmp_path)
     manager = rays(run)

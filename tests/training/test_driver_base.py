@@ -14,9 +14,9 @@ from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
+from diffgen.storage import Folder
 from diffgen.training.driver_base import MEASURED_PATCHES, RUN, InitBundle, build_base
 from diffgen.training.encoder_pool import measure, measure_on_ray
-from diffgen.training.folder import RunFolder
 from tests.conftest import TINY
 from tests.data import prepared
 
@@ -27,7 +27,7 @@ def data(tiny: config.Settings, labels: Labels, tmp_path: Path) -> Path:
 
 
 def base(
-    data: Path, run: RunFolder, place: Path, start: InitBundle | None = None, **changes: Any
+    data: Path, run: Folder, place: Path, start: InitBundle | None = None, **changes: Any
 ) -> bundle.Bundle:
     settings = config.validate(config.merge(TINY, changes))
     shaping = {**changes, "init_from": start and start.name, "training": "as it may be"}
@@ -38,7 +38,7 @@ def test_what_an_encode_or_a_failed_start_left_is_kept_only_for_the_same_setting
     data: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     """Nothing may be trained on the schedule or the latents of another start."""
-    run, place = RunFolder(str(tmp_path / "run")), tmp_path / "scratch"
+    run, place = Folder(str(tmp_path / "run")), tmp_path / "scratch"
     made = base(data, run, place / "1")
     stamp = (tmp_path / "run" / "base" / bundle.INDEX).stat().st_mtime_ns
     base(data, run, place / "2")
@@ -63,7 +63,7 @@ def test_label_maps_are_measured_all_over_the_data(
     monkeypatch.setattr(
         PatchTable, "label_map", lambda self, number: seen.append(number) or read(self, number)
     )
-    base(data, RunFolder(str(tmp_path / "run")), tmp_path / "scratch")
+    base(data, Folder(str(tmp_path / "run")), tmp_path / "scratch")
     assert len(set(seen)) == len(seen) == min(maps, MEASURED_PATCHES)
     assert max(np.diff([-1, *seen, maps])) <= 2
 

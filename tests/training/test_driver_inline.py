@@ -17,10 +17,10 @@ from rich.console import Console
 from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
+from diffgen.storage import Folder
 from diffgen.training import checkpoints
 from diffgen.training.driver import launch
 from diffgen.training.driver_fit import Stopped
-from diffgen.training.folder import RunFolder
 from diffgen.training.loop import StopRequest
 from diffgen.training.train_state import AVERAGED, STATE
 from diffgen.training.worker_link import InlineLink
@@ -122,7 +122,7 @@ def test_a_signal_saves_and_the_same_command_ends_as_if_undisturbed(
         with pytest.raises(Stopped) as stopped:
             trained(data, tmp_path / "run")
     assert stopped.value.signal == signal.SIGTERM
-    assert checkpoints.last(RunFolder(str(tmp_path / "run")), "mask") == "train/mask/step-0000003"
+    assert checkpoints.last(Folder(str(tmp_path / "run")), "mask") == "train/mask/step-0000003"
     resumed, said = trained(data, tmp_path / "run")
     assert "resumed at step 3 of 4" in said
     for name, tensor in undisturbed.items():
@@ -160,7 +160,7 @@ def test_parts_between_one_patch_and_two_are_left_out_of_wide_training(
         assert (f"1 of {images} {split} patches are not used: smaller than 64 pixels" in said) == (
             split in partial
         )
-    assert checkpoints.last(RunFolder(str(tmp_path / "run")), "image") == "train/image/step-0000002"
+    assert checkpoints.last(Folder(str(tmp_path / "run")), "image") == "train/image/step-0000002"
 
 
 @pytest.mark.slow

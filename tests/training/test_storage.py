@@ -11,7 +11,7 @@ import pytest
 
 from diffgen.labels import Labels
 from diffgen.models import bundle
-from diffgen.training.folder import RunFolder
+from diffgen.storage import Folder
 from tests.faults.training_helpers import EVERY, STEPS, Run, data
 
 pytestmark = pytest.mark.skipif(
@@ -43,7 +43,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_folder_goes_to_s3_and_comes_back(bucket: str, tmp_path: Path) -> None:
-    run = RunFolder(f"{bucket}/runs/one")
+    run = Folder(f"{bucket}/runs/one")
     assert run.local is None
     assert run.read_text("run.yaml") is None
     run.write_text("run.yaml", "µ")

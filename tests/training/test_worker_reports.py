@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from diffgen import config
+from diffgen.storage import Folder
 from diffgen.training import worker_link, worker_reports
-from diffgen.training.folder import RunFolder
 from diffgen.training.loop import DistContext
 from diffgen.training.status_actor import StatusActor
 from diffgen.training.worker_link import RayLink
@@ -34,7 +34,7 @@ def test_the_driver_hears_of_step_and_loss_however_slow_the_steps(
     link = RayLink(Here(board), config.Training(log_every=10))
     link.place = DistContext()
     fitting: Any = SimpleNamespace(state=state, scalars=dict, psnr=False)  # as much of one as is asked for
-    made = Reports(RunFolder(str(tmp_path)), "mask", fitting, 0, link)
+    made = Reports(Folder(str(tmp_path)), "mask", fitting, 0, link)
     for step in range(1, 501):
         now[0] += seconds
         link.poll()

@@ -1,4 +1,4 @@
-"""A run's folder: the same on a local disk and behind a URL; whole under its name or not there."""
+"""Folders in a folder: the same on a local disk and behind a URL; whole under their names or not there."""
 
 import pickle
 import shutil
@@ -8,19 +8,19 @@ from pathlib import Path
 import pyarrow.fs
 import pytest
 
-from diffgen import files
+from diffgen import storage
 from diffgen.errors import UserError
-from diffgen.training.folder import RunFolder, fetched
+from diffgen.storage import Folder, fetched
 
 
 @pytest.fixture(params=["local", "file", "memory"])
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunFolder:
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     urls = {
         "local": str(tmp_path / "runs" / "one"),
         "file": (tmp_path / "r uns" / "one").as_uri(),
         "memory": f"memory://{uuid.uuid4().hex}/runs/one",
     }
-    return RunFolder(urls[request.param])
+    return Folder(urls[request.param])
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def content(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_texts_come_and_change(run: RunFolder) -> None:
+def test_texts_come_and_change(run: Folder) -> None:
     assert run.read_text("run.yaml") is None
     assert not run.exists("run.yaml")
     run.write_text("run.yaml", "a: µ\n")
@@ -51,7 +51,7 @@ def test_texts_come_and_change(run: RunFolder) -> None:
     assert run.exists("best/mask.json")
 
 
-def test_a_folder_goes_and_comes(run: RunFolder, built: Path, tmp_path: Path) -> None:
+def test_a_folder_goes_and_comes(run: Folder, built: Path, tmp_path: Path) -> None:
     run.push(built, "deep/bundle")
     pulled = run.pull("deep/bundle", tmp_path / "pulled")
     assert content(pulled) == content(built)
@@ -61,26 +61,26 @@ def test_a_folder_goes_and_comes(run: RunFolder, built: Path, tmp_path: Path) ->
     assert content(run.pull("deep/bundle", tmp_path / "again"))["unet/weights"] == "b"
 
 
-def test_what_is_not_there_pulls_nothing(run: RunFolder, tmp_path: Path) -> None:
+def test_what_is_not_there_pulls_nothing(run: Folder, tmp_path: Path) -> None:
     pulled = run.pull("bundle", tmp_path / "pulled")
     assert not pulled.exists()
     assert not run.exists("bundle")
 
 
 def test_it_travels_and_means_the_same_place(
-    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.write_text("a", "1")
     assert pickle.loads(pickle.dumps(run)).read_text("a") == "1"
     monkeypatch.chdir(tmp_path)
-    relative = RunFolder("runs/lung")
+    relative = Folder("runs/lung")
     monkeypatch.chdir("/")
     assert relative.local == tmp_path / "runs" / "lung"
     relative.write_text("a", "2")
     assert (tmp_path / "runs" / "lung" / "a").read_text() == "2"
 
 
-def test_where_it_is(run: RunFolder, tmp_path: Path) -> None:
+def test_where_it_is(run: Folder, tmp_path: Path) -> None:
     """`storage` is what Ray Train writes through, so it means the same files."""
     assert (run.local is None) == run.url.startswith("memory://")
     filesystem, path = run.storage()
@@ -88,14 +88,14 @@ def test_where_it_is(run: RunFolder, tmp_path: Path) -> None:
     with filesystem.open_output_stream(f"{path}/b") as sink:
         sink.write(b"3")
     assert run.read_text("b") == "3"
-    assert RunFolder(f"{run.url}/").read_text("b") == "3"
+    assert Folder(f"{run.url}/").read_text("b") == "3"
     if run.local:
         assert (run.local / "b").read_text() == "3"
         assert tmp_path in run.local.parents
 
 
 def test_a_local_folder_is_replaced_whole(tmp_path: Path, built: Path) -> None:
-    run = RunFolder(str(tmp_path / "run"))
+    run = Folder(str(tmp_path / "run"))
     run.push(built, "bundle")
     other = make(tmp_path / "other", {"x": "2"})
     run.push(other, "bundle")
@@ -108,7 +108,7 @@ def test_a_local_folder_is_replaced_whole(tmp_path: Path, built: Path) -> None:
 def test_a_copy_that_is_cut_short_leaves_the_old_folder(
     tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch, dies_in: str
 ) -> None:
-    run = RunFolder(str(tmp_path / "run"))
+    run = Folder(str(tmp_path / "run"))
     run.push(built, "bundle")
     other = make(tmp_path / "other", {"x": "2"})
 
@@ -118,7 +118,7 @@ def test_a_copy_that_is_cut_short_leaves_the_old_folder(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((shutil, "copytree") if dies_in == "copytree" else (files, "sync")), killed)
+        patch.setattr(*((shutil, "copytree") if dies_in == "copytree" else (storage, "sync")), killed)
         with pytest.raises(KeyboardInterrupt):
             run.push(other, "bundle")
     assert content(tmp_path / "run" / "bundle") == content(built)
@@ -131,10 +131,10 @@ def test_a_remote_index_stands_only_while_the_folder_is_whole(
 ) -> None:
     """Sending stops at each file in turn: the index never stands beside files of two versions."""
     make(built, {"unet/model.safetensors.index.json": "1"})
-    names, send = set(content(built)), files.send
+    names, send = set(content(built)), storage.send
     indexes = ["unet/model.safetensors.index.json", "model_index.json"]
     for stop in range(len(names)):
-        run, sent = RunFolder(f"memory://{uuid.uuid4().hex}/run"), list[str]()
+        run, sent = Folder(f"memory://{uuid.uuid4().hex}/run"), list[str]()
         run.push(built, "bundle")
         run.push(make(built.parent / "more", {"sample.png": "x"}), "bundle")
 
@@ -145,7 +145,7 @@ def test_a_remote_index_stands_only_while_the_folder_is_whole(
             send(source, filesystem, path)
 
         with monkeypatch.context() as patch:
-            patch.setattr(files, "send", until)
+            patch.setattr(storage, "send", until)
             with pytest.raises(ConnectionError):
                 run.push(built, "bundle")
         assert not run.exists("bundle/model_index.json")
@@ -159,7 +159,7 @@ def test_a_remote_index_stands_only_while_the_folder_is_whole(
 @pytest.mark.parametrize("url", ["nonsense://x/y", "s3://"])
 def test_an_unknown_url_is_one_line(url: str) -> None:
     with pytest.raises(UserError, match="cannot be opened") as error:
-        RunFolder(url).exists("a")
+        Folder(url).exists("a")
     assert "\n" not in str(error.value)
 
 
@@ -190,11 +190,11 @@ def test_the_environment_names_the_s3_server(
             return real.from_uri("file:///") if uri.startswith("s3") else real.from_uri(uri)
 
     monkeypatch.setattr(pyarrow.fs, "FileSystem", Spy)
-    RunFolder(url).exists("a")
+    Folder(url).exists("a")
     assert seen == [asked or url]
 
 
-def test_a_folder_that_is_removed_is_gone(run: RunFolder, built: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_removed_is_gone(run: Folder, built: Path, tmp_path: Path) -> None:
     run.push(built, "best/image/step-1")
     run.remove("best/image/step-1")
     run.remove("best/image/step-1")
@@ -203,7 +203,7 @@ def test_a_folder_that_is_removed_is_gone(run: RunFolder, built: Path, tmp_path:
     assert run.exists("best/image.json")
 
 
-def test_a_bundle_is_fetched_from_anywhere(run: RunFolder, built: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_fetched_from_anywhere(run: Folder, built: Path, tmp_path: Path) -> None:
     run.push(built, "bundle")
     assert content(fetched(f"{run}/bundle/", tmp_path / "copy")) == content(built)
 
