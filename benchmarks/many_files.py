@@ -72,7 +72,7 @@ def before_prepare(maps: Path, place: Path) -> Seconds:
         raise Begun
 
     began = now()
-    with mock.patch("diffgen.data.prepare.in_process", begin), suppress(Begun):
+    with mock.patch("diffgen.data.prepare.run", begin), suppress(Begun):
         prepare([str(maps)], place / "prepared", settings, Console(quiet=True), inline=True)
     return since(began)
 

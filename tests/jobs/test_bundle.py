@@ -99,7 +99,7 @@ def test_a_part_that_a_signal_stopped_is_not_done(tmp_path: Path, monkeypatch: p
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffgen.training.launch.prepare_latents", stopped)
+    monkeypatch.setattr("diffgen.training.driver.prepare_latents", stopped)
     asked = job(tmp_path, data=tmp_path)
     (tmp_path / "settings.yaml").write_text(asked.settings.dump())
     with pytest.raises(SystemExit, match="130"):

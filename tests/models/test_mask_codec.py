@@ -14,7 +14,7 @@ from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.models.mask_codec import GreyLatents, LabelBits, build_mask_codec, grey, num_bits
-from diffgen.sampling.decode import decode
+from diffgen.sampling.decode import Tiling, decode
 from tests.conftest import TINY
 from tests.latent_masks import blobs
 
@@ -107,7 +107,7 @@ def test_windows_give_what_the_whole_gives(labels: Labels) -> None:
     codec = build_mask_codec(chosen(), IMAGES, blobs(8, 16, 5), labels)
     (large,) = blobs(1, 96, 5)
     canvas = codec.encode(large)
-    assert np.array_equal(codec.decode(canvas, partial(decode, tile=16, overlap=0.25)), codec.decode(canvas))
+    assert np.array_equal(codec.decode(canvas, partial(decode, how=Tiling(16, 0.25))), codec.decode(canvas))
     assert np.mean(codec.decode(canvas) == large) > 0.99
 
 

@@ -33,7 +33,7 @@ def test_several_coordinators_share_the_images(
         tiny_bundle, tmp_path, inline=False, n=5, samplers=2,
         watch=lambda _: coordinators.update(processes("Coordinator")),
     )  # fmt: skip
-    assert len(coordinators) == 2
+    assert len(coordinators) >= 2, "another cluster of this machine may have some too"
     assert shard_hashes(tmp_path) == undisturbed
 
 

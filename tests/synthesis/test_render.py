@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffgen.models import bundle
+from diffgen.sampling.decode import decode_region
 from diffgen.synthesis import render
 from diffgen.synthesis.plan import Plan, make_plan
 from tests.synthesis.helpers import settings
@@ -67,7 +68,7 @@ def test_encoded_tiles_are_those_of_the_picture(plan: Plan) -> None:
 
     (region,) = render.regions(tiled, 64, 96, range(6))
     item = render.cut(tiled, latents, render.ScaledLabelMap(label_map, 1), region)
-    picture = render.paint(enlarge, item, 4, tiled.tiling)
+    picture = decode_region(enlarge, item.latents, item.window, item.canvas, region.box, 4, tiled.tiling)
     assert picture.shape == (64, 96, 3)
     done = render.encode(picture, item, tiled.labels, 4)
     assert len(done) == 6
