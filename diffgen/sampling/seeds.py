@@ -36,6 +36,11 @@ def generator(seed: int, index: int, purpose: Purpose, step: int = 0, *block: in
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
 
 
+def spread(seed: int, index: int, purpose: Purpose) -> float:
+    """In [0, 1), evenly over any number of images: a golden-ratio sequence from a random start."""
+    return (generator(seed, 0, purpose).random() + index * (5**0.5 - 1) / 2) % 1
+
+
 def noise(
     key: tuple[int, int], purpose: Purpose, step: int, channels: int, block: tuple[slice, slice]
 ) -> NDArray[np.float32]:

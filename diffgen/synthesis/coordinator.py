@@ -26,9 +26,9 @@ from diffgen.storage import Folder
 from diffgen.synthesis import snapshots
 from diffgen.synthesis.image_job import ImageJob
 from diffgen.synthesis.leases import Lease, PatchBatch, Result, Status
+from diffgen.synthesis.manifest import Sample
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.schedule import AHEAD, choose
-from diffgen.synthesis.shards import Sample
 
 NAMES = {"mask": "mask model", "label_map": "label map", "image": "image model", "render": "autoencoder"}
 FIRST = 5  # a worker's first lease has so many times longer: it compiles, and its device wakes up

@@ -22,9 +22,9 @@ from diffgen.sampling.canvas import Canvas, CanvasState, NonFiniteError, Patch
 from diffgen.sampling.denoise import batch_size
 from diffgen.sampling.loop import fill
 from diffgen.synthesis import render
+from diffgen.synthesis.manifest import Sample
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.schedule import OpenPatches
-from diffgen.synthesis.shards import Sample
 
 Stage = Literal["mask", "label_map", "image", "render", "done"]
 

@@ -1,8 +1,11 @@
-"""The manifest: a Parquet file per shard with a row per sample, and their tables in one at the end."""
+"""Samples, and their manifest: a Parquet file per shard with a row per sample, at the end one of all."""
 
 import hashlib
 import io
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,9 +13,7 @@ import pyarrow.parquet as pq
 from diffgen.shards import canonical_json
 from diffgen.storage import Folder
 
-if TYPE_CHECKING:
-    from diffgen.synthesis.shards import Sample
-
+MEMBERS = ("png", "mask.png", "json")
 PART = pa.schema(
     [
         ("shard", pa.string()),
@@ -35,7 +36,42 @@ PART = pa.schema(
 )
 
 
-def row(shard: str, sample: "Sample", height: int, width: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Sample:
+    """A finished image with its label map, both as PNG (the mask 8-bit grey, a class id a pixel).
+
+    `record` is its provenance, at least: index, context, class_shares (by class id), forwards, run.
+    `seconds` goes into the manifest only.
+    """
+
+    index: int
+    image: bytes
+    mask: bytes
+    record: Mapping[str, Any]
+    seconds: float | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.index:09d}"
+
+    @property
+    def members(self) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of its files in a tar."""
+        contents = self.image, self.mask, canonical_json(self.record)
+        return zip((f"{self.key}.{extension}" for extension in MEMBERS), contents, strict=True)
+
+    @classmethod
+    def read(cls, files: Mapping[str, bytes]) -> Self:
+        """From its files by extension; `ValueError` says what is wrong with them."""
+        if set(files) != set(MEMBERS):
+            raise ValueError(f"has {', '.join(sorted(files))} instead of {', '.join(MEMBERS)}")
+        record = json.loads(files["json"])
+        if not isinstance(record, dict) or not isinstance(record.get("index"), int):
+            raise ValueError("has a record without an index")
+        return cls(record["index"], files["png"], files["mask.png"], record)
+
+
+def row(shard: str, sample: Sample, height: int, width: int) -> dict[str, Any]:
     """Of a sample in a shard, without what is known of the shard when it is written."""
     whole = sample.record.get("parent", {"height": height, "width": width})
     return {

@@ -30,7 +30,7 @@ from diffgen.sampling.covers import CoverSchedule, Sides
 from diffgen.sampling.decode import Tiling, tiling
 from diffgen.sampling.denoise import Conditioning
 from diffgen.sampling.guidance import Guidance
-from diffgen.sampling.seeds import Purpose, generator
+from diffgen.sampling.seeds import Purpose, generator, spread
 from diffgen.sampling.solvers import Solver
 from diffgen.synthesis.given import Size, check_size, read_mask, read_masks, read_references
 
@@ -77,10 +77,6 @@ class ModelSetup:
             baselines.method(self.sampling.cover).canvas,
         )
         return begin(self.channels, label_map, covers, self.solver, self.purposes[:2], whole)
-
-
-GOLDEN = (5**0.5 - 1) / 2
-"""Multiples of it, modulo 1, lie evenly however many there are."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +142,14 @@ class Plan:
     def context_of(self, index: int) -> int | None:
         """Context of an image; of one whose label map is given the one asked for, or none.
 
-        A golden-ratio sequence from a random start: the images of any run, however few, share the contexts
-        out as the data does, to within one or two.
+        The images of any run, however few, share the contexts out as the data does, to within one or two.
         """
         if self.masks or self.context is not None:
             return self.context
         shares = np.cumsum(self.labels.context_shares)
-        start = generator(self.seed, 0, Purpose.CONTEXT).random()
-        return int(np.searchsorted(shares / shares[-1], (start + index * GOLDEN) % 1, side="right"))
+        return int(
+            np.searchsorted(shares / shares[-1], spread(self.seed, index, Purpose.CONTEXT), side="right")
+        )
 
     def appearance_of(self, index: int) -> tuple[str | None, Vector] | None:
         """The name of the reference and the standardised appearance (A,) of an image, if it has one."""

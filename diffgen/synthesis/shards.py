@@ -16,7 +16,7 @@ One writer a folder at a time.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -30,35 +30,10 @@ from diffgen.shards import canonical_json, open_png, pack, samples
 from diffgen.storage import Folder
 from diffgen.synthesis import manifest
 from diffgen.synthesis.card import dataset_card, preview
+from diffgen.synthesis.manifest import Sample
 from diffgen.synthesis.run_record import claim, of_any_device
 
-MEMBERS = ("png", "mask.png", "json")
 EIGHT_BIT_GREY = b"\x08\x00"  # bit depth and colour type in a PNG's header
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A finished image with its label map, both as PNG (the mask 8-bit grey, a class id a pixel).
-
-    `record` is its provenance, at least: index, context, class_shares (by class id), forwards, run.
-    `seconds` goes into the manifest only.
-    """
-
-    index: int
-    image: bytes
-    mask: bytes
-    record: Mapping[str, Any]
-    seconds: float | None = None
-
-    @property
-    def key(self) -> str:
-        return f"{self.index:09d}"
-
-    @property
-    def members(self) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of its files in a tar."""
-        contents = self.image, self.mask, canonical_json(self.record)
-        return zip((f"{self.key}.{extension}" for extension in MEMBERS), contents, strict=True)
 
 
 def shard_name(k: int) -> str:
@@ -242,7 +217,7 @@ class ShardWriter:
         found = {}
         for key, files in self._samples(k):
             try:
-                sample = _sample(files)
+                sample = Sample.read(files)
                 height, width = self._check(k, sample, decode=True)
                 row = rows.get(sample.index, {})
                 fresh = manifest.row(shard_name(k), sample, height, width)
@@ -281,15 +256,6 @@ class ShardWriter:
             for key, files in self._samples(k):
                 image = np.asarray(open_png(files["png"], decode=True).convert("RGB"))
                 yield image, np.asarray(open_png(files["mask.png"], decode=True)), key
-
-
-def _sample(files: Mapping[str, bytes]) -> Sample:
-    if set(files) != set(MEMBERS):
-        raise ValueError(f"has {', '.join(sorted(files))} instead of {', '.join(MEMBERS)}")
-    record = json.loads(files["json"])
-    if not isinstance(record, dict) or not isinstance(record.get("index"), int):
-        raise ValueError("has a record without an index")
-    return Sample(record["index"], files["png"], files["mask.png"], record)
 
 
 def _tar_name(k: int) -> str:

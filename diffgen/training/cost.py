@@ -40,8 +40,6 @@ from diffgen.training.autoencoder import new_autoencoder
 STATE_BYTES, BUCKET_BYTES = 4 + 4 + 8 + 4, 4
 """A parameter: itself, its gradient, Adam's two moments, the average; and DDP's copy of a gradient."""
 MEASURED_PATCHES, RUNS = 8, 3  # at most, in a step that is measured, and how often it is timed
-PAPER = {"image": (256, (1, 2, 4), 2, 172.1e6), "mask": (64, (1, 2, 4, 8), 2, 38.4e6)}
-"""Width, multipliers, blocks, and the parameters that the paper's code then has (docs/training.md)."""
 ASSUMED = {"bf16": 396e12, "fp32": 198e12}  # FLOP/s without a GPU: 40 % of an H100's dense bf16 and TF32
 RECOMPUTED = 4 / 3  # forward, forward again, and backward of twice its FLOPs, by forward and backward
 LAUNCH_S = 0.03  # and of a micro-batch at least: about 3,000 kernels, forward and back, at 10 µs
@@ -258,7 +256,7 @@ def forecast(
         encoder = _encoder_bytes(part, settings, work.micro_batch)
         step_s = work.flops_per_step / (speed.flops_per_second * workers) + speed.optimizer_s
         columns[part] = {
-            "parameters": f"{work.parameters / 1e6:.1f} M{_beside(part, settings)}",
+            "parameters": f"{work.parameters / 1e6:.1f} M",
             "batch": f"{of_part.batch}" + (f", {wide:.0%} wide" if wide else ""),
             "micro-batch": f"{work.micro_batch}",
             "TFLOP per step": f"{work.flops_per_step / 1e12:.3g}",
@@ -280,14 +278,6 @@ def _encoder_bytes(part: ModelName, settings: config.Settings, micro_batch: int)
         return 0
     at_once = BATCH_PIXELS["cuda" if settings.training.gpu else "cpu"]
     return ENCODER_BYTES_PER_PIXEL * min(at_once, micro_batch * settings.image_patch_px**2)
-
-
-def _beside(part: ModelName, settings: config.Settings) -> str:
-    """The paper's count, where the settings have its widths and blocks."""
-    model = settings.image_model if part == "image" else settings.mask_model
-    *shape, theirs = PAPER[part]
-    same = [model.width, model.multipliers, model.blocks] == shape
-    return f" (paper's code: {theirs / 1e6:.1f} M)" if same else ""
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,8 @@ from PIL import Image
 
 from diffgen.labels import Labels
 from diffgen.storage import Folder
-from diffgen.synthesis.shards import Sample, ShardWriter, num_shards, shard_indices
+from diffgen.synthesis.manifest import Sample
+from diffgen.synthesis.shards import ShardWriter, num_shards, shard_indices
 
 LABELS = Labels(("unknown", "tumour", "stroma"))
 RUN = {"seed": 7, "sampling": {"steps": 20, "multipliers": (1, 2)}, "bundle": "abc"}

@@ -11,10 +11,10 @@ from diffgen.sampling.canvas import NonFiniteError
 from diffgen.storage import Folder
 from diffgen.synthesis.coordinator import Coordinator
 from diffgen.synthesis.leases import Lease, PatchBatch, Result
+from diffgen.synthesis.manifest import Sample
 from diffgen.synthesis.plan import Plan, make_plan
 from diffgen.synthesis.render import RenderJob
 from diffgen.synthesis.sampler import Sampler
-from diffgen.synthesis.shards import Sample
 from tests.synthesis.helpers import settings, work
 
 

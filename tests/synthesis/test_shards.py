@@ -15,7 +15,8 @@ from PIL import Image
 
 from diffgen.errors import UserError
 from diffgen.storage import Folder
-from diffgen.synthesis.shards import Sample, ShardWriter, num_shards, shard_indices, shard_of
+from diffgen.synthesis.manifest import Sample
+from diffgen.synthesis.shards import ShardWriter, num_shards, shard_indices, shard_of
 from tests.synthesis.shard_runs import LABELS, PER_SHARD, RUN, Maker, make, make_mask, manifest, png, tars
 
 
