@@ -46,8 +46,8 @@ from diffgen.evaluation.structure import correlation
 from diffgen.models import bundle
 from diffgen.sampling.decode import from_picture, to_picture
 from diffgen.sampling.denoise import forwards
-from diffgen.sampling.solvers import log_snr, noise_schedule
 from diffgen.storage import atomic
+from diffgen.training.cost import small_saving, wide_share
 
 ACROSS = 4  # patches a canvas is wide
 SETTINGS: dict[str, Any] = {
@@ -74,18 +74,18 @@ ROWS = (
     Row("fixed crops", ("image_model.context=fixed",)),
     Row("epsilon", ("diffusion.prediction=epsilon",)),
     Row("sample", ("diffusion.prediction=sample",)),
+    Row("log-normal noise", ("diffusion.noise_levels=log-normal",)),
+    Row("learned weight", ("diffusion.learned_weight=true",)),
+    Row("no weight", ("diffusion.min_snr=null",)),
+    Row("label input", ("image_model.label_input=true",)),
+    Row("small patches", ("image_model.small_patch=8",)),
 )
 """Base: joint conditioning, wide crops, v-prediction."""
 
 
 def cost_per_sample(settings: config.Settings) -> float:
-    """Base forwards a training sample costs on average: four where the crop is wide."""
-    diffusion, model = settings.diffusion, settings.image_model
-    schedule = noise_schedule(
-        diffusion.steps, diffusion.schedule, diffusion.prediction, diffusion.zero_terminal_snr
-    )
-    noisy = (log_snr(schedule.alphas_cumprod.numpy()) < model.wide_below).mean()
-    return float(1 + 3 * model.p_wide * noisy) if model.context == "wide" else 1.0
+    """Base forwards a training sample costs on average: four where it is wide, a quarter where small."""
+    return 1 + 3 * wide_share(settings) - small_saving(settings)
 
 
 def diffgen(*words: str) -> None:
