@@ -185,7 +185,7 @@ class Folder:
         """
         if self.local is not None:
             return self.local / name
-        for relative in self._tree(name):
+        for relative in self.tree(name):
             target = into / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             with self.open(f"{name}/{relative}") as stream, target.open("wb") as sink:
@@ -201,7 +201,7 @@ class Folder:
         if self.local is not None:
             _replace(source.absolute(), self.local / name)
             return
-        for relative in self._tree(name):
+        for relative in self.tree(name):
             if relative.endswith(INDEX):
                 self._opened[0].delete_file(self._path(f"{name}/{relative}"))
         paths = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file()]
@@ -215,7 +215,7 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             self._opened[0].delete_dir(self._path(name))
 
-    def _tree(self, name: str) -> list[str]:
+    def tree(self, name: str) -> list[str]:
         """Paths of the files below the folder `name`, from there."""
         root = self._path(name)
         infos = self._infos(name, recursive=True)

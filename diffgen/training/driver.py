@@ -189,7 +189,7 @@ def _finish(driver: Driver, base: bundle.Bundle) -> str:
 def _guide(run: Folder, share: float, scratch: Path) -> ImageUNet | None:
     """The averaged image U-Net of the checkpoint nearest to a share of the steps taken, which time may have
     ended; None where there is no checkpoint before the last: the last guides itself nowhere."""
-    folders = {Path(name).parts[0] for name in run.files("history/image")}
+    folders = {Path(name).parts[0] for name in run.tree("history/image")}
     kept = sorted(int(name.removeprefix("step-")) for name in folders if name.startswith("step-"))
     if len(kept) < 2:
         return None
