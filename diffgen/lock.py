@@ -48,19 +48,19 @@ def _locked(folder: Folder, option: str, patience_s: float, say: Callable[[str],
     try:
         folder.local.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            taken = lock.acquire(timeout=0)
         except Timeout:
             if patience_s:
                 say(f"{folder}: waiting for {_named(_holder(folder))} to end")
-            lock.acquire(timeout=patience_s, poll_interval=min(1.0, patience_s or 1.0))
+            taken = lock.acquire(timeout=patience_s, poll_interval=min(1.0, patience_s or 1.0))
     except Timeout:
         raise UserError(_taken(folder, _holder(folder), option)) from None
-    except NotImplementedError:
-        yield  # there are no locks here
+    except NotImplementedError:  # filelock's word for a filesystem without locks
+        yield
         return
     except OSError as error:
         raise UserError(f"{folder}: cannot be read or written ({one_line(error)})") from error
-    with lock:
+    with taken:  # not `lock`, which would count a second hold and keep the first
         folder.write(HOLDER, json.dumps(_me()).encode())
         try:
             yield

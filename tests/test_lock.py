@@ -137,3 +137,12 @@ def test_a_patient_one_outlives_a_lease_that_is_renewed_for_a_while() -> None:
 def test_another_folder_is_no_matter(tmp_path: Path) -> None:
     with held(Folder(str(tmp_path / "a")), "--run"), held(Folder(str(tmp_path / "b")), "--run"):
         pass
+
+
+def test_it_is_free_while_the_first_holder_s_context_is_still_alive(tmp_path: Path) -> None:
+    """Let go by leaving, not by what Python collects."""
+    first = held(Folder(str(tmp_path)), "--run")
+    with first:
+        pass
+    line = [sys.executable, "-c", OTHER.replace("time.sleep(600)", ""), str(tmp_path)]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "has it\n"

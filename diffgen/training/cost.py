@@ -177,7 +177,8 @@ def measure(
 
     def run(patches: int) -> None:
         optimizer.zero_grad(set_to_none=True)
-        _forward(unet, patches, device, training).float().square().mean().backward()  # type: ignore[no-untyped-call]
+        loss = _forward(unet, patches, device, training).float().square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's is not annotated
 
     threads = torch.get_num_threads()
     torch.set_num_threads(training.threads)

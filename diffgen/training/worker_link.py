@@ -80,7 +80,7 @@ class InlineLink:
         self._scratch.cleanup()
 
     def wrap(self, network: Any) -> nn.Module:
-        return network  # type: ignore[no-any-return]
+        return network  # type: ignore[no-any-return]  # a network of any kind
 
     def tell(self, **news: Any) -> None:
         self.update(news)
@@ -139,7 +139,7 @@ class RayLink:
     def wrap(self, network: Any) -> nn.Module:
         from ray.train.torch import prepare_model
 
-        return prepare_model(network)  # type: ignore[no-any-return]
+        return prepare_model(network)  # type: ignore[no-any-return]  # Ray says Any
 
     def tell(self, **news: Any) -> None:
         self.told_at, self.answer = time.monotonic(), self.status.tell.remote(**news)
