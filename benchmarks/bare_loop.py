@@ -23,11 +23,11 @@ from torch.optim.lr_scheduler import OneCycleLR
 from diffgen import config
 from diffgen.cluster import MALLOC_ENV
 from diffgen.data.stream import PatchTable
+from diffgen.label_maps import on_grid
 from diffgen.labels import Labels
 from diffgen.models import autoencoder, bundle
 from diffgen.models.autoencoder import BATCH_PIXELS, LatentCodec
 from diffgen.sampling.decode import from_picture
-from diffgen.sampling.masks import on_grid
 from diffgen.sampling.solvers import noise_schedule
 
 

@@ -18,11 +18,11 @@ from diffgen import config
 from diffgen.data.stream import PatchTable
 from diffgen.evaluation import backbones
 from diffgen.evaluation.bootstrap import as_json
+from diffgen.label_maps import on_grid
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.bundle import Bundle
 from diffgen.sampling import denoise, loop
 from diffgen.sampling.decode import decode
-from diffgen.sampling.masks import on_grid
 from diffgen.synthesis.plan import IMAGE, ModelSetup, guidance_of
 
 PICTURES_AT_ONCE = 16

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from diffgen import config
+from diffgen import config, label_maps
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.models.mask_codec import num_bits
-from diffgen.sampling import denoise, masks
+from diffgen.sampling import denoise
 from diffgen.sampling.solvers import noise_schedule
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.render import png
@@ -81,7 +81,7 @@ def forwards_of(plan: Plan, index: int) -> int:
     """Base forwards of the image model for an image under its given label map."""
     given = plan.given(index)
     assert given is not None
-    model, on_grid = plan.model("image"), masks.on_grid(given[1], plan.facts.factor)
+    model, on_grid = plan.model("image"), label_maps.on_grid(given[1], plan.facts.factor)
     return denoise.forwards(on_grid, model.covers(*on_grid.shape, index), *model.guidance)
 
 

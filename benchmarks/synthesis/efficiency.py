@@ -13,8 +13,8 @@ from benchmarks.synthesis.bundles import NUM_MAPS, forwards_of, per_label, setti
 from benchmarks.synthesis.effort import Effort, goal
 from benchmarks.synthesis.paper_sampler import PAPER_GUIDANCE, PAPER_STEPS, paper_cover, paper_forwards
 from benchmarks.synthesis.pipeline import bare_actors, bare_rate, run_command
+from diffgen import label_maps
 from diffgen.models import bundle
-from diffgen.sampling import masks
 from diffgen.synthesis.plan import make_plan
 
 
@@ -60,7 +60,7 @@ def paper(folder: Path, effort: Effort, full: bool) -> dict[str, Any]:
         settings = settings_of(folder, **options)
         plan = make_plan(bundle.pack(folder), folder, settings, given)
         there = [given_map for k in range(NUM_MAPS) if (given_map := plan.given(k)) is not None]
-        maps = [masks.on_grid(label_map, facts.factor) for _, label_map in there]
+        maps = [label_maps.on_grid(label_map, facts.factor) for _, label_map in there]
         with bare_actors(folder, plan.sampling, 1) as (actor,):
             done, seconds = ray.get(actor.paper.remote(maps[0], timed, PAPER_STEPS))
         an_image = statistics.mean(forwards_of(plan, k) for k in range(NUM_MAPS))

@@ -16,13 +16,12 @@ from rich.console import Console
 from diffgen import config
 from diffgen.errors import UserError
 from diffgen.evaluation.images import Images, RegionSet
+from diffgen.label_maps import on_grid, read_png
 from diffgen.labels import LabelMap
 from diffgen.models import bundle
 from diffgen.sampling.denoise import forwards
-from diffgen.sampling.masks import on_grid
 from diffgen.storage import atomic, write_text
 from diffgen.synthesis import driver
-from diffgen.synthesis.given import read_mask
 from diffgen.synthesis.plan import Plan, make_plan
 
 METHODS: Mapping[str, str] = {
@@ -92,7 +91,7 @@ def _counted(plan: Plan, number: int) -> tuple[float, int]:
     """Forwards per image (mean) and in sequence, exactly, by the covers themselves."""
     model, factor, counts = plan.model("image"), plan.facts.factor, []
     for index, (name, data) in enumerate(plan.masks[:number]):
-        label_map = on_grid(read_mask(data, name), factor)
+        label_map = on_grid(read_png(data, name), factor)
         height, width = label_map.shape
         counts.append(forwards(label_map, model.covers(height, width, index), *model.guidance))
     height, width = (side // factor for side in plan.size_of(0))

@@ -203,13 +203,8 @@ class Outpainting(Canvas):
         purposes: tuple[Purpose, Purpose],
         whole: GlobalCondition | None = None,
     ) -> None:
-        self.label_map, self.covers, self.solver, self.purposes = (
-            label_map,
-            covers,
-            solver,
-            purposes,
-        )
-        self.whole = whole
+        self.label_map, self.covers, self.solver = label_map, covers, solver
+        self.purposes, self.whole = purposes, whole
         self.latents: Latents = np.zeros((channels, *label_map.shape), dtype=np.float32)
         self.step = 0
         self._open()
@@ -228,10 +223,8 @@ class Outpainting(Canvas):
         covers, first = self.covers, self.step - self.step % len(self.covers.log_snr)
         self.cover = covers.at(first)
         rows, columns = self.box = self.cover.box(0)
-        alone = CoverSchedule(
-            covers.base, covers.base, covers.sides, covers.log_snr, covers.rule, covers.key,
-            covers.purpose,
-        )  # fmt: skip
+        side, noise = covers.base, covers.log_snr
+        alone = CoverSchedule(side, side, covers.sides, noise, covers.rule, covers.key, covers.purpose)
         self.window = FixedCanvas(
             self.latents[:, rows, columns], ~self.cover.owned(0), first, len(self.latents),
             self.label_map[self.box], alone, self.solver, self.purposes, self.whole,

@@ -1,4 +1,4 @@
-"""Label maps from the mask model to the image: cleaned, enlarged, and onto the latent grid.
+"""Label maps of the mask model, cleaned and enlarged to the image's scale.
 
 Cleaning and enlarging only ever choose among the classes that are there, so a border never becomes a
 band of some third class (the paper's Appendix F turns it into unknown).
@@ -63,17 +63,6 @@ def support(pixels: Pixels, factor: int, length: int) -> tuple[int, int]:
     first, _ = _taps(pixels, factor)
     start, end = np.clip((first.min() + TAPS[0], first.max() + TAPS[-1]), 0, length - 1)
     return int(start), int(end) + 1
-
-
-def grid_pixels(length: int, factor: int) -> Pixels:
-    """Image pixels at the centres of the blocks of the latent grid, on an axis of `length` image pixels."""
-    return np.arange(factor // 2, length, factor)
-
-
-def on_grid(label_map: LabelMap, factor: int) -> LabelMap:
-    """Label map (H, W) at the latent grid (H/f, W/f) by nearest: the pixel at each block's centre."""
-    rows, columns = (grid_pixels(length, factor) for length in label_map.shape)
-    return label_map[rows[:, None], columns]
 
 
 def _taps(pixels: Pixels, factor: int) -> tuple[Pixels, NDArray[np.float32]]:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from diffgen import label_maps
 from diffgen.labels import LabelMap
 from diffgen.models.bundle import unpack
-from diffgen.sampling import denoise, loop, masks
+from diffgen.sampling import denoise, loop
 from diffgen.sampling.canvas import Patch
 from diffgen.sampling.guidance import NONE
 from diffgen.synthesis.image_job import LabelMapJob
@@ -60,7 +61,7 @@ def forecast(
             counted["mask"][k] = _forwards(plan, "mask", k, plan.context_map(k))
             on_latents = _label_map(plan, sampler, k) if depends else _any(plan, k)
         else:
-            on_latents = masks.on_grid(given[1], plan.facts.factor)
+            on_latents = label_maps.on_grid(given[1], plan.facts.factor)
         counted["image"][k] = _forwards(plan, "image", k, on_latents)
     step("timing the models")
     share = n / len(images)

@@ -14,9 +14,10 @@ from rich.console import Console
 from diffgen import progress
 from diffgen.appearance import Appearance, Vector, measure
 from diffgen.errors import UserError, one_line
-from diffgen.labels import LabelMap, Labels
+from diffgen.label_maps import read_png
+from diffgen.labels import Labels
 from diffgen.models import bundle
-from diffgen.shards import open_picture, open_png
+from diffgen.shards import open_picture
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -75,13 +76,13 @@ def read_masks(
         for one in threads.map(partial(_read_one, facts=facts, labels=labels), paths):
             found.append(one)
             bar.advance(row)
-    masks, sizes = zip(*found, strict=True)
-    return masks, sizes
+    given, sizes = zip(*found, strict=True)
+    return given, sizes
 
 
 def _read_one(path: Path, facts: bundle.GeneratorConfig, labels: Labels) -> tuple[tuple[str, bytes], Size]:
     data = path.read_bytes()
-    label_map = read_mask(data, str(path))
+    label_map = read_png(data, str(path))
     size = label_map.shape
     check_size(size, facts, str(path))
     if label_map.max() >= len(labels):
@@ -89,15 +90,3 @@ def _read_one(path: Path, facts: bundle.GeneratorConfig, labels: Labels) -> tupl
             f"{path}: class id {label_map.max()} is unknown; the bundle has 0 to {len(labels) - 1}"
         )
     return (path.name, data), size
-
-
-def read_mask(data: bytes, name: str) -> LabelMap:
-    """PNG → label map (H, W): one channel (or a palette's indices), ids up to 255; else `UserError`."""
-    try:
-        image = open_png(data, decode=True)
-    except ValueError as error:
-        raise UserError(f"{name}: not a readable PNG, it {error}") from error
-    values = np.asarray(image)
-    if values.ndim != 2 or values.max(initial=0) > 255:
-        raise UserError(f"{name}: a label map has one channel and class ids up to 255, not {image.mode}")
-    return values.astype(np.uint8)

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from diffgen import label_maps
 from diffgen.labels import LabelMap
-from diffgen.sampling import masks
 from diffgen.sampling.canvas import Canvas, CanvasState, NonFiniteError, Patch
 from diffgen.sampling.denoise import batch_size
 from diffgen.sampling.loop import fill
@@ -98,7 +98,7 @@ class ImageJob:
             on_latents = arrays.pop("on_latents")
         elif given is not None:
             self.label_map = render.ScaledLabelMap(given[1], 1)
-            on_latents = masks.on_grid(given[1], plan.facts.factor)
+            on_latents = label_maps.on_grid(given[1], plan.facts.factor)
         else:
             yield from self._fill("mask", plan.context_map(self.index))
             on_latents = yield from self._sampled_label_map()

@@ -21,6 +21,7 @@ from rich.console import Console
 from diffgen import __version__, config
 from diffgen.appearance import Appearance, Vector
 from diffgen.errors import UserError
+from diffgen.label_maps import read_png
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.mask_codec import num_bits
@@ -32,7 +33,7 @@ from diffgen.sampling.denoise import Conditioning
 from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.seeds import Purpose, generator, spread
 from diffgen.sampling.solvers import Solver
-from diffgen.synthesis.given import Size, check_size, read_mask, read_masks, read_references
+from diffgen.synthesis.given import Size, check_size, read_masks, read_references
 
 MASK = (Purpose.MASK_NOISE, Purpose.MASK_STEP_NOISE, Purpose.MASK_COVER)
 IMAGE = (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE, Purpose.IMAGE_COVER)
@@ -204,7 +205,7 @@ class Plan:
         if not self.masks:
             return None
         name, data = self.masks[index % len(self.masks)]
-        return name, read_mask(data, name)
+        return name, read_png(data, name)
 
 
 def guidance_of(sampling: config.Sampling) -> Guidance:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffgen import config
+from diffgen import config, label_maps
 from diffgen.errors import UserError
 from diffgen.labels import Picture
 from diffgen.models import bundle
@@ -136,5 +136,5 @@ class Sampler:
         windows = partial(decode.decode, how=how)
         drawn = self.bundle.mask_codec.decode(item.latents, windows)
         cleaned = masks.clean(drawn, round(sampling.min_region_um2 / facts.mask_pixel_um**2))
-        rows, columns = (masks.grid_pixels(side, facts.factor) for side in (item.height, item.width))
+        rows, columns = (label_maps.grid_pixels(side, facts.factor) for side in (item.height, item.width))
         return LabelMaps(cleaned, ScaledLabelMap(cleaned, facts.mask_pixel_px).pixels(rows, columns))

@@ -1,7 +1,7 @@
 """What the image model is trained on: crops of labelled and unlabelled patches, eq. (9), wide at high noise.
 
 A crop is drawn by its class, its place and one of eight flips and turns; its label map reaches the
-latent grid as in sampling (`sampling.masks.on_grid`).
+latent grid as in sampling (`label_maps.on_grid`).
 """
 
 import threading
@@ -18,10 +18,10 @@ from diffgen import config
 from diffgen.appearance import Appearance
 from diffgen.data.stream import PatchTable, crop
 from diffgen.errors import UserError
+from diffgen.label_maps import on_grid
 from diffgen.labels import UNKNOWN, LabelMap, Picture
 from diffgen.models.autoencoder import LatentCodec
 from diffgen.sampling.decode import from_picture
-from diffgen.sampling.masks import on_grid
 from diffgen.training.algorithm import Batch, NoiseLevels, draw_noise
 
 ENCODING = threading.Lock()

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from diffgen.data.stream import dihedral
 from diffgen.errors import UserError, one_line
+from diffgen.label_maps import on_grid
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.autoencoder import BATCH_PIXELS, LatentCodec
-from diffgen.sampling.masks import on_grid
 from diffgen.shards import Member, members, open_picture
 from diffgen.storage import atomic
 

@@ -6,9 +6,10 @@ from torch import nn
 
 from diffgen import config
 from diffgen.data.stream import PatchTable
+from diffgen.label_maps import on_grid
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.bundle import Bundle
-from diffgen.sampling import covers, masks
+from diffgen.sampling import covers
 from diffgen.sampling.canvas import Canvas, GlobalCondition
 from diffgen.sampling.covers import CoverSchedule
 from diffgen.sampling.decode import Tiling, decode
@@ -41,7 +42,7 @@ def image_grid(
         _canvas(
             k,
             facts.image_channels,
-            masks.on_grid(label_map, facts.factor),
+            on_grid(label_map, facts.factor),
             steps,
             bundle,
             settings,

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from diffgen import label_maps
 from diffgen.sampling import masks
 
 maps = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 9))
@@ -161,15 +162,9 @@ def test_memory_is_flat() -> None:
     assert beyond(2048) < beyond(512) + 300_000  # the taps' weights: 40 bytes per row and column
 
 
-def test_latent_grid_takes_block_centres() -> None:
-    label_map = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    assert masks.on_grid(label_map, 4).tolist() == [[18, 22], [50, 54]]
-    assert np.array_equal(masks.on_grid(label_map, 1), label_map)
-
-
 @given(maps, st.integers(4, 8), st.integers(1, 4))
 def test_the_latent_grid_can_be_enlarged_by_itself(label_map: np.ndarray, factor: int, grid: int) -> None:
     """A strided choice: the label map at the size of the image is never made."""
-    rows, columns = (masks.grid_pixels(side * factor, grid) for side in label_map.shape)
+    rows, columns = (label_maps.grid_pixels(side * factor, grid) for side in label_map.shape)
     on_grid = masks.enlarge(label_map, factor, rows, columns)
-    assert np.array_equal(on_grid, masks.on_grid(whole(label_map, factor), grid))
+    assert np.array_equal(on_grid, label_maps.on_grid(whole(label_map, factor), grid))

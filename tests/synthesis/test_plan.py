@@ -91,7 +91,7 @@ def test_each_given_mask_is_decoded_once(
 ) -> None:
     decoded = []
     monkeypatch.setattr(
-        "diffgen.synthesis.given.open_png",
+        "diffgen.label_maps.open_png",
         lambda data, decode: decoded.append(decode) or open_png(data, decode),
     )
     assert plan(tiny_bundle, given_masks).sizes == ((32, 40), (64, 36))

@@ -15,10 +15,10 @@ from PIL import Image
 from diffgen import config
 from diffgen.data.stream import PatchTable, dihedral
 from diffgen.errors import UserError
+from diffgen.label_maps import on_grid
 from diffgen.labels import Labels
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.sampling.decode import from_picture
-from diffgen.sampling.masks import on_grid
 from diffgen.training import latent_shards
 from diffgen.training.latent_shards import META, LatentCacheKey, LatentShard, ShardEncoder, cache_key
 from diffgen.training.latents import shards_of

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from diffgen import config
 from diffgen.data.stream import PatchTable, dihedral
 from diffgen.errors import UserError
+from diffgen.label_maps import on_grid
 from diffgen.labels import Labels
 from diffgen.models.autoencoder import LatentCodec
 from diffgen.sampling.decode import from_picture
-from diffgen.sampling.masks import on_grid
 from diffgen.training.latent_shards import COMPLETE, ShardEncoder, cache_key
 from diffgen.training.latents import shards_of
 from diffgen.training.stored import StoredCrops
