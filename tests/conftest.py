@@ -70,16 +70,9 @@ def tiny_bundle(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the tests: what starts Ray stays in one of them, and so does each other file."""
-    for item in items:
-        starts_ray = "ray_cluster" in getattr(item, "fixturenames", ()) or "faults" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """One local cluster for all tests that need Ray."""
+    """One local cluster for all tests of a process that need Ray."""
     import ray
 
     from diffgen.cluster import connect

@@ -7,10 +7,9 @@ download and no training.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
@@ -20,6 +19,9 @@ from torch.nn import functional as F
 from diffgen import config
 from diffgen.errors import UserError, one_line
 from diffgen.models.conv_autoencoder import ConvAutoencoder
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderTiny
 
 BATCH_PIXELS = {"cpu": 2**19, "cuda": 2**21}
 """Of the pictures encoded at a time: 1.3 and 5 GB of activations in Stable Diffusion's autoencoder."""
@@ -83,7 +85,7 @@ class LatentCodec:
 
     def __init__(
         self,
-        model: AutoencoderKL | AutoencoderTiny | ConvAutoencoder | LinearAutoencoder,
+        model: "AutoencoderKL | AutoencoderTiny | ConvAutoencoder | LinearAutoencoder",
         mean: Sequence[float] | None = None,
         deviation: Sequence[float] | None = None,
     ) -> None:
@@ -138,7 +140,7 @@ class LatentCodec:
     @property
     def varies(self) -> bool:
         """Whether an image has a (normal) distribution of latents, not just one value of each."""
-        return isinstance(self.model, AutoencoderKL)
+        return type(self.model).__name__ == "AutoencoderKL"
 
     def _by_parts(self, run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """What `run` makes of a batch, so many pixels at a time that its activations have room."""
@@ -209,6 +211,17 @@ def build(
     return load(settings).to(device).measured(images, settings.standardize)
 
 
+def autoencoder_class(name: str) -> Any:
+    """The class of this name, ours or diffusers'. `LookupError` where there is none."""
+    if own := {made.__name__: made for made in (ConvAutoencoder, LinearAutoencoder)}.get(name):
+        return own
+    if name not in {"AutoencoderKL", "AutoencoderTiny"}:
+        raise LookupError(name)
+    import diffusers  # late: its autoencoders bring all of its transformers, seconds of each process
+
+    return getattr(diffusers, name)
+
+
 def load(settings: config.Autoencoder) -> LatentCodec:
     """The autoencoder that the settings name, at its own scaling; a linear one is blank before it is fitted.
 
@@ -216,7 +229,9 @@ def load(settings: config.Autoencoder) -> LatentCodec:
     """
     if settings.kind == "linear":
         return LatentCodec(LinearAutoencoder(settings.factor, settings.channels))
-    make: Any = {"kl": AutoencoderKL, "tiny": AutoencoderTiny, "conv": ConvAutoencoder}[settings.kind]
+    make = autoencoder_class(
+        {"kl": "AutoencoderKL", "tiny": "AutoencoderTiny", "conv": "ConvAutoencoder"}[settings.kind]
+    )
     if settings.source is None:
         raise UserError(
             f"autoencoder.kind {settings.kind!r} needs autoencoder.source, a folder with its weights"

@@ -19,14 +19,13 @@ from typing import Any, Literal
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler
+from diffusers import DDPMScheduler
 
 from diffgen import appearance, config
 from diffgen.appearance import Appearance
 from diffgen.errors import UserError, one_line
 from diffgen.labels import Labels
-from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
-from diffgen.models.conv_autoencoder import ConvAutoencoder
+from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder, autoencoder_class
 from diffgen.models.mask_codec import GreyLatents, LabelBits, MaskCodec
 from diffgen.models.unet import ImageUNet, MaskUNet
 
@@ -36,10 +35,6 @@ INDEX = "model_index.json"
 CARD = "README.md"
 PARTS = ("autoencoder", "image_unet", "image_unet_guide", "mask_unet", "mask_autoencoder")
 """Folders with weights; all but the first may be absent."""
-MODELS: dict[str, Any] = {
-    model.__name__: model
-    for model in (AutoencoderKL, AutoencoderTiny, ConvAutoencoder, LinearAutoencoder, ImageUNet, MaskUNet)
-}
 
 
 @dataclass(frozen=True)
@@ -220,7 +215,7 @@ def load(folder: Path, weights: bool = True) -> Bundle:
     )
     labels = Labels.load(folder / "labels.json")
     schedule = dict(DDPMScheduler.load_config(folder / "scheduler"))
-    read = {name: _read(MODELS[index[name][1]], folder / name) for name in PARTS if weights and name in index}
+    read = {name: _read(index[name][1], folder / name) for name in PARTS if weights and name in index}
     part, own = read.get, read.get("autoencoder")
     blank = LinearAutoencoder(facts.factor, facts.image_channels)
     return Bundle(
@@ -251,7 +246,9 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _read(make: Any, folder: Path) -> Any:
+def _read(name: str, folder: Path) -> Any:
+    unets = {"ImageUNet": ImageUNet, "MaskUNet": MaskUNet}
+    make = unets.get(name) or autoencoder_class(name)
     try:
         read = make.from_pretrained(
             folder, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
