@@ -166,7 +166,7 @@ def synthesize(
     out: Annotated[str | None, _option("Folder or filesystem URL. [default: out]")] = None,
     seed: Annotated[int | None, _option("Seed of all images.")] = None,
     context: Annotated[str | None, _option("Context of all images. [default: by share in the data]")] = None,
-    masks: Annotated[Path | None, _option("Folder of label maps (*.png) to fill.")] = None,
+    masks: Annotated[Path | None, _option("Folder of label maps (PNG, TIFF, BMP) to fill.")] = None,
     appearance: Annotated[
         list[Path] | None, _option("Picture or folder whose stains to take. Repeatable.")
     ] = None,
@@ -194,7 +194,9 @@ def synthesize(
     if masks and size:
         raise UserError("--masks gives each image its size; leave --size out")
     if masks and n is None:
-        n = max(1, len(list(masks.glob("*.png"))))
+        from diffgen import label_maps
+
+        n = max(1, len(label_maps.files(masks)))
     console, looks = _console(), appearance or ()
     folder = bundle_folder(bundle, console)
     under = saved(folder, f"{bundle or folder} is not a bundle: diffgen train")

@@ -13,10 +13,9 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from diffgen import config
+from diffgen import config, label_maps
 from diffgen.errors import UserError
 from diffgen.evaluation.images import Images, RegionSet
-from diffgen.label_maps import on_grid, read_png
 from diffgen.labels import LabelMap
 from diffgen.models import bundle
 from diffgen.sampling.denoise import forwards
@@ -60,7 +59,7 @@ def draw(
     inline: bool, console: Console,
 ) -> list[Drawn]:  # fmt: skip
     """Images of every method under the label maps of a folder; resumes where it was stopped."""
-    number = len(list(masks.glob("*.png")))
+    number = len(label_maps.files(masks))
     drawn = []
     for method in methods:
         out = folder / method
@@ -91,7 +90,7 @@ def _counted(plan: Plan, number: int) -> tuple[float, int]:
     """Forwards per image (mean) and in sequence, exactly, by the covers themselves."""
     model, factor, counts = plan.model("image"), plan.facts.factor, []
     for index, (name, data) in enumerate(plan.masks[:number]):
-        label_map = on_grid(read_png(data, name), factor)
+        label_map = label_maps.on_grid(label_maps.read(data, name), factor)
         height, width = label_map.shape
         counts.append(forwards(label_map, model.covers(height, width, index), *model.guidance))
     height, width = (side // factor for side in plan.size_of(0))

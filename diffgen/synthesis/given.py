@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from diffgen import progress
+from diffgen import label_maps, progress
 from diffgen.appearance import Appearance, Vector, measure
 from diffgen.errors import UserError, one_line
-from diffgen.label_maps import read_png
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.shards import open_picture
@@ -60,33 +59,33 @@ def read_references(
 def read_masks(
     folder: Path, facts: bundle.GeneratorConfig, labels: Labels, console: Console | None = None
 ) -> tuple[tuple[tuple[str, bytes], ...], tuple[Size, ...]]:
-    """Name and PNG of each label map of a folder (*.png, sorted), and their sizes; each is decoded once.
+    """Name and file of each label map of a folder, and their sizes; each is decoded once.
 
     Raises `UserError`, which names the first bad one. `console` shows a bar.
     """
-    paths = sorted(folder.glob("*.png")) if folder.is_dir() else []
-    if not paths:
-        raise UserError(f"--masks {folder}: no label maps (*.png) there")
+    paths = label_maps.files(folder)
     found: list[tuple[tuple[str, bytes], Size]] = []
     with (
         progress.bar(console or Console(quiet=True), transient=True) as bar,
         ThreadPoolExecutor() as threads,
     ):
         row = bar.add_task("label maps", total=len(paths), figures="read")
-        for one in threads.map(partial(_read_one, facts=facts, labels=labels), paths):
+        for one in threads.map(partial(_read_one, folder=folder, facts=facts, labels=labels), paths):
             found.append(one)
             bar.advance(row)
     given, sizes = zip(*found, strict=True)
     return given, sizes
 
 
-def _read_one(path: Path, facts: bundle.GeneratorConfig, labels: Labels) -> tuple[tuple[str, bytes], Size]:
+def _read_one(
+    path: Path, folder: Path, facts: bundle.GeneratorConfig, labels: Labels
+) -> tuple[tuple[str, bytes], Size]:
     data = path.read_bytes()
-    label_map = read_png(data, str(path))
+    label_map = label_maps.read(data, str(path))
     size = label_map.shape
     check_size(size, facts, str(path))
     if label_map.max() >= len(labels):
         raise UserError(
             f"{path}: class id {label_map.max()} is unknown; the bundle has 0 to {len(labels) - 1}"
         )
-    return (path.name, data), size
+    return (path.relative_to(folder).as_posix(), data), size

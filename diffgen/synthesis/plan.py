@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from diffgen import __version__, config
+from diffgen import __version__, config, label_maps
 from diffgen.appearance import Appearance, Vector
 from diffgen.errors import UserError
-from diffgen.label_maps import read_png
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.mask_codec import num_bits
@@ -205,7 +204,7 @@ class Plan:
         if not self.masks:
             return None
         name, data = self.masks[index % len(self.masks)]
-        return name, read_png(data, name)
+        return name, label_maps.read(data, name)
 
 
 def guidance_of(sampling: config.Sampling) -> Guidance:

@@ -116,7 +116,7 @@ def test_samples_of_many_sizes_are_found_at_once(tiny_bundle: Path, monkeypatch:
     ("array", "message"),
     [
         (np.full((32, 32), 9, np.uint8), "class id 9 is unknown; the bundle has 0 to 4"),
-        (np.zeros((32, 32, 3), np.uint8), "one channel"),
+        (np.full((32, 32, 3), (9, 0, 0), np.uint8), "classes are colours"),
         (np.zeros((30, 32), np.uint8), "multiples of 4"),
         (np.full((32, 32), 300, np.uint16), "class ids up to 255"),
     ],
@@ -129,7 +129,7 @@ def test_bad_masks_are_named(tiny_bundle: Path, given_masks: Path, array: np.nda
 
 def test_unreadable_and_absent_masks(tiny_bundle: Path, given_masks: Path, tmp_path: Path) -> None:
     (given_masks / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"broken\.png: not a readable PNG"):
+    with pytest.raises(UserError, match=r"broken\.png: not a readable label map"):
         plan(tiny_bundle, given_masks)
     with pytest.raises(UserError, match="no label maps"):
         plan(tiny_bundle, tmp_path / "absent")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffgen import label_maps
 from diffgen.evaluation import baseline_images, plots
 from diffgen.evaluation.baseline_images import METHODS, Drawn
 from diffgen.evaluation.bootstrap import as_json
@@ -75,7 +76,7 @@ def build(run: EvaluationRun) -> SectionResult:
     found = _measure(run, drawn, patch, side)
     sides = tuple(patch * size for size in SIZES)
     costs = baseline_images.costs(asked, sides, run.bundle, run.tree, masks)
-    number = len(list(masks.glob("*.png")))
+    number = len(label_maps.files(masks))
     blocks: list[Block] = [
         Note(summary(found)),
         _table(f"Images of {side} px from patches of {patch} px (Table 1)", QUALITY, found,
