@@ -78,6 +78,11 @@ def is_mask_folder(name: str) -> bool:
     return _FOLDER.fullmatch(name) is not None
 
 
+def is_companion(name: str) -> bool:
+    """Whether a file's name says that it belongs to another: a label map by its word, outlines by their kind."""
+    return suffix_of(name) in OUTLINES or (suffix_of(name) in PICTURES and _file(name).of is not None)
+
+
 def pair(paths: Iterable[str]) -> Companions:
     """The companions among files of these paths, relative to one folder; files of other kinds are ignored."""
     files = _within_folders([_file(path) for path in sorted(paths)])

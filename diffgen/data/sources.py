@@ -1,45 +1,41 @@
-"""Finding the source files: a fixed order, a name of its own for each, no file twice, and each one's context.
+"""Finding the source files: a fixed order, a name of its own for each, no file twice, nothing passed by in silence.
 
-The context is the prompt of the mask model: one for all, a file's folder, or from a table. That table is the
-data's metadata as a CSV with the columns `file`, `context` and perhaps `group`. A source is looked up by its
-name in the data set, then by its file's name, then by its stem; the table may hold more files than there are
-sources, but never fewer.
+What belongs to what is decided by names (`companions.pair`). Hidden files and folders are passed by, links are
+followed once. A file that is named by itself (or by a shell's `*`) is read like one that is found in its folder.
 """
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os.path import realpath
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from diffgen.config import Settings
-from diffgen.errors import UserError, one_line
+from diffgen.companions import (
+    LABEL_MAPS, OUTLINES, PICTURES, Companions, is_companion, is_mask_folder, pair, suffix_of,
+)  # fmt: skip
+from diffgen.errors import UserError
 
-PLAIN = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
-TIFF = {".tif", ".tiff"}
-SLIDES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif"}
-LOSSLESS = {".png"} | TIFF
-"""What a label map may come in."""
-MASK = "_mask.png"
-GROUP = "group"
-"""A column that may be there: sources of one group (a case, a patient) stay on one side of the split."""
-MAX_CONTEXTS = 255  # on a mask canvas a context is an 8-bit id, 0 the null one
+PASSED_FOLDERS = {"__MACOSX", "@eaDir"}
+"""What systems put beside files, hidden but for their names."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to be cut: its name in the data set (unique), where it lies, its folder's name, its mask."""
+    """A file to be cut: its name in the data set (unique), where it lies, what belongs to it."""
 
     name: str
     path: str
     folder: str
     root: str
     mask: str | None = None
+    outlines: str | None = None
+    """File of its vector annotations."""
     context: str = "tissue"
     group: str = ""
-    """Sources of one group stay on one side of the split; without one a source is its own."""
+    """Sources of one group (a patient) stay on one side of the split; without one a source is its own."""
+    split: str | None = None
+    """The side that a table says it is on."""
 
     @property
     def is_map(self) -> bool:
@@ -47,19 +43,27 @@ class Source:
         return self.mask == self.path
 
 
-def find_sources(
-    paths: Sequence[str], out: Path | None = None, maps: bool = False
-) -> tuple[list[Source], list[str]]:
-    """Sources in the order of their names, and the names of files that are there twice; with `maps` the
-    sources are label maps without images.
+@dataclass
+class Found:
+    """The sources in the order of their names, and what became of every other file."""
 
-    A path is a file, or a folder that is searched recursively. A file reached by two ways (a symlink,
-    a folder and the file in it) counts once, so that it cannot be on both sides of the split.
-    What lies in `out` is no source, unless it is named itself. Raises `UserError` if a path does not
-    exist, is no image, is `out`, or is a folder that holds no image, or none outside `out`.
+    sources: list[Source] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Name → why it is no source and belongs to none."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """Suffix → number of files of kinds that are not looked at."""
+
+
+def find_sources(paths: Sequence[str], out: Path | None = None, maps: bool = False) -> Found:
+    """All sources; with `maps` they are label maps without images.
+
+    A path is a file, or a folder that is searched recursively. A file reached by two ways (a link, a folder and
+    the file in it) counts once, so that it cannot be on both sides of the split. What lies in `out` is no
+    source, unless it is named itself. Raises `UserError` if a path does not exist, is no image, is `out`, or is
+    a folder that holds no image, or none outside `out`.
     """
-    found: list[tuple[str, Source]] = []
-    kinds = LOSSLESS if maps else PLAIN | TIFF | SLIDES
+    found, seen, pairs = Found(), dict[str, str](), list[tuple[str, Source]]()
+    named: dict[Path, list[str]] = {}
     for text in paths:
         root = Path(text)
         if not root.exists():
@@ -67,54 +71,137 @@ def find_sources(
         if out is not None and root.resolve() == out.resolve():
             raise UserError(f"source {text} and output are the same folder; choose another --out")
         if root.is_dir():
-            found += _in_folder(root, out, kinds, maps)
-        elif root.suffix.lower() in (kinds if maps else kinds | {".dcm"}):
-            found += _sources(root.parent, [root.name], root.parent, maps)
-        else:
-            what = "no label map (PNG or TIFF)" if maps else "neither a slide nor an image"
+            pairs += _in_folder(root, out, maps, found)
+        elif suffix_of(root.name) in (LABEL_MAPS if maps else PICTURES):
+            named.setdefault(root.parent, []).append(root.name)
+        elif maps or suffix_of(root.name) not in OUTLINES:
+            what = "no label map (PNG, TIFF or BMP)" if maps else "neither a slide nor an image"
             raise UserError(f"source {text}: {what}, by its suffix {root.suffix!r}")
-    seen: dict[str, Source] = {}
-    twice = []
-    for file, source in found:
+    for folder, names in named.items():
+        pairs += _by_name(folder, names, maps, found)
+    sources = []
+    for file, source in pairs:
         if file in seen:
-            twice.append(source.name)
-        seen.setdefault(file, source)
-    return sorted(_unique(list(seen.values())), key=lambda source: source.name), twice
+            found.left_out[source.name] = f"the same file as {seen[file]}"
+        else:
+            sources.append(source)
+        seen.setdefault(file, source.name)
+    found.sources = sorted(_unique(sources), key=lambda source: source.name)
+    return found
 
 
-def _in_folder(root: Path, out: Path | None, kinds: set[str], maps: bool) -> list[tuple[str, Source]]:
-    """`_sources` of all below a folder, in order, but for what lies in `out`."""
-    every: list[tuple[str, Source]] = []
-    for folder, _, files in os.walk(root):
-        names = [
-            name
-            for name in files
-            if not name.startswith(".")
-            and f".{name.rpartition('.')[2].lower()}" in kinds
-            and (maps or not name.endswith(MASK))
-        ]
-        every += _sources(Path(folder), names, root, maps)
+def _in_folder(root: Path, out: Path | None, maps: bool, found: Found) -> list[tuple[str, Source]]:
+    """(real path, source) of all below a folder, in order, but for what lies in `out`."""
+    files = dict(_walk(root, ""))
     inside = None if out is None else f"{realpath(out)}/"
-    found = [pair for pair in every if inside is None or not pair[0].startswith(inside)]
-    if every and not found:
-        raise UserError(f"source {root}: all of it lies in the output folder {out}; choose another --out")
-    if not found:
-        what = "label map (PNG or TIFF)" if maps else "slide and no image"
-        raise UserError(f"source {root}: no {what} in this folder")
-    return sorted(found, key=lambda pair: pair[1].name.split("/"))
+    outside = {name: file for name, file in files.items() if inside is None or not file.startswith(inside)}
+    sources = list(_sources(root, outside, None, maps, found))
+    if not sources:
+        kinds = LABEL_MAPS if maps else PICTURES
+        if any(suffix_of(name) in kinds for name in files.keys() - outside.keys()):
+            raise UserError(
+                f"source {root}: all of it lies in the output folder {out}; choose another --out"
+            )
+        if not found.left_out:
+            what = "label map (PNG, TIFF or BMP)" if maps else "slide and no image"
+            raise UserError(f"source {root}: no {what} in this folder")
+    return sorted(sources, key=lambda item: item[1].name.split("/"))
 
 
-def _sources(folder: Path, names: Iterable[str], root: Path, maps: bool) -> Iterator[tuple[str, Source]]:
-    """(real path, source) of each of these files in a folder, which is resolved once: it may hold 100,000."""
-    absolute, real = folder.absolute(), realpath(folder)
-    within = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+def _by_name(folder: Path, names: Sequence[str], maps: bool, found: Found) -> Iterator[tuple[str, Source]]:
+    """The same of files that are named one by one: what belongs to them is looked for beside them."""
+    real, chosen = realpath(folder), set(names)
+    beside: list[str] = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir() and is_mask_folder(entry.name):
+            beside += [f"{entry.name}/{name}" for name, _ in _walk(folder / entry.name, "")]
+        elif entry.name in chosen or is_companion(entry.name):
+            beside.append(entry.name)
+    files = {name: f"{real}/{name}" for name in beside}
+    files |= {name: realpath(folder / name) for name in names if (folder / name).is_symlink()}
+    yield from _sources(folder, files, chosen, maps, found)
+
+
+def _walk(root: Path, prefix: str) -> Iterator[tuple[str, str]]:
+    """(path below `root` with `prefix` before it, real path) of all files; each folder is entered once."""
+    entered = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = realpath(folder)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        slides = {name[:-5] for name in names if name.lower().endswith(".mrxs")}  # each has a folder of its own
+        folders[:] = sorted(d for d in folders if d[0] != "." and d not in PASSED_FOLDERS and d not in slides)
+        within = "" if Path(folder) == root else f"{Path(folder).relative_to(root).as_posix()}/"
+        parts = _parts_of_slides(Path(folder), names)
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if name[0] != "." and name not in parts and os.path.isfile(path):
+                yield prefix + within + name, realpath(path) if os.path.islink(path) else f"{real}/{name}"
+
+
+def _parts_of_slides(folder: Path, names: Iterable[str]) -> set[str]:
+    """Pictures that are parts of a Hamamatsu VMS slide, by its index file: no sources of their own."""
+    parts: set[str] = set()
     for name in names:
-        path = absolute / name
-        if path.is_file():
-            mask = path if maps else absolute / f"{path.stem}{MASK}"
-            there = str(mask) if mask.exists() else None
-            file = realpath(path) if path.is_symlink() else f"{real}/{name}"
-            yield file, Source(within + name, str(path), absolute.name, str(root), there)
+        if name.lower().endswith((".vms", ".vmu")):
+            text = (folder / name).read_text(encoding="utf-8", errors="replace")
+            parts |= {line.partition("=")[2].strip() for line in text.splitlines() if "=" in line}
+    return parts - {""}
+
+
+def _sources(
+    root: Path, files: dict[str, str], chosen: set[str] | None, maps: bool, found: Found
+) -> Iterator[tuple[str, Source]]:
+    """The sources among files below a root (name → real path), with what belongs to them.
+
+    `chosen` are the names asked for, or all. Label maps may lie in folders beside the root, too.
+    """
+    above = {} if maps else _beside(root)
+    prefix = f"{root.absolute().name}/" if above else ""
+    names = {prefix + name: name for name in files} | {name: f"../{name}" for name in above}
+    paired = pair(names)
+    absolute = root.absolute()
+    for name in files:
+        if suffix_of(name) not in (*PICTURES, *OUTLINES, ".csv"):
+            found.unread[suffix_of(name) or "no suffix"] += 1
+    wanted = _maps(paired, names) if maps else paired.pictures
+    for path in wanted:
+        name = names[path]
+        if path in above or (chosen is not None and name not in chosen):
+            continue
+        mask, outlines = (
+            None if of is None else str(absolute / names[of])
+            for of in (path if maps else paired.masks.get(path), paired.outlines.get(path))
+        )
+        file = absolute / name
+        yield files[name], Source(name, str(file), file.parent.name, str(root), mask, outlines)
+    passed = {} if maps else paired.passed
+    named = {names[path]: reason for path, reason in passed.items()}
+    found.left_out |= {n: why for n, why in named.items() if chosen is None or n in chosen}
+
+
+def _maps(paired: Companions, names: Iterable[str]) -> list[str]:
+    """The label maps: those of pictures, where there are such, else all that can be one."""
+    return sorted(paired.masks.values()) or sorted(n for n in names if suffix_of(n) in LABEL_MAPS)
+
+
+def _beside(root: Path) -> dict[str, str]:
+    """What lies in folders of label maps beside a root, such as `masks/` beside `images/`."""
+    absolute = root.absolute()
+    if is_mask_folder(absolute.name):
+        return {}
+    try:
+        folders = [entry.name for entry in os.scandir(absolute.parent) if entry.is_dir()]
+    except OSError:  # a folder above that may not be read
+        return {}
+    return {
+        name: file
+        for folder in sorted(folders)
+        if is_mask_folder(folder) and folder != absolute.name
+        for name, file in _walk(absolute.parent / folder, f"{folder}/")
+    }
 
 
 def _unique(sources: list[Source]) -> list[Source]:
@@ -123,62 +210,3 @@ def _unique(sources: list[Source]) -> list[Source]:
         times = Counter(source.name for source in sources)
         sources = [replace(s, name=rename(s)) if times[s.name] > 1 else s for s in sources]
     return sources
-
-
-def with_contexts(sources: Sequence[Source], settings: Settings) -> list[Source]:
-    """The sources with their contexts and groups, by `prepare.contexts`.
-
-    Raises `UserError` for a table that cannot be read, lacks a column, contradicts itself or has no row for a
-    source, and for more than 255 contexts.
-    """
-    kind = settings.prepare.contexts
-    if kind == "one":
-        return list(sources)
-    if kind == "folder":
-        found = [replace(source, context=source.folder) for source in sources]
-    else:
-        table = read_table(Path(kind))
-        found = [replace(source, **_look_up(source, table, kind)) for source in sources]
-    number = len({source.context for source in found})
-    if number > MAX_CONTEXTS:
-        raise UserError(f"prepare.contexts {kind}: {number} contexts, at most {MAX_CONTEXTS} fit")
-    return found
-
-
-def read_table(path: Path) -> dict[str, dict[str, str]]:
-    """`file` → its `context` and, with such a column, its `group`, of a CSV (UTF-8, with a header).
-
-    Raises `UserError`, with the line's number.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"prepare.contexts {str(path)!r}: neither one, folder nor a readable CSV ({one_line(error)})"
-        ) from error
-    for column in ("file", "context"):
-        if column not in columns:
-            raise UserError(f"prepare.contexts {path}: no column {column!r} in its header {columns}")
-    table: dict[str, dict[str, str]] = {}
-    for line, row in rows:
-        for what in ("context", GROUP) if GROUP in columns else ("context",):
-            name, value = ((row[column] or "").strip() for column in ("file", what))
-            if not name or not value:
-                raise UserError(f"prepare.contexts {path}, line {line}: file or {what} is empty")
-            known = table.setdefault(name, {}).setdefault(what, value)
-            if known != value:
-                raise UserError(
-                    f"prepare.contexts {path}, line {line}: {name} has the {what} {known!r} already"
-                )
-    return table
-
-
-def _look_up(source: Source, table: dict[str, dict[str, str]], path: str) -> dict[str, str]:
-    name = PurePosixPath(source.name).name
-    for key in (source.name, name, PurePosixPath(name).stem):
-        if key in table:
-            return table[key]
-    raise UserError(f"prepare.contexts {path}: no row for the source {source.name}")

@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from diffgen.config import Settings, load
-from diffgen.data.sources import Source, _unique, find_sources, read_table, with_contexts
+from diffgen.data.sources import Source, _unique, find_sources
 from diffgen.errors import UserError
 from tests.data.pictures import save_image, tissue
 
@@ -15,23 +14,23 @@ def test_folders_are_searched_in_order_and_masks_are_no_sources(tmp_path: Path) 
     for name in ("b/two.png", "a/one.jpg", "three.png"):
         save_image(tmp_path / name, PICTURE, PICTURE[..., 0] if "two" in name else None)
     (tmp_path / "notes.txt").write_text("no image")
-    found, twice = find_sources([str(tmp_path)])
-    assert [source.name for source in found] == ["a/one.jpg", "b/two.png", "three.png"]
-    assert [source.folder for source in found] == ["a", "b", tmp_path.name]
-    assert [Path(source.mask).name if source.mask else None for source in found] == [
+    found = find_sources([str(tmp_path)])
+    assert [source.name for source in found.sources] == ["a/one.jpg", "b/two.png", "three.png"]
+    assert [source.folder for source in found.sources] == ["a", "b", tmp_path.name]
+    assert [Path(source.mask).name if source.mask else None for source in found.sources] == [
         None,
         "two_mask.png",
         None,
     ]
-    assert not twice
+    assert not found.left_out
 
 
 def test_a_file_reached_twice_counts_once(tmp_path: Path) -> None:
     path = save_image(tmp_path / "one.png", PICTURE)
     (tmp_path / "other.png").symlink_to(path)
-    found, twice = find_sources([str(tmp_path), str(path)])
-    assert len(found) == 1
-    assert len(twice) == 2
+    found = find_sources([str(tmp_path), str(path)])
+    assert len(found.sources) == 1
+    assert set(found.left_out.values()) == {"the same file as one.png"}
 
 
 def test_links_are_followed_to_what_they_are(tmp_path: Path) -> None:
@@ -41,10 +40,10 @@ def test_links_are_followed_to_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "in" / "sheet.png").symlink_to(tmp_path / "out" / "contact_sheet.png")
     for name in ("in", "out"):
         (tmp_path / f"link to {name}").symlink_to(tmp_path / name)
-    found, twice = find_sources(
+    found = find_sources(
         [str(tmp_path / "link to in"), str(tmp_path / "in")], tmp_path / "link to out"
     )
-    assert [source.name for source in found] == twice == ["one.png"]
+    assert [source.name for source in found.sources] == ["one.png"]
 
 
 def test_many_names_are_no_work() -> None:
@@ -58,15 +57,15 @@ def test_many_names_are_no_work() -> None:
 def test_names_are_unique_over_roots(tmp_path: Path) -> None:
     for root in ("x", "y"):
         save_image(tmp_path / root / "one.png", PICTURE)
-    found, _ = find_sources([str(tmp_path / "x"), str(tmp_path / "y")])
-    assert [source.name for source in found] == ["x/one.png", "y/one.png"]
+    found = find_sources([str(tmp_path / "x"), str(tmp_path / "y")])
+    assert [source.name for source in found.sources] == ["x/one.png", "y/one.png"]
 
 
 def test_what_lies_in_the_output_folder_is_no_source(tmp_path: Path) -> None:
     save_image(tmp_path / "one.png", PICTURE)
     save_image(tmp_path / "out" / "contact_sheet.png", PICTURE)
-    found, _ = find_sources([str(tmp_path)], tmp_path / "out")
-    assert [source.name for source in found] == ["one.png"]
+    found = find_sources([str(tmp_path)], tmp_path / "out")
+    assert [source.name for source in found.sources] == ["one.png"]
 
 
 def test_a_source_that_is_the_output_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,84 +89,58 @@ def test_wrong_paths_are_one_clear_line(tmp_path: Path, name: str) -> None:
         find_sources([str(tmp_path / name)])
 
 
-def source(name: str) -> Source:
-    return Source(name, f"/slides/{name}", Path(f"/slides/{name}").parent.name, "/slides")
 
 
-SOURCES = [source("a/one.svs"), source("b/two.svs")]
+def test_every_other_file_is_named_or_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "b_mask.png", "images/c.png", "masks/c.png", ".ipynb_checkpoints/a.png"):
+        save_image(tmp_path / name, PICTURE)
+    (tmp_path / "notes.txt").write_text("none")
+    found = find_sources([str(tmp_path)])
+    masks = {source.name: source.mask and Path(source.mask).name for source in found.sources}
+    assert masks == {"a.png": None, "images/c.png": "c.png"}
+    assert set(found.left_out) == {"a.jpg", "b_mask.png"}
+    assert found.unread == {".txt": 1}
 
 
-def by_table(path: Path, text: str) -> Settings:
-    path.write_text(text, encoding="utf-8")
-    return load(None, [f"prepare.contexts={path}"])
-
-
-def contexts_of(sources: list[Source], settings: Settings) -> dict[str, str]:
-    return {source.name: source.context for source in with_contexts(sources, settings)}
-
-
-def groups_of(sources: list[Source], settings: Settings) -> list[str]:
-    return [source.group for source in with_contexts(sources, settings)]
-
-
-def test_one_context_for_all_or_one_a_folder() -> None:
-    assert contexts_of(SOURCES, load()) == {"a/one.svs": "tissue", "b/two.svs": "tissue"}
-    found = contexts_of(SOURCES, load(None, ["prepare.contexts=folder"]))
-    assert found == {"a/one.svs": "a", "b/two.svs": "b"}
-
-
-@pytest.mark.parametrize("key", ["a/one.svs", "one.svs", "one"])
-def test_a_table_names_files_by_path_name_or_stem(tmp_path: Path, key: str) -> None:
-    text = f"\ufefffile, grade,context\n{key},3, LUAD \ntwo,1,LUSC\nnot here,2,LUSC\n"
-    assert contexts_of(SOURCES, by_table(tmp_path / "c.csv", text)) == {
-        "a/one.svs": "LUAD",
-        "b/two.svs": "LUSC",
+def test_what_a_shell_makes_of_a_star_is_read_like_the_folder(tmp_path: Path) -> None:
+    save_image(tmp_path / "a.png", PICTURE, PICTURE[..., 0])
+    save_image(tmp_path / "masks" / "b.png", PICTURE)
+    save_image(tmp_path / "b.png", PICTURE)
+    found = find_sources([str(path) for path in sorted(tmp_path.glob("*.png"))])
+    assert {source.name: Path(source.mask or "").name for source in found.sources} == {
+        "a.png": "a_mask.png",
+        "b.png": "b.png",
+    }
+    one = find_sources([str(tmp_path / "a.png")])
+    assert [Path(source.mask or "").name for source in one.sources] == ["a_mask.png"]
+    assert find_sources([str(tmp_path / "a_mask.png")]).left_out == {
+        "a_mask.png": "a label map without a picture, by its name"
     }
 
 
-def test_the_longer_name_goes_first(tmp_path: Path) -> None:
-    settings = by_table(tmp_path / "c.csv", "file,context\none,stem\na/one.svs,path\none.svs,name\ntwo,x\n")
-    assert contexts_of(SOURCES, settings)["a/one.svs"] == "path"
+def test_label_maps_beside_the_folder_that_is_named(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "x" / "a.png", PICTURE)
+    save_image(tmp_path / "masks" / "x" / "a.png", PICTURE)
+    save_image(tmp_path / "masks" / "x" / "b.png", PICTURE)
+    found = find_sources([str(tmp_path / "images")])
+    assert [source.name for source in found.sources] == ["x/a.png"]
+    assert Path(found.sources[0].mask or "").resolve() == (tmp_path / "masks" / "x" / "a.png").resolve()
+    assert found.left_out == {"../masks/x/b.png": "a label map without a picture, by its name"}
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("file,context\none,LUAD\n", r"c\.csv: no row for the source b/two\.svs"),
-        ("file,kontext\none,LUAD\n", r"c\.csv: no column 'context' in its header \['file', 'kontext'\]"),
-        ("", "no column 'file'"),
-        ("file,context\none\n", r"c\.csv, line 2: file or context is empty"),
-        ("file,context\none,A\none,A\none,B\n", "line 4: one has the context 'A' already"),
-    ],
-)
-def test_what_is_wrong_with_a_table_is_one_line_that_names_it(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(UserError, match=said) as caught:
-        contexts_of(SOURCES, by_table(tmp_path / "c.csv", text))
-    assert "\n" not in str(caught.value)
+def test_a_linked_folder_is_followed_once(tmp_path: Path) -> None:
+    save_image(tmp_path / "elsewhere" / "a.png", PICTURE)
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "case").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "sub" / "round").symlink_to(tmp_path / "in")
+    assert [source.name for source in find_sources([str(tmp_path / "in")]).sources] == ["case/a.png"]
 
 
-def test_a_table_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"prepare\.contexts 'folders': neither one, folder nor a readable"):
-        contexts_of(SOURCES, load(None, ["prepare.contexts=folders"]))
-    (tmp_path / "latin.csv").write_bytes("file,context\nä,ö\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"latin\.csv"):
-        read_table(tmp_path / "latin.csv")
-
-
-def test_more_contexts_than_fit(tmp_path: Path) -> None:
-    sources = [source(f"{i}.svs") for i in range(256)]
-    text = "file,context\n" + "".join(f"{i},context {i}\n" for i in range(256))
-    settings = by_table(tmp_path / "c.csv", text)
-    assert len(contexts_of(sources[:255], settings)) == 255
-    with pytest.raises(UserError, match="256 contexts, at most 255"):
-        contexts_of(sources, settings)
-
-
-def test_groups_are_a_column_that_may_be_there(tmp_path: Path) -> None:
-    grouped = by_table(tmp_path / "c.csv", "file,context,group\none,x,case 1\ntwo,x,case 1\n")
-    assert groups_of(SOURCES, grouped) == ["case 1", "case 1"]
-    alone = by_table(tmp_path / "d.csv", "file,context\none,x\ntwo,x\n")
-    assert groups_of(SOURCES, alone) == groups_of(SOURCES, load()) == ["", ""]
-    lacking = by_table(tmp_path / "e.csv", "file,context,group\none,x,case 1\ntwo,x,\n")
-    with pytest.raises(UserError, match="line 3: file or group is empty"):
-        groups_of(SOURCES, lacking)
+def test_pictures_that_are_parts_of_a_slide_are_none(tmp_path: Path) -> None:
+    for name in ("part.jpg", "macro.jpg", "own.jpg"):
+        save_image(tmp_path / name, PICTURE)
+    (tmp_path / "slide.vms").write_text("[Virtual Microscope Specimen]\nImageFile=part.jpg\nMacroImage=macro.jpg\n")
+    save_image(tmp_path / "m" / "thumbnail.png", PICTURE)
+    (tmp_path / "m.mrxs").write_bytes(b"")
+    names = [source.name for source in find_sources([str(tmp_path)]).sources]
+    assert names == ["m.mrxs", "own.jpg", "slide.vms"]
