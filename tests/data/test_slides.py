@@ -5,7 +5,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from diffgen.data import slides
+from diffgen.data.formats import scanners
 from diffgen.data.slides import NO_MPP, LeftOut, load_mask, mask_values, open_slide, plausible
 from tests.data.pictures import save_image, save_slide, tissue
 
@@ -69,7 +69,7 @@ def test_transparent_is_white(tmp_path: Path) -> None:
 def test_without_openslide_pictures_are_read_and_slides_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slides, "openslide", None)
+    monkeypatch.setattr(scanners, "openslide", None)
     assert open_slide(str(save_image(tmp_path / "a.png", tissue(64, 64))), 0.5)[0].size(0.5) == (64, 64)
     with pytest.raises(LeftOut, match="OpenSlide is not installed"):
         open_slide(str(save_slide(tmp_path / "s.svs", tissue(200, 200), 0.5)))
