@@ -66,13 +66,17 @@ def test_transparent_is_white(tmp_path: Path) -> None:
     assert (picture[:, 34:] == (200, 20, 90)).all()
 
 
-def test_without_openslide_pictures_are_read_and_slides_left_out(
+def test_without_openslide_pictures_and_tiffs_are_read_and_slides_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scanners, "openslide", None)
     assert open_slide(str(save_image(tmp_path / "a.png", tissue(64, 64))), 0.5)[0].size(0.5) == (64, 64)
+    picture = tissue(200, 200)
+    slide, _ = open_slide(str(save_slide(tmp_path / "s.svs", picture, 0.5)))
+    np.testing.assert_array_equal(slide.read(0, 0, 200, 200, 0.5), picture)
+    (tmp_path / "s.mrxs").write_bytes(b"\xff\xd8\xff and more")
     with pytest.raises(LeftOut, match="OpenSlide is not installed"):
-        open_slide(str(save_slide(tmp_path / "s.svs", tissue(200, 200), 0.5)))
+        open_slide(str(tmp_path / "s.mrxs"))
 
 
 @pytest.mark.parametrize("name", ["a.svs", "a.png", "a.tif", "cut.png", "cut.jpg"])

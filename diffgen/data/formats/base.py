@@ -184,7 +184,8 @@ def on_white(image: Image.Image) -> Image.Image:
         raise ValueError(f"pixels are of mode {image.mode}, not 8-bit RGB")
     if image.mode in {"RGBA", "RGBa", "LA", "La", "PA"} or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image)
-        image = white
+        if image.getchannel("A").getextrema() != (255, 255):
+            white = Image.new("RGBA", image.size, "white")
+            white.alpha_composite(image)
+            image = white
     return image if image.mode == "RGB" else image.convert("RGB")

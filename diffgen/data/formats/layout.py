@@ -45,8 +45,6 @@ class Layout:
     profile: bytes | None
     inverted: bool = False
     """Zero is white."""
-    first: bool = True
-    """It is the file's first page and the whole of it, as OpenSlide reads TIFFs."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,8 @@ def layout(tiff: Any) -> Layout:
     levels = tuple(
         tuple(_place(level, n) for n in meaning.order)
         for level in series.levels
-        if level.keyframe.samplesperpixel == page.samplesperpixel and len(level.pages) > max(meaning.order)
+        if level.keyframe.samplesperpixel == page.samplesperpixel
+        and (level.dataoffset is not None or len(level.pages) > max(meaning.order))
     )
     return Layout(
         header,
@@ -104,7 +103,6 @@ def layout(tiff: Any) -> Layout:
         levels,
         profile,
         inverted=page.photometric == MINISWHITE,
-        first=page.index == 0 and len(meaning.order) == 1,
     )
 
 
