@@ -60,7 +60,7 @@ def test_two_regions_are_one_slide_with_glass_between_them(scn: tuple[str, list[
     for x, y, picture in regions:
         height, width = picture.shape[:2]
         np.testing.assert_array_equal(slide.read(x, y, width, height, MPP), picture)
-    whole = slide.read(0, 0, *CANVAS, MPP)
+    whole = slide.read(0, 0, *CANVAS, MPP).copy()
     for x, y, picture in regions:
         whole[y : y + picture.shape[0], x : x + picture.shape[1]] = 255
     assert (whole == 255).all()
