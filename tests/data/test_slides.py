@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +6,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from diffgen.data import slides
-from diffgen.data.slides import NO_MPP, LeftOut, load_mask, mask_values, open_slide, plausible
+from diffgen.data.formats import scanners
+from diffgen.data.slides import NO_MPP, LeftOut, header, load_mask, mask_values, open_slide, plausible
 from tests.data.pictures import save_image, save_slide, tissue
 
 
@@ -66,13 +67,17 @@ def test_transparent_is_white(tmp_path: Path) -> None:
     assert (picture[:, 34:] == (200, 20, 90)).all()
 
 
-def test_without_openslide_pictures_are_read_and_slides_left_out(
+def test_without_openslide_pictures_and_tiffs_are_read_and_slides_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slides, "openslide", None)
+    monkeypatch.setattr(scanners, "openslide", None)
     assert open_slide(str(save_image(tmp_path / "a.png", tissue(64, 64))), 0.5)[0].size(0.5) == (64, 64)
+    picture = tissue(200, 200)
+    slide, _ = open_slide(str(save_slide(tmp_path / "s.svs", picture, 0.5)))
+    np.testing.assert_array_equal(slide.read(0, 0, 200, 200, 0.5), picture)
+    (tmp_path / "s.mrxs").write_bytes(b"\xff\xd8\xff and more")
     with pytest.raises(LeftOut, match="OpenSlide is not installed"):
-        open_slide(str(save_slide(tmp_path / "s.svs", tissue(200, 200), 0.5)))
+        open_slide(str(tmp_path / "s.mrxs"))
 
 
 @pytest.mark.parametrize("name", ["a.svs", "a.png", "a.tif", "cut.png", "cut.jpg"])
@@ -108,3 +113,53 @@ def test_masks_are_read_by_nearest(tmp_path: Path) -> None:
     mask = np.kron(np.arange(1, 5, dtype=np.uint8).reshape(2, 2), np.ones((40, 40), np.uint8))
     np.testing.assert_array_equal(slide.read_mask(mask, 0, 0, 40, 40, 0.5), mask[::2, ::2])
     np.testing.assert_array_equal(slide.read_mask(mask, 10, 5, 20, 30, 0.5), mask[::2, ::2][5:35, 10:30])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg"])
+def test_a_header_says_what_opening_gives(tmp_path: Path, name: str) -> None:
+    picture = tissue(200, 160)
+    if name == "a.tif":
+        save_slide(tmp_path / name, picture, 0.5)
+    else:
+        Image.fromarray(picture).save(tmp_path / name, dpi=(50_800, 50_800))
+    said, (slide, _) = header(str(tmp_path / name)), open_slide(str(tmp_path / name))
+    assert said.size == slide.pixels.size == (200, 160)
+    assert said.mpp == slide.mpp == pytest.approx((0.5, 0.5), rel=1e-3)
+    assert slide.bounds == (0, 0, 200, 160)
+
+
+def test_suffixes_lie(tmp_path: Path) -> None:
+    picture = tissue(128, 96)
+    save_slide(tmp_path / "slide.tiff", picture, 0.5).rename(tmp_path / "slide.png")
+    save_image(tmp_path / "a.png", picture).rename(tmp_path / "a.svs")
+    for name in ("slide.png", "a.svs"):
+        slide, _ = open_slide(str(tmp_path / name), 0.5)
+        np.testing.assert_array_equal(slide.read(0, 0, 128, 96, 0.5), picture)
+
+
+def test_a_grey_picture_is_left_out_and_what_has_two_scales_needs_one_said(tmp_path: Path) -> None:
+    Image.fromarray(tissue(64, 64)).convert("L").save(tmp_path / "a.png")
+    with pytest.raises(LeftOut, match="one channel"):
+        open_slide(str(tmp_path / "a.png"), 0.5)
+    tags = {"resolution": (2e4, 4e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "b.tif", tissue(64, 64), photometric="rgb", **tags)
+    with pytest.raises(LeftOut, match=r"0\.5 µm per pixel across and 0\.25 down.*--mpp-override"):
+        open_slide(str(tmp_path / "b.tif"), 1.0)
+    slide, assumed = open_slide(str(tmp_path / "b.tif"), 1.0, override=0.5)
+    assert (slide.mpp, assumed) == ((0.5, 0.5), False)
+
+
+@pytest.mark.parametrize("name", ["tiles.tif", "strips.tif", "a.png"])
+def test_threads_read_one_file_at_once(tmp_path: Path, name: str) -> None:
+    picture = tissue(600, 500)
+    if name == "a.png":
+        save_image(tmp_path / name, picture)
+    else:
+        layout = {"tile": (64, 64)} if name == "tiles.tif" else {"rowsperstrip": 16}
+        tifffile.imwrite(tmp_path / name, picture, photometric="rgb", compression="lzw", **layout)
+    slide, _ = open_slide(str(tmp_path / name), 0.5)
+    boxes = [(x, y, 90, 70) for x in range(0, 500, 37) for y in range(0, 420, 41)]
+    with ThreadPoolExecutor(8) as pool:
+        seen = pool.map(lambda box: slide.read(*box, 0.5), boxes)
+        for (x, y, width, height), part in zip(boxes, seen, strict=True):
+            np.testing.assert_array_equal(part, picture[y : y + height, x : x + width])
