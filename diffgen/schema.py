@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from diffgen.schema_training import Positive, SettingsSection, Settled, Share
 
@@ -14,13 +14,30 @@ class Prepare(SettingsSection):
     """µm per pixel of the training images."""
     assume_mpp: Annotated[float, Field(gt=0)] | None = None
     """µm per pixel of a source file that does not say its own."""
-    labels: Literal["masks", "stain", "none", "maps"] = "masks"
-    """`masks`: from `<stem>_mask.png`; `stain`: weak labels from the stains where there is no mask; `maps`:
-    the sources are label maps without images, for the mask model alone."""
+    mpp_override: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Pattern of a source's name or file name → µm per pixel, where the file says it wrong or not at all."""
+    icc: bool = True
+    """Whether the colours of a file's ICC profile become those of sRGB."""
+    labels: Literal["annotated", "masks", "outlines", "stain", "none", "maps"] = "annotated"
+    """`annotated`: from masks or outlines, whichever there are; `masks`, `outlines`: from one kind; `stain`: weak
+    labels from the stains where there are neither; `maps`: the sources are label maps without images, for the
+    mask model alone."""
+    annotations: str | None = None
+    """Folder of outlines that do not lie beside their slides."""
     classes: dict[int, str] = Field(default_factory=dict)
-    """Names of the ids in the masks (0 is always unknown)."""
+    """Names of the ids in the masks (0 is always unknown), or of the classes of outlines; names alone are
+    numbered from 1."""
     mask_values: dict[int, int] = Field(default_factory=dict)
     """Pixel value in a mask file → class id, where they differ (such as 255 → 1)."""
+    mask_colours: dict[str, int] = Field(default_factory=dict)
+    """Colour in a mask file (such as "#ff0000") → pixel value."""
+    instances: str | None = None
+    """Class of all objects of masks that give each object an id of its own."""
+    rest: str | None = None
+    """Class of what is not annotated; none: unknown."""
+    patients: str | None = None
+    """CSV with the column `file` and some of `patient`, `context` and `split` (train, test): a patient is never on
+    both sides of the split."""
     contexts: str = "one"
     """Context of a source: `one` for all, `folder` for the name of the folder the file lies in, or the
     path of a CSV with the columns `file` (name or stem) and `context`."""
@@ -33,6 +50,11 @@ class Prepare(SettingsSection):
     test_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the sources (or, with few sources, of each source's length) kept for testing."""
     patches_per_shard: Positive = 512
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _numbered(cls, value: Any) -> Any:
+        return dict(enumerate(value, start=1)) if isinstance(value, list | tuple) else value
 
 
 class Diffusion(SettingsSection):

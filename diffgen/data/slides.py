@@ -1,4 +1,4 @@
-"""Opening source files, and reading their pixels and masks at a wanted µm per pixel.
+"""Opening source files, and reading their pixels at a wanted µm per pixel.
 
 Whatever the format (`formats/`), a `Slide` is a grid of pixels of a wanted size in µm: x and y count from the
 top left corner of the file. What is read of a pixel does not depend on the region it is read with (but for
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 from PIL import Image
 
 from diffgen.data.formats import plain, tiff
@@ -49,8 +48,6 @@ __all__ = [
     "Slide",
     "dicom_series",
     "header",
-    "load_mask",
-    "mask_values",
     "open_slide",
     "plausible",
     "settled",
@@ -59,9 +56,6 @@ __all__ = [
 MAX_ENLARGEMENT = 2.0
 """A file whose pixels are larger than this many wanted pixels has not the detail that is asked of it."""
 LARGE = 2**26  # bytes of a picture that is not held beside another
-
-Values = NDArray[np.uint8] | NDArray[np.uint16]
-"""(H, W) of a mask file, before they become class ids."""
 
 
 @contextmanager
@@ -118,12 +112,6 @@ class Slide:
         with reading():
             picture = np.asarray(self.pixels.take(box, (right - left, bottom - top)))
         return picture[y - top : y - top + height, x - left : x - left + width]
-
-    def read_mask(self, mask: Values, x: int, y: int, width: int, height: int, um: float) -> Values:
-        """Values (height, width) of the region, from a mask of the size of level 0, by nearest."""
-        columns = ((x + np.arange(width) + 0.5) * um / self.mpp[0]).astype(int).clip(0, mask.shape[1] - 1)
-        rows = ((y + np.arange(height) + 0.5) * um / self.mpp[1]).astype(int).clip(0, mask.shape[0] - 1)
-        return mask[rows[:, None], columns[None, :]]
 
 
 def open_slide(
@@ -207,28 +195,3 @@ def _open_map(path: str) -> NoPixels:
         with tifffile.TiffFile(path) as opened:
             mpp = of_tiff(opened, opened.pages.first, 0, 0)
     return NoPixels(size, mpp)
-
-
-def load_mask(path: str) -> Values:
-    """Values (H, W) of a mask file: 8 or 16 bits, or the indices of a palette. `LeftOut` if it has others."""
-    with reading():
-        return _load_mask(path, Path(path).stat().st_mtime_ns)
-
-
-def mask_values(mask: Values) -> list[int]:
-    """The values that occur in a mask, in order."""
-    strips = (mask[top : top + 1024] for top in range(0, len(mask), 1024))
-    return sorted({int(value) for strip in strips for value in np.unique(strip)})
-
-
-@lru_cache(maxsize=2)
-def _load_mask(path: str, _mtime: int) -> Values:
-    with open_picture(path) as image:
-        if image.mode not in {"1", "L", "P"} and not image.mode.startswith("I"):
-            raise ValueError(f"mask is {image.mode}, not of one channel")
-        values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError("mask has values beyond 16 bits")
-    if values.max() < 256:
-        return values.astype(np.uint8, copy=False)
-    return values.astype(np.uint16, copy=False)

@@ -6,8 +6,9 @@ followed once. A file that is named by itself (or by a shell's `*`) is read like
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from os.path import realpath
 from pathlib import Path
 
@@ -36,11 +37,18 @@ class Source:
     """Sources of one group (a patient) stay on one side of the split; without one a source is its own."""
     split: str | None = None
     """The side that a table says it is on."""
+    stain: tuple[float, float] | None = None
+    """Strength of its stains, where its labels come from them."""
 
     @property
     def is_map(self) -> bool:
         """A label map without an image is its own mask."""
         return self.mask == self.path
+
+    def mpp_by(self, overrides: Mapping[str, float]) -> float | None:
+        """µm per pixel by the first pattern that fits its name, its file's name or its folder."""
+        names = (self.name, Path(self.name).name, str(Path(self.name).parent))
+        return next((mpp for pattern, mpp in overrides.items() if any(fnmatch(n, pattern) for n in names)), None)
 
 
 @dataclass

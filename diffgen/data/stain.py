@@ -5,7 +5,8 @@ over a fixed sample of all sources from fixed starting centres; the clusters are
 haematoxylin. So the same sources give the same labels, and a pixel's label depends on nothing but its
 slide and the model: not on the patch it is seen in, nor on the scale of the patch.
 
-One model serves all sources of a run: slides that are stained very differently are better prepared apart.
+One model serves all sources of a run, each in units of its own stains' strength: else the class would be the
+slide, where one is stained more strongly than another.
 """
 
 import warnings
@@ -37,17 +38,21 @@ TRUNCATE = 3.0
 """Reach of the averages in sigmas; what is read around a region covers it, so borders do not matter."""
 SAMPLE_TILES, SAMPLE_SIDE, SAMPLE_STRIDE = 8, 192, 16
 """Per source, what the model is fitted to: tiles, their side in pixels of STAIN_UM, every how many pixels."""
+STRONG = 0.99
+"""Quantile of a slide's stains that is their strength: that of its nuclei, and of its densest stroma."""
 FIT_PIXELS = 200_000
 FIT_QUANTILE = 0.99
 """Stronger stains (ink, folds, pictures that are no H&E) are taken as this strong: they get no class."""
 
+Strength = tuple[float, float]
+"""Of a slide's haematoxylin and eosin."""
 Features = NDArray[np.float32]
 """(H, W, 3): share of tissue, haematoxylin, eosin."""
 
 
 @dataclass(frozen=True)
 class StainModel:
-    """Centres of the tissue classes (haematoxylin, eosin), in units of `scales`."""
+    """Centres of the tissue classes (haematoxylin, eosin by a slide's strength), in units of `scales`."""
 
     centres: tuple[tuple[float, float], ...]
     scales: tuple[float, float]
@@ -60,9 +65,12 @@ class StainModel:
         classes: LabelMap = (1 + distances.argmin(axis=0)).astype(np.uint8)
         return np.where(features[..., 0] < 0.5, np.uint8(0), classes)
 
-    def label(self, slide: Slide, x: int, y: int, width: int, height: int, um: float) -> LabelMap:
+    def label(
+        self, slide: Slide, strength: Strength, x: int, y: int, width: int, height: int, um: float
+    ) -> LabelMap:
         """(height, width) index into `STAIN_CLASSES` of a region, its place and size in pixels of `um` µm."""
-        return self.classify(region_features(slide, x, y, width, height, um))
+        features = region_features(slide, x, y, width, height, um)
+        return self.classify(features / np.array([1, *strength], np.float32))
 
     def to_json(self) -> dict[str, Any]:
         return {"features": ["haematoxylin", "eosin"], "centres": self.centres, "scales": self.scales}
@@ -106,20 +114,35 @@ def _resize(channel: NDArray[np.float32], size: tuple[int, int], box: Box) -> ND
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
 
 
-def sample(slide: Slide, tissue: Mask) -> NDArray[np.float32]:
-    """(n, 2) haematoxylin and eosin of tissue pixels of a slide, at fixed places spread over its tissue."""
+@dataclass(frozen=True)
+class StainSample:
+    """Stains of a slide, at fixed places spread over its tissue."""
+
+    pixels: NDArray[np.float32]
+    """(n, 2) haematoxylin and eosin of neighbourhoods, in units of the strength."""
+    strength: Strength
+
+
+def sample(slide: Slide, tissue: Mask) -> StainSample:
+    """What a slide adds to the model."""
     where = np.argwhere(tissue)
     width, height = slide.size(STAIN_UM)
-    found = []
+    found, stains = [], []
     for row, column in where[np.linspace(0, len(where) - 1, SAMPLE_TILES).astype(int)]:
         x = max(0, min(int(column * TISSUE_UM / STAIN_UM) - SAMPLE_SIDE // 2, width - SAMPLE_SIDE))
         y = max(0, min(int(row * TISSUE_UM / STAIN_UM) - SAMPLE_SIDE // 2, height - SAMPLE_SIDE))
-        features = region_features(slide, x, y, min(SAMPLE_SIDE, width), min(SAMPLE_SIDE, height), STAIN_UM)
-        found.append(features[features[..., 0] >= 0.5][:, 1:])
+        box = x, y, min(SAMPLE_SIDE, width), min(SAMPLE_SIDE, height)
+        features = region_features(slide, *box, STAIN_UM)
+        filled = features[..., 0] >= 0.5
+        found.append(features[filled][:, 1:])
+        stains.append(rgb2hed(slide.read(*box, STAIN_UM))[filled][:, :2])
         if width <= SAMPLE_SIDE and height <= SAMPLE_SIDE:
             break
-    pixels = np.concatenate(found)
-    return pixels[::SAMPLE_STRIDE]
+    pixels, own = np.concatenate(found), np.concatenate(stains)
+    high = np.quantile(own, STRONG, axis=0) if len(own) else (1.0, 1.0)
+    strength = (max(1e-3, float(high[0])), max(1e-3, float(high[1])))
+    scaled = pixels[::SAMPLE_STRIDE] / np.asarray(strength, np.float32)
+    return StainSample(scaled.astype(np.float32), strength)
 
 
 def fit(pixels: NDArray[np.float32]) -> StainModel | None:
