@@ -53,6 +53,8 @@ def open_plain(path: str, icc: bool, mpp: Mpp | None = None) -> ImagePixels:
 
 def memory_of(image: Image.Image) -> int:
     """Bytes that decoding it takes."""
+    if image.mode in {"1", "L", "I;16"}:  # a mask: decoded, and as an array
+        return 2**25 + image.width * image.height * 4
     each = DECODED.get(image.format or "", 12)
     return 2**25 + image.width * image.height * (each + LAID_ON_WHITE * (image.mode != "RGB"))
 

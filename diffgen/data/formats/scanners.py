@@ -1,6 +1,7 @@
 """Slides as scanners write them, and tiled TIFFs, read by OpenSlide."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from PIL import Image, ImageCms
 
@@ -82,6 +83,15 @@ def vendor_of(path: str) -> str | None:
     """By whose format OpenSlide would open a file; None if by none."""
     found: str | None = openslide.OpenSlide.detect_format(path) if openslide else None
     return found
+
+
+def companions(path: str) -> set[str]:
+    """Paths of the files that a slide's index (`.vms`, `.vmu`) names: they are parts of it, no pictures."""
+    if Path(path).suffix.lower() not in {".vms", ".vmu"}:
+        return set()
+    with Path(path).open(encoding="utf-8", errors="replace") as lines:
+        values = (line.partition("=")[2].strip() for line in lines)
+        return {str(file) for name in values if name and (file := Path(path).with_name(name)).is_file()}
 
 
 def own_mpp(properties: Mapping[str, str]) -> Mpp | None:

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from diffgen.data.slides import LeftOut, header, open_slide
+from diffgen.data.slides import LeftOut, companions, header, open_slide
 from tests.data.pictures import tissue
 
 MPP = 0.5
@@ -105,3 +105,14 @@ def test_a_slide_that_failed_once_is_read_when_it_is_sound(
     path.write_bytes(whole)
     again, _ = open_slide(str(path))
     np.testing.assert_array_equal(again.read(100, 200, 100, 100, MPP), scn[1][0][2][:100, :100])
+
+
+def test_what_an_index_names_belongs_to_it(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a(1,0).jpg", "other.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    index = tmp_path / "a.vms"
+    index.write_text(
+        "[Virtual Microscope Specimen]\nImageFile=a.jpg\nImageFile(1,0)=a(1,0).jpg\nMapFile=gone\n"
+    )
+    assert companions(str(index)) == {str(tmp_path / "a.jpg"), str(tmp_path / "a(1,0).jpg")}
+    assert companions(str(tmp_path / "a.jpg")) == set()
