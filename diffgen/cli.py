@@ -55,26 +55,43 @@ Run = Annotated[str | None, _option("Name of the run, in `places.runs`; the same
 def prepare(
     sources: Annotated[list[str], _argument("Slides, images, or folders of them.")],
     out: Annotated[Path | None, _option("Folder for the training shards. [default: data]")] = None,
-    labels: Annotated[str | None, _option("`masks`, `stain` (weak labels), `none`, or `maps` alone.")] = None,
+    labels: Annotated[
+        str | None,
+        _option("`masks`, `outlines`, `stain` (weak labels), `none`, `maps` alone. [default: annotated]"),
+    ] = None,
+    annotations: Annotated[
+        Path | None, _option("Folder of outlines: QuPath GeoJSON, ASAP, ImageScope, HALO, COCO.")
+    ] = None,
+    patients: Annotated[Path | None, _option("CSV of `file`, `patient`, `context`, `split`.")] = None,
     mpp: Annotated[float | None, _option("µm per pixel of files that do not say their own.")] = None,
+    mpp_override: Annotated[
+        list[str] | None,
+        _option("µm per pixel of files that say it wrong. Repeatable.", metavar="PATTERN=0.25"),
+    ] = None,
+    dry_run: Annotated[bool, _option("Stop at the table of all files.", "--dry-run")] = False,
     inline: Inline = False,
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
     """Cut slides and images into training shards.
 
-    Reads OpenSlide formats, TIFF, PNG and JPEG, their label maps from `<stem>_mask.png`, finds the
-    tissue, and writes patches, a train/test split, statistics and a contact sheet.
+    Reads OpenSlide formats, OME-TIFF, TIFF, PNG and JPEG, with the masks (`a_mask.png`, `masks/a.png`, …) or
+    outlines (`a.geojson`, …) that lie beside them. First a table of all files and classes; then patches, a
+    train/test split, statistics and a contact sheet.
 
-    Example: `diffgen prepare slides/ --labels stain --out data`
+    Example: `diffgen prepare slides/ --patients patients.csv --out data`
     """
     from diffgen.config import load
 
-    options = {"prepare.labels": labels, "prepare.assume_mpp": mpp, "places.data": out}
+    options: dict[str, Any] = {"prepare.labels": labels, "prepare.assume_mpp": mpp, "places.data": out}
+    options |= {"prepare.annotations": annotations, "prepare.patients": patients}
+    options["prepare.mpp_override"] = _overrides(mpp_override) if mpp_override else None
     settings = load(config, overrides or (), options=options)
     from diffgen.data.prepare import prepare as run  # late also of wrong settings
 
-    run(sources, data := Path(settings.places.data), settings, _console(), inline)
+    run(sources, data := Path(settings.places.data), settings, _console(), inline, dry_run)
+    if dry_run:
+        return
     places.remember("data", data)
     _next(f"diffgen train --data {data}")
 
@@ -264,6 +281,20 @@ def evaluate(
         run(real, synthetic, held_out, settings, ["diffgen", *sys.argv[1:]], inline, console)
     console.print(f"report: {folder}/report.html   figures: {folder}/metrics.json")
     _next(f"open {folder}/report.html in a browser")
+
+
+def _overrides(words: list[str]) -> dict[str, float]:
+    """PATTERN=µm of the command line."""
+    found = {}
+    for word in words:
+        pattern, _, value = word.rpartition("=")
+        try:
+            found[pattern] = float(value)
+        except ValueError:
+            pattern = ""
+        if not pattern:
+            raise UserError(f"--mpp-override {word}: say PATTERN=µm per pixel, such as '*.tif=0.25'")
+    return found
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def is_mask_folder(name: str) -> bool:
 
 
 def is_companion(name: str) -> bool:
-    """Whether a file's name says that it belongs to another: a label map by its word, outlines by their kind."""
+    """Whether a file's name says that it belongs to another: by a word for label maps, or as outlines."""
     return suffix_of(name) in OUTLINES or (suffix_of(name) in PICTURES and _file(name).of is not None)
 
 

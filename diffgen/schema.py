@@ -19,9 +19,9 @@ class Prepare(SettingsSection):
     icc: bool = True
     """Whether the colours of a file's ICC profile become those of sRGB."""
     labels: Literal["annotated", "masks", "outlines", "stain", "none", "maps"] = "annotated"
-    """`annotated`: from masks or outlines, whichever there are; `masks`, `outlines`: from one kind; `stain`: weak
-    labels from the stains where there are neither; `maps`: the sources are label maps without images, for the
-    mask model alone."""
+    """`annotated`: from masks or outlines, whichever there are; `masks`, `outlines`: from one kind; `stain`:
+    weak labels from the stains where there are neither; `maps`: the sources are label maps without images,
+    for the mask model alone."""
     annotations: str | None = None
     """Folder of outlines that do not lie beside their slides."""
     classes: dict[int, str] = Field(default_factory=dict)
@@ -36,8 +36,8 @@ class Prepare(SettingsSection):
     rest: str | None = None
     """Class of what is not annotated; none: unknown."""
     patients: str | None = None
-    """CSV with the column `file` and some of `patient`, `context` and `split` (train, test): a patient is never on
-    both sides of the split."""
+    """CSV with the column `file` and some of `patient`, `context` and `split` (train, test): a patient is
+    never on both sides of the split."""
     contexts: str = "one"
     """Context of a source: `one` for all, `folder` for the name of the folder the file lies in, or the
     path of a CSV with the columns `file` (name or stem) and `context`."""

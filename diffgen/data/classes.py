@@ -1,8 +1,8 @@
 """What the labels of a data set mean, and where a source gets them from.
 
-Names come from `prepare.classes`, from a `labels.json` with the sources, or are those of the outlines. A region's
-label map comes from the source's mask, its outlines or, with `labels: stain`, its stains: `Classes.read` is the
-one place that knows which.
+Names come from `prepare.classes`, from a `labels.json` with the sources, or are those of the outlines. A
+region's label map comes from the source's mask, its outlines or, with `labels: stain`, its stains:
+`Classes.read` is the one place that knows which.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ WHITE = 255
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of the data set: their names by id, and which ids in masks, outlines and stains mean what."""
+    """The classes of the data set by id, and which values of masks, outlines and stains mean what."""
 
     labels: Labels = field(default_factory=partial(Labels, ("unknown",)))
     named: frozenset[int] = frozenset()
@@ -94,7 +94,7 @@ class Classes:
 def decide_classes(
     sources: Sequence[Source], settings: Settings, notes: list[str]
 ) -> tuple[Classes, list[Source]]:
-    """Classes, and the sources with the masks and outlines that will be used; `notes` are for the end of the run.
+    """Classes, and the sources with the masks and outlines that are used; `notes` are for the end of the run.
 
     With `labels: stain` the classes of the stains follow those of the masks. Raises `UserError` where there
     are masks and no names, and where names contradict each other.
@@ -106,8 +106,8 @@ def decide_classes(
     if given is None and masked and kind in {"annotated", "masks", "maps"}:
         what = counted(masked, "label map") if kind == "maps" else f"{counted(masked, 'source')} with a mask"
         raise UserError(
-            f"{what}, but no class has a name: say --set 'prepare.classes={{1: nuclei}}', or put a labels.json "
-            "beside them (--set prepare.instances=nuclei where each object has an id of its own)"
+            f"{what}, but no class has a name: say --set 'prepare.classes={{1: nuclei}}', or put a "
+            "labels.json beside them (--set prepare.instances=nuclei where each object has its own id)"
         )
     if given is None and masked:
         why = "labels is 'none'" if kind == "none" else "no class has a name (prepare.classes)"
@@ -149,11 +149,13 @@ def named_by_outlines(classes: Classes, names: Iterable[str], settings: Settings
 
 def _given(sources: Sequence[Source], settings: Settings) -> Classes | None:
     prepare = settings.prepare
-    made = _of_settings(settings) if prepare.classes else _of_files(sources, settings)
+    made = _of_settings(settings) if prepare.classes else _of_files(sources)
     for name in (prepare.instances, prepare.rest):
         if name is not None and (made is None or name.casefold() not in made.by_name):
             if prepare.classes:
-                raise UserError(f"{name!r} is no class: prepare.classes has {', '.join(_names(prepare.classes))}")
+                raise UserError(
+                    f"{name!r} is no class: prepare.classes has {', '.join(_names(prepare.classes))}"
+                )
             made = _with(made or Classes(), [name])
     if made is None:
         return None
@@ -181,7 +183,7 @@ def _of_settings(settings: Settings) -> Classes:
     return Classes(Labels(tuple(listed)), frozenset(names))
 
 
-def _of_files(sources: Sequence[Source], settings: Settings) -> Classes | None:
+def _of_files(sources: Sequence[Source]) -> Classes | None:
     files = sorted(Path(root) / "labels.json" for root in {source.root for source in sources})
     found = [(file, Labels.load(file)) for file in files if file.is_file()]
     for file, labels in found[1:]:

@@ -18,7 +18,8 @@ from diffgen.config import Settings
 from diffgen.data.classes import Classes
 from diffgen.data.cut import decode
 from diffgen.data.plan import PatchLayout, Rectangle, SourcePlan
-from diffgen.data.slides import LeftOut, open_slide
+from diffgen.data.scan import opened
+from diffgen.data.slides import LeftOut
 from diffgen.labels import LabelMap, Labels, Picture
 from diffgen.storage import atomic
 
@@ -73,7 +74,7 @@ def _picture(
 ) -> Picture:
     """A region of a source (None: all of it), in pixels of `um` µm; of a label map, its classes in colour."""
     source = plan.scan.source
-    slide, _ = open_slide(source.path, settings.prepare.assume_mpp, source.is_map)
+    slide, _ = opened(source, settings)
     box = box or (0, 0, *slide.size(um))
     if not source.is_map:
         return slide.read(*box, um)

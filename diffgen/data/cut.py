@@ -17,7 +17,7 @@ from diffgen.appearance import measure
 from diffgen.config import Settings
 from diffgen.data.classes import Classes
 from diffgen.data.plan import PatchBox, PatchLayout, Rectangle, SourcePlan
-from diffgen.data.slides import open_slide
+from diffgen.data.scan import opened
 from diffgen.data.sources import Source
 from diffgen.labels import LabelMap, majority
 from diffgen.shards import open_picture
@@ -69,7 +69,7 @@ def cut(job: CutJob, settings: Settings, classes: Classes) -> list[EncodedPatch]
     """
     source, mpp, factor = job.source, settings.prepare.mpp, settings.mask_pixel_px
     least_known = settings.prepare.min_tissue if source.is_map else 0.0
-    slide, _ = open_slide(source.path, settings.prepare.assume_mpp, source.is_map)
+    slide, _ = opened(source, settings)
     images = [patch for patch in job.patches if patch.kind == "image"]
     x, y, *_ = box = _union(images or job.patches)
     picture = slide.read(*box, mpp) if images else None

@@ -1,4 +1,4 @@
-"""Label maps that lie beside pictures: their values, where they lie on the slide, and whether they name objects."""
+"""Label maps beside pictures: their values, where they lie on the slide, whether they number objects."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def pixel_counts(mask: Values) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a mask lies on its slide: level-0 pixels per mask pixel, and its top left corner in level-0 pixels."""
+    """Where a mask lies on its slide: level-0 pixels per mask pixel, and its top left corner in those."""
 
     factor: int
     left: int = 0
@@ -57,7 +57,8 @@ class Placement:
 
 
 def placed(mask: Values, slide: Slide) -> Placement:
-    """Where a mask lies: on all of level 0 or on the part that was scanned, at its size or a whole fraction of it.
+    """Where a mask lies: on all of level 0 or on the part that was scanned, at its size or a whole fraction
+    of it.
 
     A pixel may be missing, or be too many, on each side. Raises `LeftOut`, with the remedy.
     """
@@ -70,7 +71,7 @@ def placed(mask: Values, slide: Slide) -> Placement:
             return Placement(factor, x, y, exact=max(off) < 1 if factor > 1 else max(off) == 0)
     w, h = slide.pixels.size
     raise LeftOut(
-        f"mask is {width}x{height}, image is {w}x{h}: a mask has the image's size, or a half, a third, … of it"
+        f"mask is {width}x{height}, image is {w}x{h}: a mask has the image's size, or a half or less of it"
     )
 
 
@@ -82,7 +83,9 @@ def read_mask(slide: Slide, mask: Values, x: int, y: int, width: int, height: in
         (y, height, slide.mpp[1], place.top, mask.shape[0]),
         (x, width, slide.mpp[0], place.left, mask.shape[1]),
     ):
-        pixels = np.floor((((start + np.arange(length)) + 0.5) * um / mpp - origin) / place.factor).astype(int)
+        pixels = np.floor((((start + np.arange(length)) + 0.5) * um / mpp - origin) / place.factor).astype(
+            int
+        )
         inside.append((pixels >= 0) & (pixels <= limit))  # one pixel short: its last one goes on
         index.append(pixels.clip(0, limit - 1))
     values = mask[index[0][:, None], index[1][None, :]]

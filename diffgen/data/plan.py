@@ -123,21 +123,30 @@ def plan_patches(
 def split(scans: Sequence[Scan], test_share: float, least: int) -> list[dict[Split, Rectangle]]:
     """For each source, the part of it on either side of the split.
 
+    Whole groups where sources have groups or a table says their sides, those without a side for training.
     With `WHOLE_SOURCES` or more, or where no source is long enough to be cut (a test part is at least
     `least` long), whole sources: those whose groups' names hash lowest. Else each source is cut once,
     across the longer axis of its tissue, at 1 − test_share of it; one too short to be cut is for training.
     """
-    if test_share == 0:
+    said = any(scan.source.split for scan in scans)
+    if test_share == 0 and not said:
         return [{"train": (0, 0, scan.width, scan.height)} for scan in scans]
-    cut = [_cut(scan, test_share, least) for scan in scans]
-    if len(scans) < WHOLE_SOURCES and (len(scans) == 1 or any("test" in parts for parts in cut)):
+    grouped = said or any(scan.source.group for scan in scans)  # a patient is never on both sides
+    cut = [] if grouped else [_cut(scan, test_share, least) for scan in scans]
+    if not grouped and len(scans) < WHOLE_SOURCES and (len(scans) == 1 or any("test" in p for p in cut)):
         return cut
+    sides: dict[str, Split] = {}
     groups = [scan.source.group or scan.source.name for scan in scans]
-    ordered = sorted(set(groups), key=lambda name: sha1(name.encode()).digest())
-    chosen = set(ordered[: ceil(test_share * len(ordered))])
+    for scan, group in zip(scans, groups, strict=True):
+        if scan.source.split is not None:
+            sides[group] = "test" if scan.source.split == "test" else "train"
+    ordered = sorted(set(groups) - set(sides), key=lambda name: sha1(name.encode()).digest())
+    wanted = 0 if said else ceil(test_share * len(ordered))
+    sides |= {group: "test" if n < wanted else "train" for n, group in enumerate(ordered)}
+    if not said and len(ordered) == 1:
+        sides = dict.fromkeys(sides, "train")
     return [
-        {"test" if group in chosen else "train": (0, 0, scan.width, scan.height)}
-        for scan, group in zip(scans, groups, strict=True)
+        {sides[group]: (0, 0, scan.width, scan.height)} for scan, group in zip(scans, groups, strict=True)
     ]
 
 

@@ -21,53 +21,74 @@ from rich.console import Console
 
 from diffgen import progress
 from diffgen.config import Settings
-from diffgen.data import contact_sheet, stain
-from diffgen.data.classes import decide_classes
+from diffgen.data import contact_sheet, inventory, stain
+from diffgen.data.classes import WHITE, decide_classes, named_by_outlines
 from diffgen.data.cut import CutJob, cut, cut_jobs
 from diffgen.data.pipeline import run
 from diffgen.data.plan import plan_patches
-from diffgen.data.report import Report
-from diffgen.data.scan import Scan, scan
+from diffgen.data.report import Report, listed
+from diffgen.data.scan import Scan, scan, without_copies
 from diffgen.data.shards import COMPLETE, PatchWriter, check_folder
 from diffgen.data.slides import LeftOut
-from diffgen.data.sources import Source, find_sources, with_contexts
+from diffgen.data.sources import Source, find_sources, with_outlines
+from diffgen.data.tables import with_tables
 from diffgen.errors import UserError
 from diffgen.storage import write_text
 
 
 def prepare(
-    sources: Sequence[str], out: Path, settings: Settings, console: Console, inline: bool = False
+    sources: Sequence[str],
+    out: Path,
+    settings: Settings,
+    console: Console,
+    inline: bool = False,
+    dry_run: bool = False,
 ) -> Report:
     """Cut all sources into the folder `out` (see the module), and say at the end what was done.
 
-    On Ray, or `inline` in this process; the bytes are the same.
-    Raises `UserError` before any work for a path that does not exist, an `out` that is prepared already
-    or holds other things, masks whose classes have no names, and contexts that are not there; and when
-    nothing at all could be prepared.
+    On Ray, or `inline` in this process; the bytes are the same. A `dry_run` ends with the table of what would
+    be done. Raises `UserError` before any work for a path that does not exist, an `out` that is prepared
+    already or holds other things, masks whose classes have no names, and contexts that are not there; and
+    when nothing at all could be prepared.
     """
     started = time.monotonic()
     report = Report(out)
     maps = settings.prepare.labels == "maps"
-    found, twice = find_sources(sources, out, maps)
-    for name in twice:
-        report.leave_out("the same file as another", name)
     check_folder(out)
+    there = find_sources(sources, out, maps)
+    for name, reason in there.left_out.items():
+        report.leave_out(reason, name)
+    if there.unread:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(there.unread.items()))
+        report.notes.append(f"files of other kinds are not looked at: {kinds}")
+    found = with_outlines(there.sources, settings)
     classes, found = decide_classes(found, settings, report.notes)
-    found = with_contexts(found, settings)
+    found = with_tables(found, settings)
 
     each = partial(_each, report=report, console=console, inline=inline)
     constants = {"settings": settings, "classes": classes}
     scans: list[Scan] = list(each("looking at sources", found, [1] * len(found), scan, constants))
     if not scans:
         raise UserError(report.nothing())
+    scans, copies = without_copies(scans)
+    for name, reason in copies.items():
+        report.leave_out(reason, name)
+    outlines = (item for item in scans if item.source.outlines)
+    classes = named_by_outlines(classes, (name for item in outlines for name in item.amounts), settings)
     for item in scans:
-        for i in classes.unnamed(item.mask_values):
-            report.leave_out(f"class id {i} has no name, its pixels are taken as unknown", item.source.name)
+        if unnamed := classes.unnamed(item.mask_values):
+            report.leave_out(_unnamed(unnamed), item.source.name)
+    _note_profiles(scans, settings, report)
     classes = replace(classes, stain=_stain_model(scans, report))
     plans = plan_patches(scans, settings, classes, report)
     contexts = tuple(sorted({plan.scan.source.context for plan in plans}))
     labels = replace(classes.labels, contexts=contexts, context_shares=(0.0,) * len(contexts))
     classes = replace(classes, labels=labels)
+    rows = inventory.file_rows(plans, report.left_out)
+    inventory.print_tables(rows, inventory.class_rows([plan.scan for plan in plans], classes), console)
+    if dry_run:
+        report.print_notes(console)
+        return report
     jobs = [job for plan in plans for job in cut_jobs(plan, settings)]
     constants = {"settings": settings, "classes": classes}
     with PatchWriter(out, settings.prepare.patches_per_shard) as writer:
@@ -80,6 +101,7 @@ def prepare(
     writer.write_index(out / "patches.parquet")
     write_text(out / "labels.json", json.dumps(report.labels.to_json(), indent=2) + "\n")
     write_text(out / "settings.yaml", settings.dump())
+    inventory.write_csv(out / inventory.NAME, inventory.file_rows(plans, report.left_out))
     contact_sheet.draw(out, plans, writer.rows, classes, settings)
     write_text(out / COMPLETE, json.dumps(report.to_json(), indent=2) + "\n")
     report.print(console, time.monotonic() - started)
@@ -107,6 +129,24 @@ def _each(
             else:
                 yield made
         bar.update(task, completed=before[-1])
+
+
+def _unnamed(ids: Sequence[int]) -> str:
+    """What is done with ids without a name, and the remedy."""
+    if len(ids) == 1:
+        said = f"class id {ids[0]} has no name, its pixels are taken as unknown"
+    else:
+        said = f"class ids {listed(map(str, ids))} have no name, their pixels are taken as unknown"
+    return f"{said} (prepare.mask_values={{{ids[0]}: 1}} makes it class 1)" if max(ids) == WHITE else said
+
+
+def _note_profiles(scans: Sequence[Scan], settings: Settings, report: Report) -> None:
+    """A note where sources have several colour profiles, or some have one and others none."""
+    profiles = {item.header.icc for item in scans if item.header}
+    if len(profiles) > 1:
+        names = ", ".join(sorted(name or "none" for name in profiles))
+        done = "applied" if settings.prepare.icc else "not applied (prepare.icc)"
+        report.notes.append(f"colour profiles differ, and are {done}: {names}")
 
 
 def _stain_model(scans: Sequence[Scan], report: Report) -> stain.StainModel | None:

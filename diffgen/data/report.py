@@ -112,6 +112,13 @@ class Report:
             swatch = Text("■ ", style="#{:02x}{:02x}{:02x}".format(*colour)).append(name, "default")
             table.add_row(swatch, *(f"{share:.1%}" for share in shares))
         console.print(_right(table))
+        end = f"{counted(len(self.sources), 'source')} prepared in {seconds:.0f} s: "
+        self.print_notes(console)
+        console.print(Text(end).append(str(self.out), style="bold"), soft_wrap=True)
+        console.print(Text(f"contact sheet: {self.out / 'contact_sheet.png'}"), soft_wrap=True)
+
+    def print_notes(self, console: Console) -> None:
+        """What was left out and why, and the notes."""
         lines = [Text("left out: nothing")]
         if self.left_out:
             files = counted(len({name for names in self.left_out.values() for name in names}), "file")
@@ -120,9 +127,6 @@ class Report:
             Text(f"  {len(names)} × {reason}: {listed(names)}") for reason, names in self.left_out.items()
         ]
         lines += [Text(f"note: {note}", style="yellow") for note in self.notes]
-        end = f"{counted(len(self.sources), 'source')} prepared in {seconds:.0f} s: "
-        lines += [Text(end).append(str(self.out), style="bold")]
-        lines += [Text(f"contact sheet: {self.out / 'contact_sheet.png'}")]
         for line in lines:
             console.print(line, soft_wrap=True)
 

@@ -25,7 +25,7 @@ MARK = "prepare.json"
 """Written first: a folder that holds it is ours, and may be cleaned up."""
 MARK_TEXT = json.dumps({"made_by": "diffgen prepare"}) + "\n"
 LEFTOVER = re.compile(
-    r"((image|mask)-(train|test)-\d{6,}\.tar|patches\.parquet|labels\.json|settings\.yaml|contact_sheet\.png)"
+    r"((image|mask)-(train|test)-\d{6,}\.tar|patches\.parquet|labels\.json|settings\.yaml|sources\.csv|contact_sheet\.png)"
     rf"({re.escape(PARTIAL)})?|({re.escape(MARK)}|{re.escape(COMPLETE)}){re.escape(PARTIAL)}"
 )
 """What a run that was interrupted may have left beside the mark."""

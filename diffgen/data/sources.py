@@ -1,7 +1,9 @@
-"""Finding the source files: a fixed order, a name of its own for each, no file twice, nothing passed by in silence.
+"""Finding the source files: a fixed order, a name of its own for each, no file twice, nothing passed by in
+silence.
 
-What belongs to what is decided by names (`companions.pair`). Hidden files and folders are passed by, links are
-followed once. A file that is named by itself (or by a shell's `*`) is read like one that is found in its folder.
+What belongs to what is decided by names (`companions.pair`). Hidden files and folders are passed by, links
+are followed once. A file that is named by itself (or by a shell's `*`) is read like one that is found in its
+folder.
 """
 
 import os
@@ -13,8 +15,16 @@ from os.path import realpath
 from pathlib import Path
 
 from diffgen.companions import (
-    LABEL_MAPS, OUTLINES, PICTURES, Companions, is_companion, is_mask_folder, pair, suffix_of,
+    LABEL_MAPS,
+    OUTLINES,
+    PICTURES,
+    Companions,
+    is_companion,
+    is_mask_folder,
+    pair,
+    suffix_of,
 )  # fmt: skip
+from diffgen.config import Settings
 from diffgen.errors import UserError
 
 PASSED_FOLDERS = {"__MACOSX", "@eaDir"}
@@ -48,7 +58,9 @@ class Source:
     def mpp_by(self, overrides: Mapping[str, float]) -> float | None:
         """µm per pixel by the first pattern that fits its name, its file's name or its folder."""
         names = (self.name, Path(self.name).name, str(Path(self.name).parent))
-        return next((mpp for pattern, mpp in overrides.items() if any(fnmatch(n, pattern) for n in names)), None)
+        return next(
+            (mpp for pattern, mpp in overrides.items() if any(fnmatch(n, pattern) for n in names)), None
+        )
 
 
 @dataclass
@@ -65,10 +77,10 @@ class Found:
 def find_sources(paths: Sequence[str], out: Path | None = None, maps: bool = False) -> Found:
     """All sources; with `maps` they are label maps without images.
 
-    A path is a file, or a folder that is searched recursively. A file reached by two ways (a link, a folder and
-    the file in it) counts once, so that it cannot be on both sides of the split. What lies in `out` is no
-    source, unless it is named itself. Raises `UserError` if a path does not exist, is no image, is `out`, or is
-    a folder that holds no image, or none outside `out`.
+    A path is a file, or a folder that is searched recursively. A file reached by two ways (a link, a folder
+    and the file in it) counts once, so that it cannot be on both sides of the split. What lies in `out` is no
+    source, unless it is named itself. Raises `UserError` if a path does not exist, is no image, is `out`, or
+    is a folder that holds no image, or none outside `out`.
     """
     found, seen, pairs = Found(), dict[str, str](), list[tuple[str, Source]]()
     named: dict[Path, list[str]] = {}
@@ -107,9 +119,7 @@ def _in_folder(root: Path, out: Path | None, maps: bool, found: Found) -> list[t
     if not sources:
         kinds = LABEL_MAPS if maps else PICTURES
         if any(suffix_of(name) in kinds for name in files.keys() - outside.keys()):
-            raise UserError(
-                f"source {root}: all of it lies in the output folder {out}; choose another --out"
-            )
+            raise UserError(f"source {root}: all of it lies in the output folder {out}; choose another --out")
         if not found.left_out:
             what = "label map (PNG, TIFF or BMP)" if maps else "slide and no image"
             raise UserError(f"source {root}: no {what} in this folder")
@@ -139,14 +149,16 @@ def _walk(root: Path, prefix: str) -> Iterator[tuple[str, str]]:
             folders.clear()
             continue
         entered.add(real)
-        slides = {name[:-5] for name in names if name.lower().endswith(".mrxs")}  # each has a folder of its own
+        slides = {
+            name[:-5] for name in names if name.lower().endswith(".mrxs")
+        }  # each has a folder of its own
         folders[:] = sorted(d for d in folders if d[0] != "." and d not in PASSED_FOLDERS and d not in slides)
         within = "" if Path(folder) == root else f"{Path(folder).relative_to(root).as_posix()}/"
         parts = _parts_of_slides(Path(folder), names)
         for name in sorted(names):
-            path = os.path.join(folder, name)
-            if name[0] != "." and name not in parts and os.path.isfile(path):
-                yield prefix + within + name, realpath(path) if os.path.islink(path) else f"{real}/{name}"
+            path = Path(folder, name)
+            if name[0] != "." and name not in parts and path.is_file():
+                yield prefix + within + name, realpath(path) if path.is_symlink() else f"{real}/{name}"
 
 
 def _parts_of_slides(folder: Path, names: Iterable[str]) -> set[str]:
@@ -210,6 +222,32 @@ def _beside(root: Path) -> dict[str, str]:
         if is_mask_folder(folder) and folder != absolute.name
         for name, file in _walk(absolute.parent / folder, f"{folder}/")
     }
+
+
+def with_outlines(sources: Sequence[Source], settings: Settings) -> list[Source]:
+    """The sources with the outlines of `prepare.annotations`, by name or stem; one file of COCO is of all.
+
+    Raises `UserError` where the folder is none, and where two files answer to one source.
+    """
+    if settings.prepare.annotations is None:
+        return list(sources)
+    folder = Path(settings.prepare.annotations)
+    files = [folder] if folder.is_file() else [folder / name for name, _ in _walk(folder, "")]
+    files = [file for file in files if suffix_of(file.name) in OUTLINES]
+    if not files:
+        raise UserError(f"--annotations {folder}: no annotations ({', '.join(OUTLINES)}) there")
+    by_stem: dict[str, list[Path]] = {}
+    for file in files:
+        by_stem.setdefault(file.name.lower().removesuffix(suffix_of(file.name)), []).append(file)
+    found = []
+    for source in sources:
+        name = Path(source.name).name.lower()
+        own = by_stem.get(name) or by_stem.get(name.removesuffix(suffix_of(name)).removesuffix(".ome")) or []
+        if len(own) > 1:
+            raise UserError(f"--annotations {folder}: several are of {source.name}: {own[0]}, {own[1]}")
+        own = own or (files if len(files) == 1 else [])
+        found.append(replace(source, outlines=str(own[0].absolute())) if own else source)
+    return found
 
 
 def _unique(sources: list[Source]) -> list[Source]:

@@ -70,7 +70,8 @@ class StainModel:
     ) -> LabelMap:
         """(height, width) index into `STAIN_CLASSES` of a region, its place and size in pixels of `um` µm."""
         features = region_features(slide, x, y, width, height, um)
-        return self.classify(features / np.array([1, *strength], np.float32))
+        units: Features = np.array([1.0, *strength], np.float32)
+        return self.classify(features / units)
 
     def to_json(self) -> dict[str, Any]:
         return {"features": ["haematoxylin", "eosin"], "centres": self.centres, "scales": self.scales}

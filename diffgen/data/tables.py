@@ -9,6 +9,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from diffgen.config import Settings
 from diffgen.data.sources import Source
@@ -46,7 +47,8 @@ def with_tables(sources: Sequence[Source], settings: Settings) -> list[Source]:
 
 def _from_table(sources: Sequence[Source], setting: str, path: str, needed: Iterable[str]) -> list[Source]:
     table = read_table(setting, Path(path), needed)
-    return [replace(source, **_look_up(source, table, f"{setting} {path}")) for source in sources]
+    rows: list[Any] = [_look_up(source, table, f"{setting} {path}") for source in sources]
+    return [replace(source, **row) for source, row in zip(sources, rows, strict=True)]
 
 
 def _check_split(sources: Sequence[Source], path: str) -> None:

@@ -18,7 +18,7 @@ PICTURE = tissue(16, 16)
 def masked(tmp_path: Path) -> list[Source]:
     save_image(tmp_path / "a.png", PICTURE, PICTURE[..., 0])
     save_image(tmp_path / "b.png", PICTURE)
-    return find_sources([str(tmp_path)])[0]
+    return find_sources([str(tmp_path)]).sources
 
 
 def test_names_come_from_the_settings(masked: list[Source]) -> None:

@@ -122,7 +122,7 @@ def test_a_tiff_may_say_its_own_scale(tmp_path: Path) -> None:
     scale = {"resolution": (1e4 / 0.4, 1e4 / 0.41), "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(tmp_path / "a.tif", values, **scale)
     tifffile.imwrite(tmp_path / "b.tif", values, resolution=(72, 72), resolutionunit="INCH")
-    first, second = find_sources([str(tmp_path)], maps=True)[0]
+    first, second = find_sources([str(tmp_path)], maps=True).sources
     slide, assumed = open_slide(first.path, 0.25, is_map=True)
     assert not assumed
     assert slide.mpp == pytest.approx((0.4, 0.41))

@@ -7,7 +7,7 @@ import tifffile
 from PIL import Image
 
 from diffgen.data.formats import scanners
-from diffgen.data.slides import NO_MPP, LeftOut, header, load_mask, mask_values, open_slide, plausible
+from diffgen.data.slides import NO_MPP, LeftOut, header, open_slide, plausible
 from tests.data.pictures import save_image, save_slide, tissue
 
 
@@ -90,29 +90,6 @@ def test_a_corrupt_file_is_left_out(tmp_path: Path, name: str) -> None:
         path.write_bytes(b"not a picture at all" * 30)
     with pytest.raises(LeftOut, match="cannot be read"):
         open_slide(str(path), 0.5)[0].read(0, 0, 200, 200, 0.5)
-
-
-def test_masks_of_8_bits_16_bits_and_palettes(tmp_path: Path) -> None:
-    ids = np.zeros((40, 60), np.uint8)
-    ids[:, 30:] = 3
-    palette = Image.fromarray(ids, mode="P")
-    palette.putpalette([i for n in range(256) for i in (255 - n, n, 128)])
-    palette.save(tmp_path / "p.png")
-    Image.fromarray(ids).save(tmp_path / "l.png")
-    for name in ("p.png", "l.png"):
-        np.testing.assert_array_equal(load_mask(str(tmp_path / name)), ids)
-    Image.fromarray(ids.astype(np.uint16) * 1000).save(tmp_path / "i.png")
-    assert mask_values(load_mask(str(tmp_path / "i.png"))) == [0, 3000]
-    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "rgb.png")
-    with pytest.raises(LeftOut, match="RGB"):
-        load_mask(str(tmp_path / "rgb.png"))
-
-
-def test_masks_are_read_by_nearest(tmp_path: Path) -> None:
-    slide, _ = open_slide(str(save_image(tmp_path / "a.png", tissue(80, 80))), 0.25)
-    mask = np.kron(np.arange(1, 5, dtype=np.uint8).reshape(2, 2), np.ones((40, 40), np.uint8))
-    np.testing.assert_array_equal(slide.read_mask(mask, 0, 0, 40, 40, 0.5), mask[::2, ::2])
-    np.testing.assert_array_equal(slide.read_mask(mask, 10, 5, 20, 30, 0.5), mask[::2, ::2][5:35, 10:30])
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg"])

@@ -40,9 +40,7 @@ def test_links_are_followed_to_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "in" / "sheet.png").symlink_to(tmp_path / "out" / "contact_sheet.png")
     for name in ("in", "out"):
         (tmp_path / f"link to {name}").symlink_to(tmp_path / name)
-    found = find_sources(
-        [str(tmp_path / "link to in"), str(tmp_path / "in")], tmp_path / "link to out"
-    )
+    found = find_sources([str(tmp_path / "link to in"), str(tmp_path / "in")], tmp_path / "link to out")
     assert [source.name for source in found.sources] == ["one.png"]
 
 
@@ -87,8 +85,6 @@ def test_wrong_paths_are_one_clear_line(tmp_path: Path, name: str) -> None:
     (tmp_path / "text.txt").write_text("no image")
     with pytest.raises(UserError, match=name):
         find_sources([str(tmp_path / name)])
-
-
 
 
 def test_every_other_file_is_named_or_counted(tmp_path: Path) -> None:
@@ -139,7 +135,9 @@ def test_a_linked_folder_is_followed_once(tmp_path: Path) -> None:
 def test_pictures_that_are_parts_of_a_slide_are_none(tmp_path: Path) -> None:
     for name in ("part.jpg", "macro.jpg", "own.jpg"):
         save_image(tmp_path / name, PICTURE)
-    (tmp_path / "slide.vms").write_text("[Virtual Microscope Specimen]\nImageFile=part.jpg\nMacroImage=macro.jpg\n")
+    (tmp_path / "slide.vms").write_text(
+        "[Virtual Microscope Specimen]\nImageFile=part.jpg\nMacroImage=macro.jpg\n"
+    )
     save_image(tmp_path / "m" / "thumbnail.png", PICTURE)
     (tmp_path / "m.mrxs").write_bytes(b"")
     names = [source.name for source in find_sources([str(tmp_path)]).sources]

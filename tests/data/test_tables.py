@@ -99,7 +99,9 @@ def patients(path: Path, text: str) -> Settings:
 
 
 def test_a_table_of_patients_gives_contexts_patients_and_splits(tmp_path: Path) -> None:
-    said = patients(tmp_path / "p.csv", "File,Patient,Context,Split\none.svs,P1,lung,train\ntwo,P2,skin,Test\n")
+    said = patients(
+        tmp_path / "p.csv", "File,Patient,Context,Split\none.svs,P1,lung,train\ntwo,P2,skin,Test\n"
+    )
     one, two = with_tables(SOURCES, said)
     assert (one.group, one.context, one.split) == ("P1", "lung", "train")
     assert (two.group, two.context, two.split) == ("P2", "skin", "test")
