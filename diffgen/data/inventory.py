@@ -118,10 +118,12 @@ def print_tables(rows: Sequence[FileRow], classes: Sequence[ClassRow], console: 
     """The files (the first of many, those with a problem before others) and the classes."""
     shown = sorted(rows, key=lambda row: not row.problem)[:SHOWN] if len(rows) > SHOWN else rows
     columns = [part.name for part in fields(FileRow) if any(getattr(row, part.name) for row in shown)]
-    table = Table(*(name.replace("_", " ") for name in columns), box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name.replace("_", " "), no_wrap=name != "problem")
     for row in shown:
         table.add_row(*(getattr(row, name) for name in columns))
-    console.print(table, soft_wrap=False)
+    console.print(table)
     if len(rows) > len(shown):
         console.print(f"… and {len(rows) - len(shown):,} more files ({NAME} has all)")
     if classes:
@@ -131,7 +133,7 @@ def print_tables(rows: Sequence[FileRow], classes: Sequence[ClassRow], console: 
         for kind in classes:
             shapes = f"{kind.shapes:,}" if kind.shapes else ""
             table.add_row(kind.called, kind.name or "left out", f"{kind.files:,}", shapes, f"{kind.mm2:.4g}")
-        console.print(table, soft_wrap=False)
+        console.print(table)
 
 
 def write_csv(path: Path, rows: Sequence[FileRow]) -> None:

@@ -10,14 +10,21 @@ from diffgen.data.slides import LeftOut
 
 BLOCKS = 64
 """Ray tasks a pipeline at most: some for every worker, each with neighbouring items of few sources."""
+SMALL = 2**28
+"""Bytes that any worker has."""
 
 
 def run(
-    items: Sequence[Any], function: Callable[..., Any], constants: dict[str, Any], inline: bool
+    items: Sequence[Any],
+    function: Callable[..., Any],
+    constants: dict[str, Any],
+    inline: bool,
+    memory: int = 0,
 ) -> Iterator[tuple[int, Any]]:
     """What `function(item, **constants)` makes of the items, one thing or a list, with the items' numbers.
 
     In the order of the items; of one that cannot be used it is the `LeftOut` that the function raised.
+    `memory`: bytes that one item may take, of which no more are worked on at once than there is memory for.
     """
     if inline:
         for number, item in enumerate(items):
@@ -30,7 +37,11 @@ def run(
     ray.data.DataContext.get_current().execution_options.preserve_order = True  # the same bytes each time
     rows = [{"number": number, "item": pickle.dumps(item)} for number, item in enumerate(items)]
     data = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS))
-    for row in data.flat_map(_rows, fn_args=(function, constants)).iter_rows():
+    import ray
+
+    most = max(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"])
+    asked = {"memory": min(memory, 0.9 * most)} if memory > SMALL and most else {}
+    for row in data.flat_map(_rows, fn_args=(function, constants), **asked).iter_rows():
         yield row["number"], pickle.loads(row["made"])
 
 

@@ -136,7 +136,7 @@ def split(scans: Sequence[Scan], test_share: float, least: int) -> list[dict[Spl
     if not grouped and len(scans) < WHOLE_SOURCES and (len(scans) == 1 or any("test" in p for p in cut)):
         return cut
     sides: dict[str, Split] = {}
-    groups = [scan.source.group or scan.source.name for scan in scans]
+    groups = [scan.source.kin or scan.source.group or scan.source.name for scan in scans]
     for scan, group in zip(scans, groups, strict=True):
         if scan.source.split is not None:
             sides[group] = "test" if scan.source.split == "test" else "train"

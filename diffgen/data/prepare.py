@@ -27,13 +27,16 @@ from diffgen.data.cut import CutJob, cut, cut_jobs
 from diffgen.data.pipeline import run
 from diffgen.data.plan import plan_patches
 from diffgen.data.report import Report, listed
-from diffgen.data.scan import Scan, scan, without_copies
+from diffgen.data.scan import Scan, check_header, memory_of, scan, with_copies
 from diffgen.data.shards import COMPLETE, PatchWriter, check_folder
 from diffgen.data.slides import LeftOut
 from diffgen.data.sources import Source, find_sources, with_outlines
 from diffgen.data.tables import with_tables
 from diffgen.errors import UserError
 from diffgen.storage import write_text
+
+FIRST = 20
+"""Sources whose headers are looked at before any work is handed out."""
 
 
 def prepare(
@@ -54,8 +57,8 @@ def prepare(
     started = time.monotonic()
     report = Report(out)
     maps = settings.prepare.labels == "maps"
-    check_folder(out)
     there = find_sources(sources, out, maps)
+    check_folder(out)
     for name, reason in there.left_out.items():
         report.leave_out(reason, name)
     if there.unread:
@@ -65,14 +68,16 @@ def prepare(
     classes, found = decide_classes(found, settings, report.notes)
     found = with_tables(found, settings)
 
-    each = partial(_each, report=report, console=console, inline=inline)
+    _check_scales(found, settings, report)
+    most = max((memory_of(source) for source in found), default=0)
+    each = partial(_each, report=report, console=console, inline=inline, memory=most)
     constants = {"settings": settings, "classes": classes}
     scans: list[Scan] = list(each("looking at sources", found, [1] * len(found), scan, constants))
     if not scans:
         raise UserError(report.nothing())
-    scans, copies = without_copies(scans)
-    for name, reason in copies.items():
-        report.leave_out(reason, name)
+    scans, copies = with_copies(scans)
+    for name, others in copies.items():
+        report.notes.append(f"the same picture as {name}, and on its side of the split: {listed(others)}")
     outlines = (item for item in scans if item.source.outlines)
     classes = named_by_outlines(classes, (name for item in outlines for name in item.amounts), settings)
     for item in scans:
@@ -117,18 +122,32 @@ def _each(
     report: Report,
     console: Console,
     inline: bool,
+    memory: int,
 ) -> Iterator[Any]:
     """What the function makes of each item, in order, behind a bar; the report names what it cannot."""
     before = [0, *accumulate(sizes)]
     with progress.bar(console, transient=True) as bar:
         task = bar.add_task(what, total=before[-1], figures="")
-        for number, made in run(items, function, constants, inline):
+        for number, made in run(items, function, constants, inline, memory):
             bar.update(task, completed=before[number])
             if isinstance(made, LeftOut):
                 report.leave_out(str(made), items[number].name)
             else:
                 yield made
         bar.update(task, completed=before[-1])
+
+
+def _check_scales(sources: Sequence[Source], settings: Settings, report: Report) -> None:
+    """`UserError` at once where the first sources, so probably all, have no µm per pixel, or cannot be read."""
+    for source in sources[:FIRST]:
+        try:
+            check_header(source, settings)
+        except LeftOut as reason:
+            report.leave_out(str(reason), source.name)
+        else:
+            return
+    if len(sources) <= FIRST:
+        raise UserError(report.nothing())
 
 
 def _unnamed(ids: Sequence[int]) -> str:

@@ -1,7 +1,10 @@
 """The first look at a source: can it be used, how large is it, where is its tissue, what is in its labels."""
 
 import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +13,19 @@ from diffgen.config import Settings
 from diffgen.data import annotations, focus
 from diffgen.data.classes import Classes
 from diffgen.data.masks import count_instances, load_mask, pixel_counts, placed
-from diffgen.data.slides import MAX_ENLARGEMENT, Header, LeftOut, Slide, header, open_slide
+from diffgen.data.slides import MAX_ENLARGEMENT, Header, LeftOut, Slide, header, open_slide, settled
 from diffgen.data.sources import Source
 from diffgen.data.stain import sample
 from diffgen.data.tissue import TISSUE_UM, Mask, not_tissue, tissue_mask
 from diffgen.errors import UserError
+from diffgen.label_maps import DAMAGED
 from diffgen.labels import Picture
+from diffgen.shards import open_picture
 
 FEW_COLOURS = 32
 """A picture of H&E has thousands; one with so few is a label map."""
+LARGE_FILE = 2**23
+"""Bytes of a picture below which it takes next to no memory."""
 CROP = 256
 """Side in pixels of what is looked at to tell."""
 
@@ -66,6 +73,27 @@ def opened(source: Source, settings: Settings) -> tuple[Slide, bool]:
     prepare = settings.prepare
     override = source.mpp_by(prepare.mpp_override)
     return open_slide(source.path, prepare.assume_mpp, source.is_map, override, prepare.icc)
+
+
+def check_header(source: Source, settings: Settings) -> None:
+    """`LeftOut` where a source's header says that it cannot be used, or has no µm per pixel."""
+    prepare = settings.prepare
+    said = header(source.path)
+    if said.problem and not source.is_map:
+        raise LeftOut(said.problem)
+    settled(said.mpp, prepare.assume_mpp, source.mpp_by(prepare.mpp_override), Path(source.path).name)
+
+
+def memory_of(source: Source) -> int:
+    """Bytes that reading a source and its mask may take; 0 where that is next to nothing."""
+    needed = 0
+    with suppress(OSError, LeftOut):
+        if not source.is_map and Path(source.path).stat().st_size > LARGE_FILE:
+            needed += header(source.path).memory
+    if source.mask is not None:
+        with suppress(*DAMAGED), open_picture(source.mask) as image:
+            needed += image.width * image.height * 3  # as it is decoded, and as values
+    return needed
 
 
 def _of_map(source: Source, slide: Slide, assumed: bool, settings: Settings, classes: Classes) -> Scan:
@@ -180,23 +208,32 @@ def _check_scale(slide: Slide, coarsest: float, wanted: str, mpp: float, least: 
         raise LeftOut(f"smaller than {patch} ({least} px at {mpp:g} µm per pixel)")
 
 
-def without_copies(scans: list[Scan]) -> tuple[list[Scan], dict[str, str]]:
-    """The scans without those of pictures that are there already, and why each of the others is left out.
+def with_copies(scans: Sequence[Scan]) -> tuple[list[Scan], dict[str, list[str]]]:
+    """The scans, copies of one picture in one group; and the first name of each such picture → the others.
 
-    Raises `UserError` where copies have different patients or sides of the split: a table is wrong.
+    Raises `UserError` where copies are said to be on other sides of the split: the table is wrong.
     """
     first: dict[str, Scan] = {}
-    left_out = {}
+    copies: dict[str, list[str]] = {}
+    into: dict[str, str] = {}
     for item in scans:
-        if not item.digest:
-            continue
-        known = first.setdefault(item.digest, item)
-        if known is item:
-            continue
-        if known.source.split != item.source.split:
-            raise UserError(
-                f"{item.source.name} is the same picture as {known.source.name}, "
-                "but on the other side of the split"
-            )
-        left_out[item.source.name] = f"the same picture as {known.source.name}"
-    return [item for item in scans if item.source.name not in left_out], left_out
+        known = first.setdefault(item.digest or item.source.name, item)
+        if known is not item:
+            one, other = known.source, item.source
+            if one.split != other.split:
+                raise UserError(
+                    f"{other.name} is the same picture as {one.name}, but on the other side of the split"
+                )
+            copies.setdefault(one.name, []).append(other.name)
+            into[_root(other.group or other.name, into)] = _root(one.group or one.name, into)
+    return [replace(item, source=replace(item.source, kin=_root(_kin(item), into))) for item in scans], copies
+
+
+def _kin(item: Scan) -> str:
+    return item.source.group or item.source.name
+
+
+def _root(group: str, into: dict[str, str]) -> str:
+    while into.get(group, group) != group:
+        group = into[group]
+    return group

@@ -25,6 +25,8 @@ from diffgen.companions import (
     suffix_of,
 )  # fmt: skip
 from diffgen.config import Settings
+from diffgen.data.formats.dicom import dicom_series
+from diffgen.data.formats.scanners import companions
 from diffgen.errors import UserError
 
 PASSED_FOLDERS = {"__MACOSX", "@eaDir"}
@@ -45,6 +47,8 @@ class Source:
     context: str = "tissue"
     group: str = ""
     """Sources of one group (a patient) stay on one side of the split; without one a source is its own."""
+    kin: str = ""
+    """The group with those of copies of its picture, which are on the same side too."""
     split: str | None = None
     """The side that a table says it is on."""
     stain: tuple[float, float] | None = None
@@ -154,21 +158,11 @@ def _walk(root: Path, prefix: str) -> Iterator[tuple[str, str]]:
         }  # each has a folder of its own
         folders[:] = sorted(d for d in folders if d[0] != "." and d not in PASSED_FOLDERS and d not in slides)
         within = "" if Path(folder) == root else f"{Path(folder).relative_to(root).as_posix()}/"
-        parts = _parts_of_slides(Path(folder), names)
+        parts = {Path(part).name for name in names for part in companions(str(Path(folder, name)))}
         for name in sorted(names):
             path = Path(folder, name)
             if name[0] != "." and name not in parts and path.is_file():
                 yield prefix + within + name, realpath(path) if path.is_symlink() else f"{real}/{name}"
-
-
-def _parts_of_slides(folder: Path, names: Iterable[str]) -> set[str]:
-    """Pictures that are parts of a Hamamatsu VMS slide, by its index file: no sources of their own."""
-    parts: set[str] = set()
-    for name in names:
-        if name.lower().endswith((".vms", ".vmu")):
-            text = (folder / name).read_text(encoding="utf-8", errors="replace")
-            parts |= {line.partition("=")[2].strip() for line in text.splitlines() if "=" in line}
-    return parts - {""}
 
 
 def _sources(
@@ -187,6 +181,14 @@ def _sources(
         if suffix_of(name) not in (*PICTURES, *OUTLINES, ".csv"):
             found.unread[suffix_of(name) or "no suffix"] += 1
     wanted = _maps(paired, names) if maps else paired.pictures
+    dicom = [path for path in wanted if suffix_of(path) == ".dcm"]
+    if dicom:
+        series = dicom_series(str(absolute / names[path]) for path in dicom)
+        opened = {files_of[0] for files_of in series.slides}
+        wanted = [p for p in wanted if p not in dicom or str(absolute / names[p]) in opened]
+        found.left_out |= {
+            str(Path(file).relative_to(absolute)): why for file, why in series.passed_by.items()
+        }
     for path in wanted:
         name = names[path]
         if path in above or (chosen is not None and name not in chosen):

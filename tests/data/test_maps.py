@@ -58,7 +58,7 @@ def test_label_maps_become_mask_patches(tmp_path: Path, rng: np.random.Generator
     save(tmp_path / "in" / "x" / "one_mask.png", label_map)
     wide = label_map.astype(np.uint16) * 1000
     tifffile.imwrite(tmp_path / "in" / "x" / "two.tif", wide[:, ::-1])
-    save(tmp_path / "in" / "rgb.png", np.zeros((600, 600, 3), np.uint8))
+    save(tmp_path / "in" / "rgb.png", np.full((600, 600, 3), (9, 0, 0), np.uint8))
     save(tmp_path / "in" / "blank.png", np.zeros((600, 600), np.uint8))
     save(tmp_path / "in" / "tiny.png", np.ones((255, 600), np.uint8))
     save(tmp_path / "in" / "odd.png", np.full((600, 600), 9, np.uint8))
@@ -72,7 +72,7 @@ def test_label_maps_become_mask_patches(tmp_path: Path, rng: np.random.Generator
         f"prepare.contexts={tmp_path / 'in' / 'c.csv'}",
     )
     reasons = {name: reason for reason, names in report.left_out.items() for name in names}
-    assert reasons["rgb.png"] == "cannot be read (mask is RGB, not of one channel)"
+    assert reasons["rgb.png"].startswith("its label map cannot be used: its classes are colours (#090000)")
     assert reasons["blank.png"] == reasons["odd.png"] == "nothing in it is known"
     assert reasons["tiny.png"] == "smaller than a mask patch (128 px at 0.5 µm per pixel)"
     assert "mask model" in text
@@ -106,10 +106,10 @@ def test_user_errors_come_before_any_work(tmp_path: Path) -> None:
     path = save(tmp_path / "in" / "a.png", np.ones((600, 600), np.uint8))
     with pytest.raises(UserError, match=r"^1 label map, but no class has a name: say --set"):
         prepare([str(path)], tmp_path / "out", load(None, ["prepare.labels=maps"]), Console())
-    with pytest.raises(UserError, match=r"photo\.jpg: no label map \(PNG or TIFF\), by its suffix"):
+    with pytest.raises(UserError, match=r"photo\.jpg: no label map \(PNG, TIFF or BMP\), by its suffix"):
         run([save(tmp_path / "photo.jpg", np.ones((600, 600), np.uint8))], tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no label map \(PNG or TIFF\) in this folder"):
+    with pytest.raises(UserError, match=r"no label map \(PNG, TIFF or BMP\) in this folder"):
         run([tmp_path / "empty"], tmp_path / "out")
     (tmp_path / "c.csv").write_text("file,context\nb,B\n")
     with pytest.raises(UserError, match=r"c\.csv: no row for the source a\.png"):

@@ -52,7 +52,7 @@ def test_too_few_pixels_give_no_model() -> None:
 
 
 def test_the_class_is_not_the_slide(tmp_path: Path) -> None:
-    """Four slides of the same tissue, stained from faint to strong: each has all classes, in the same places."""
+    """Four slides of the same tissue, stained from faint to strong, have the same classes."""
     rng = np.random.default_rng(0)
     parts = np.repeat(np.arange(3), 240)
     stains = np.zeros((480, 720, 3))
