@@ -22,6 +22,8 @@ LABEL_MAPS = (".png", *TIFF, ".bmp")
 LOSSY = (".jpg", ".jpeg", ".webp", ".jp2")
 OUTLINES = (".geojson", ".geojson.gz", ".json", ".xml", ".annotations")
 
+WITHOUT_PICTURE = "a label map without a picture, by its name"
+
 WORDS = (
     "mask", "masks", "label", "labels", "labelled", "labeled", "labelmap", "seg", "segmentation",
     "segmentations", "anno", "annotation", "annotations", "gt", "groundtruth", "ground_truth",
@@ -102,7 +104,7 @@ def pair(paths: Iterable[str]) -> Companions:
             if owners:
                 found.outlines.setdefault(owners[0], file.path)
         elif not owners:
-            found.passed[file.path] = "a label map without a picture, by its name"
+            found.passed[file.path] = WITHOUT_PICTURE
         elif file.suffix not in LABEL_MAPS:
             found.passed[file.path] = (
                 f"a label map in {file.suffix[1:].upper()} has other ids: save it as PNG"

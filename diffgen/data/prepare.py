@@ -138,7 +138,7 @@ def _each(
 
 
 def _check_scales(sources: Sequence[Source], settings: Settings, report: Report) -> None:
-    """`UserError` at once where the first sources, so probably all, have no µm per pixel, or cannot be read."""
+    """`UserError` at once where all of a few sources have no µm per pixel, or cannot be read."""
     for source in sources[:FIRST]:
         try:
             check_header(source, settings)

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow.fs
-from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from diffgen import progress
+from diffgen import label_maps, progress
+from diffgen.companions import WITHOUT_PICTURE, pair, suffix_of
 from diffgen.errors import UserError, one_line
 from diffgen.evaluation.images import Images, Region
 from diffgen.labels import LabelMap, Labels, Picture
@@ -29,10 +29,13 @@ from diffgen.urls import CHUNK, open_url
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp")
 MASK = "mask.png"
-"""`KEY.mask.png` in a shard, `KEY_mask.png` in a folder."""
+"""`KEY.mask.png` in a shard."""
 HEAD = 1 << 16  # bytes in which nearly every image says its size
+SHOWN = 4
 CACHED = 4
 """Decoded images kept: the regions of one image come one after the other."""
+SMALL_ONES = 0.1
+"""Share of the images that may be smaller than the regions; they are left out."""
 END = bytes(1024)
 """What a whole tar ends with."""
 
@@ -73,7 +76,11 @@ class Files(Images):
 
     @property
     def largest(self) -> int:
-        return min(min(entry.height, entry.width) for entry in self.entries.values())
+        sides = sorted(min(entry.height, entry.width) for entry in self.entries.values())
+        return sides[int(SMALL_ONES * len(sides))]
+
+    def smaller_than(self, side: int) -> int:
+        return sum(min(entry.height, entry.width) < side for entry in self.entries.values())
 
     def regions(self, side: int) -> list[Region]:
         return [
@@ -94,7 +101,7 @@ class Files(Images):
             picture = np.asarray(self._open(filesystem, entry.picture, key).convert("RGB"))
             labels = None
             if entry.mask is not None:
-                labels = _ids(np.asarray(self._open(filesystem, entry.mask, key)), f"{self.where}: {key}")
+                labels = label_maps.read(_bytes(filesystem, entry.mask), f"{self.where}: label map of {key}")
                 if labels.shape != picture.shape[:2]:
                     raise UserError(f"{self.where}: the label map of {key} has another size than its image")
             self._decoded[key] = (picture, labels)
@@ -105,9 +112,8 @@ class Files(Images):
 
     def _open(self, filesystem: Any, piece: ByteRange, key: str) -> Image.Image:
         try:
-            with filesystem.open_input_file(piece.path) as stream:
-                image = open_picture(stream.read_at(piece.size, piece.offset))
-                image.load()
+            image = open_picture(_bytes(filesystem, piece))
+            image.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"{self.where}: {key} cannot be read: {one_line(error)}") from error
         return image
@@ -145,24 +151,32 @@ def open_files(where: str, mpp: float | None = None, console: Console | None = N
     if "patches.parquet" in top:
         raise UserError(f"{where}: prepared data is read from a folder of this machine, not from a URL")
     tars = [info for name, info in top.items() if name.endswith(".tar")]
-    found = [*_shards(where, filesystem, tars)] if tars else [*_images(infos, root)]
+    found = [*_shards(where, filesystem, tars)] if tars else [*_images(where, infos, root)]
     if not found:
         raise UserError(f"{where}: no shards (*.tar) and no images there")
     key, times = Counter(key for key, *_ in found).most_common(1)[0]
     if times > 1:
         raise UserError(f"{where}: two samples have the key {key}")
     masked = [masked for _, _, _, masked, _ in found]
-    if any(masked) and not all(masked):
+    if tars and any(masked) and not all(masked):
         key = next(key for key, _, _, mask, _ in found if mask is None)
         raise UserError(f"{where}: {key} has no label map, others have")
-    entries = []
+    entries, faults = [], list[UserError]()
     with progress.bar(console or Console(quiet=True), transient=True) as bar:
         row = bar.add_task("sizes", total=len(found), figures="images")
         for key, source, picture, mask, told in found:
-            height, width = _size(filesystem, picture, f"{where}: {key}")
+            bar.advance(row)
+            try:
+                height, width = _size(filesystem, picture, f"{where}: {key}")
+            except UserError as error:
+                faults.append(error)
+                continue
             entries.append(ImageEntry(key, source, picture, mask, height, width))
             mpp = told or mpp
-            bar.advance(row)
+    if faults and (tars or not entries):
+        raise faults[0]
+    if console is not None:
+        _tell(console, where, faults, [key for key, _, _, mask, _ in found if mask is None and any(masked)])
     labels = None
     if "labels.json" in top:
         with filesystem.open_input_stream(top["labels.json"].path) as stream:
@@ -173,6 +187,18 @@ def open_files(where: str, mpp: float | None = None, console: Console | None = N
             run = _record(stream.read(), f"{where}: run.json")
         made.patch_px, made.given_label_maps = run.get("patch_px"), run.get("masks") is not None
     return made
+
+
+def _tell(console: Console, where: str, faults: list[UserError], bare: list[str]) -> None:
+    """What of a folder is not used, or not all of it."""
+    for fault in faults[:SHOWN]:
+        console.print(f"[yellow]left out[/]: {fault}")
+    if len(faults) > SHOWN:
+        console.print(f"[yellow]left out[/]: {len(faults) - SHOWN} more of {where} that cannot be read")
+    if bare:
+        more = f" and {len(bare) - SHOWN} more" if len(bare) > SHOWN else ""
+        names = ", ".join(bare[:SHOWN])
+        console.print(f"[yellow]{where}[/]: {len(bare)} without a label map: {names}{more}")
 
 
 Found = tuple[str, str, ByteRange, ByteRange | None, float | None]
@@ -208,17 +234,25 @@ def _shards(where: str, filesystem: Any, tars: list[Any]) -> Iterator[Found]:
             yield key, str(source), picture, parts.get(MASK), record.get("mpp")
 
 
-def _images(infos: list[Any], root: str) -> Iterator[Found]:
-    by_path = {str(info.path): info for info in infos}
-    for path, info in by_path.items():
-        pure = PurePosixPath(path)
-        hidden = any(part.startswith(".") for part in pure.relative_to(root).parts)
-        if pure.suffix.lower().lstrip(".") not in PICTURES or pure.name.endswith(f"_{MASK}") or hidden:
-            continue
-        mask = by_path.get(str(pure.with_name(f"{pure.stem}_{MASK}")))
-        key = pure.relative_to(root).as_posix()
-        piece = None if mask is None else ByteRange(mask.path, 0, mask.size)
-        yield key, key, ByteRange(path, 0, info.size), piece, None
+def _images(where: str, infos: list[Any], root: str) -> Iterator[Found]:
+    """The pictures of a folder with their label maps, by their names (`companions.pair`)."""
+    by_name = {PurePosixPath(info.path).relative_to(root).as_posix(): info for info in infos}
+    hidden = {name for name in by_name if any(part.startswith(".") for part in name.split("/"))}
+    paired = pair(name for name in by_name if name not in hidden)
+    alone = [name for name, reason in paired.passed.items() if reason == WITHOUT_PICTURE]
+    if alone and paired.masks:
+        raise UserError(f"{where}: {alone[0]} is {WITHOUT_PICTURE}")
+    for name in paired.pictures:
+        if suffix_of(name).lstrip(".") in PICTURES:
+            info, mask = by_name[name], by_name.get(paired.masks.get(name, ""))
+            piece = None if mask is None else ByteRange(str(mask.path), 0, mask.size)
+            yield name, name, ByteRange(str(info.path), 0, info.size), piece, None
+
+
+def _bytes(filesystem: Any, piece: ByteRange) -> bytes:
+    with filesystem.open_input_file(piece.path) as stream:
+        read: bytes = stream.read_at(piece.size, piece.offset)
+    return read
 
 
 def _size(filesystem: Any, piece: ByteRange, name: str) -> tuple[int, int]:
@@ -245,9 +279,3 @@ def _labels(data: bytes, where: str) -> Labels:
         return Labels.from_json(json.loads(data))
     except ValueError as error:
         raise UserError(f"{where}: {one_line(error)}") from error
-
-
-def _ids(values: NDArray[Any], name: str) -> LabelMap:
-    if values.ndim != 2 or values.max(initial=0) > 255:
-        raise UserError(f"{name}: a label map has one channel and class ids up to 255")
-    return values.astype(np.uint8)

@@ -52,6 +52,8 @@ class Images(ABC):
     labels: Labels | None
     """Names of the classes, where the set tells them."""
     mpp: float | None
+    cache: Path | None = None
+    """Where features of its images are kept for any report; None: with the report."""
     """µm per pixel, where the set tells it."""
     patch_px: int | None = None
     """Side in pixels of the patches that the images were made of, where they are synthetic and tell it."""
@@ -61,7 +63,12 @@ class Images(ABC):
     @property
     @abstractmethod
     def largest(self) -> int:
-        """Side in pixels of the largest square that every image holds."""
+        """Side in pixels of the largest square that every image holds, or all but a few small ones."""
+
+    def smaller_than(self, side: int) -> int:
+        """Number of images without a region of `side` pixels."""
+        del side
+        return 0
 
     @abstractmethod
     def regions(self, side: int) -> list[Region]:

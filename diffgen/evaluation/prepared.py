@@ -33,6 +33,7 @@ class Prepared(Images):
         if not len(self.patches):
             raise UserError(f"{folder} holds no image patches of its {split} split")
         self.where, self.labels = str(folder), self.patches.labels
+        self.cache = folder / "features"
         self.mpp = float(read_yaml(folder / "settings.yaml")["prepare"]["mpp"])
 
     @cached_property

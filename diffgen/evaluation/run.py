@@ -101,5 +101,8 @@ class EvaluationRun:
 
     def extract(self, asked: Sequence[tuple[RegionSet, View]]) -> list[Features]:
         """Features of any regions in any view, those that are not there yet computed in one go."""
-        jobs = [FeatureJob(crops, view, self.backbone, self.cache / "features") for crops, view in asked]
+        jobs = [
+            FeatureJob(crops, view, self.backbone, crops.images.cache or self.cache / "features")
+            for crops, view in asked
+        ]
         return features.extract(jobs, self.workers)

@@ -87,6 +87,16 @@ def make_sets(
     sets = [training, drawn, *([kept] if kept else [])]
     side = settings.side or min(USUAL, *(one.largest for one in sets))
     crops = [regions(one, side) for one in sets]
+    for one in sets:
+        if small := one.smaller_than(side):
+            console.print(f"[yellow]{one.where}[/]: {small} images smaller than {side} px are left out")
+    if known := next((one for one in sets if one.mpp), None):
+        for one in sets:
+            if not one.mpp:
+                console.print(
+                    f"[yellow]{one.where}[/] says no µm per pixel: {known.mpp:g}, that of {known.where}, is "
+                    "assumed (--set evaluation.assume_mpp=…)"
+                )
     return Sets(
         training=crops[0].drawn(settings.training_samples),
         held_out=crops[2].drawn(settings.samples) if kept else None,

@@ -130,12 +130,6 @@ def cut_short(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-15000])
 
 
-def without_a_mask(folder: Path) -> None:
-    (folder / "shard-000000.tar").unlink()
-    loose(folder / "more", 2)
-    (folder / "more" / "1_mask.png").unlink()
-
-
 def unfinished(folder: Path) -> None:
     (folder / "run.json").write_text("{}")
 
@@ -148,7 +142,6 @@ def emptied(folder: Path) -> None:
     ("harm", "words"),
     [
         (cut_short, "shard-000000.tar is cut short"),
-        (without_a_mask, "1.png has no label map"),
         (unfinished, "is not finished"),
         (emptied, "no shards"),
         (shutil.rmtree, "no such folder"),
@@ -160,6 +153,35 @@ def test_a_set_that_is_not_whole_is_named(harm: Callable[[Path], Any], words: st
     with pytest.raises(UserError, match=words) as raised:
         open_images(str(folder))
     assert str(folder) in str(raised.value)
+
+
+def test_a_folder_as_it_is_says_what_of_it_is_not_used(tmp_path: Path) -> None:
+    folder = loose(tmp_path / "set", 4)
+    (folder / "1_mask.png").rename(folder / "1-labels.PNG")
+    (folder / "2_mask.png").unlink()
+    (folder / "3.png").write_bytes(b"")
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "9.png").write_bytes(b"")
+    console = Console(record=True, width=200, file=io.StringIO())
+    images = open_images(str(folder), console=console)
+    regions = images.regions(images.largest)
+    assert {region.image: region.labelled for region in regions} == {
+        "0.png": True,
+        "1.png": True,
+        "2.png": False,
+    }
+    said = console.export_text()
+    assert "3.png is not a readable picture" in said
+    assert "1 without a label map: 2.png" in said
+
+
+def test_one_small_image_does_not_decide_the_side(tmp_path: Path) -> None:
+    folder = loose(tmp_path / "set", 12)
+    usual = open_images(str(folder)).largest
+    Image.new("RGB", (4, 4)).save(folder / "small.png")
+    images = open_images(str(folder))
+    assert images.largest == usual
+    assert images.smaller_than(usual) == 1
 
 
 def test_other_classes_and_scales_are_refused(tmp_path: Path) -> None:
