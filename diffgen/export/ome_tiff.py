@@ -5,6 +5,7 @@ resolution. The smaller levels are SubIFDs of the first page, as OME-TIFF has th
 image go through memory a row of tiles at a time.
 """
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,12 @@ def write_ome_tiff(image: WholeImage, kind: Kind, path: Path, jpeg: int | None, 
         "buffersize": BUFFER,
     }
     mpp = image.shards.mpp
-    metadata = {"axes": "YXS" if is_picture else "YX", "Name": image.name}
+    metadata = {
+        "axes": "YXS" if is_picture else "YX",
+        "Name": image.name,
+        # Of its content, so that a file repeats byte for byte.
+        "UUID": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'{kind} {image.name} {image.shards.run}')}",
+    }
     if not is_picture:
         names = enumerate(image.shards.labels.classes)
         metadata["Description"] = "class ids: " + ", ".join(f"{i} {name}" for i, name in names)
