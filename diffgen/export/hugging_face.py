@@ -50,7 +50,7 @@ CARD = """\
 ```python
 from datasets import load_dataset
 
-data = load_dataset("{name}", split="train")  # streaming=True reads as it goes
+data = load_dataset("path/to/this/folder", split="train")  # streaming=True reads as it goes
 names = data.features["classes"].feature.names  # position = class id
 image, label_map = data[0]["image"], data[0]["label_map"]  # PIL; the label map's pixels are class ids
 ```
@@ -82,7 +82,7 @@ def write_dataset(shards: ShardSet, out: Folder, advance: Callable[[int], None])
                         writer.write_table(pa.Table.from_pylist(group, schema=schema))
                 out.upload(scratch / name, f"data/{name}")
         advance(len(numbers))
-    out.write_text("README.md", card(shards, out.url.rpartition("/")[2]))
+    out.write_text("README.md", card(shards))
 
 
 def _groups(shards: ShardSet, numbers: Iterable[int]) -> Iterator[list[dict[str, Any]]]:
@@ -127,7 +127,7 @@ def features(labels: Labels) -> dict[str, Any]:
     return {name: of(name, type_) for name, type_ in FIELDS.items()}
 
 
-def card(shards: ShardSet, name: str) -> str:
+def card(shards: ShardSet) -> str:
     """The card, in the form of the Hub."""
 
     def of(feature: dict[str, Any]) -> Any:
@@ -149,4 +149,4 @@ def card(shards: ShardSet, name: str) -> str:
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
     }
     text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
-    return CARD.format(head=text, num=len(shards), bundle=shards.run.get("bundle"), name=name)
+    return CARD.format(head=text, num=len(shards), bundle=shards.run.get("bundle"))

@@ -78,7 +78,7 @@ def test_geojson_filled_is_the_label_map(source: str, tmp_path: Path, request: p
         assert np.array_equal(found, ids)
 
 
-def test_deep_zoom(tiles: str, tmp_path: Path) -> None:
+def test_deep_zoom(tmp_path: Path) -> None:
     """As OpenSlide's own generator cuts it, and its finest level bit for bit the image."""
     image, ids = pair(5, 300, 520)
     out = Path(export(write(tmp_path / "out", [(image, ids)]), "dzi", None, None, QUIET))
@@ -182,5 +182,5 @@ def test_more_classes_than_8_bits_hold_are_refused(shards: str, tmp_path: Path) 
 def test_a_damaged_shard_is_named(shards: str, tmp_path: Path) -> None:
     copy = shutil.copytree(shards, tmp_path / "out")
     (copy / "shard-000000.tar").write_bytes(b"no tar")
-    with pytest.raises(UserError, match="shard-000000.tar: 000000000.* cannot be read"):
+    with pytest.raises(UserError, match=r"shard-000000.tar: 000000000.* cannot be read"):
         export(str(copy), "folder", None, None, QUIET)
