@@ -11,9 +11,12 @@ import numpy as np
 import openslide.deepzoom
 import pytest
 import shapely
+import tifffile
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
 
+from diffgen.cli import app
 from diffgen.errors import UserError
 from diffgen.export.export import KINDS, export
 from diffgen.labels import Labels
@@ -184,3 +187,19 @@ def test_a_damaged_shard_is_named(shards: str, tmp_path: Path) -> None:
     (copy / "shard-000000.tar").write_bytes(b"no tar")
     with pytest.raises(UserError, match=r"shard-000000.tar: 000000000.* cannot be read"):
         export(str(copy), "folder", None, None, QUIET)
+
+
+def test_the_command_and_the_option_of_synthesize(tiny_bundle: Path, tmp_path: Path) -> None:
+    told = ["synthesize", "--bundle", str(tiny_bundle), "--inline", "--n", "1", "--size", "64"]
+    told += ["--emit", "tiles", "--tile", "32", "--out", str(tmp_path / "out")]
+    wrong = CliRunner().invoke(app, [*told, "--format", "svs"])
+    assert isinstance(wrong.exception, UserError)
+    assert not (tmp_path / "out").exists()
+    for words in ([*told, "--format", "ome-tiff"], ["export", str(tmp_path / "out"), "--to", "folder"]):
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        kind = words[-1]
+        assert f"{kind}: {tmp_path / 'out'}-{kind}" in done.output.replace("\n", "")
+    whole = tifffile.imread(tmp_path / "out-ome-tiff" / "000000000.ome.tif")
+    tile = np.asarray(Image.open(tmp_path / "out-folder" / "images" / "000000003.png"))
+    assert np.array_equal(whole[32:, 32:], tile)

@@ -1,6 +1,7 @@
 """`diffgen.open`: every sample once, whatever number of shards, workers and ranks; torch, MONAI and Ray."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,19 @@ def test_monai_takes_them(shards: str) -> None:
     assert {tuple(crop["image"].shape) for crop in found} == {(3, 16, 16)}
     assert {tuple(crop["label"].shape) for crop in found} == {(1, 16, 16)}
     assert all(set(np.unique(crop["label"])) <= set(range(4)) for crop in found)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_code_in_the_docs_runs(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code
+    monkeypatch.chdir(Path(shards).parent)
+    names: dict[str, Any] = {}
+    exec(code[1].replace("num_workers=4", "num_workers=1"), names)
+    images, ids, records = next(iter(names["loader"]))
+    assert (images.shape, ids.shape, len(records)) == ((5, 48, 64, 3), (5, 48, 64), 5)
+    assert names["rows"].count() == 5
 
 
 @pytest.mark.usefixtures("ray_cluster")
