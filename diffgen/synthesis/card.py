@@ -101,8 +101,8 @@ rows = samples.ray()  # a Ray Dataset of image, ids, record
 
 A run begins with eight shards where it has so many samples, and no shard has more than 64, unless
 `synthesis.images_per_shard` says otherwise. Tools that hand whole shards to workers want at least as many
-shards as workers × ranks, or leave some idle (webdataset: `resampled=True`); `diffgen.open` hands out samples.
-`diffgen export` writes the data set as OME-TIFF, GeoJSON, Parquet, Deep Zoom or a plain folder.
+shards as workers × ranks, or leave some idle (webdataset: `resampled=True`); `diffgen.open` hands out
+samples. `diffgen export` writes OME-TIFF, GeoJSON, Parquet, Deep Zoom or a plain folder of them.
 
 ## How it was made
 
