@@ -12,11 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from diffgen.export.shard_set import ShardSet
 from diffgen.labels import LabelMap, Labels, Picture
 
-Loaded = tuple[Picture, LabelMap, dict[str, Any]]
+
+class Record(dict[str, Any]):
+    """A sample's provenance. Of a batch torch makes a list: it holds values that are no numbers."""
+
+
+default_collate_fn_map[Record] = lambda batch, **_: batch
+Loaded = tuple[Picture, LabelMap, Record]
 """A picture (H, W, 3), its class ids (H, W), its record."""
 Transform = Callable[[dict[str, Any]], Any]
 
@@ -45,7 +52,7 @@ class OpenShards:
         number = range(len(self))[number]  # negative ones, too; IndexError beyond the end
         shards = self.shards
         # Copies: PIL's pixels cannot be written to, and torch warns of that.
-        return shards.picture(number).copy(), shards.label_map(number), shards.record(number)
+        return shards.picture(number).copy(), shards.label_map(number), Record(shards.record(number))
 
     def __iter__(self) -> Iterator[Loaded]:
         return (self[number] for number in range(len(self)))
@@ -147,12 +154,3 @@ def share(order: NDArray[np.int64], rank: int, world: int, worker: int, workers:
     each = -(-len(order) // world)
     mine = np.resize(order, each * world)[rank * each : (rank + 1) * each]  # begins anew at the end
     return np.array_split(mine, workers)[worker]
-
-
-def collate(samples: list[Loaded]) -> tuple[torch.Tensor, torch.Tensor, list[dict[str, Any]]]:
-    """A batch of images (B, H, W, 3), ids (B, H, W) and records, where all are of one size.
-
-    torch's own refuses records, as they hold values that are no numbers.
-    """
-    images, ids, records = zip(*samples, strict=True)
-    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(ids)), list(records)

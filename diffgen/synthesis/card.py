@@ -95,7 +95,7 @@ import diffgen
 from torch.utils.data import DataLoader
 
 samples = diffgen.open(".")  # or a URL; samples[0] and iteration give (image, class ids, record)
-loader = DataLoader(samples.torch(shuffle=True), batch_size=None, num_workers=4)
+loader = DataLoader(samples.torch(shuffle=True), batch_size=4, num_workers=4)
 rows = samples.ray()  # a Ray Dataset of image, ids, record
 ```
 

@@ -7,13 +7,12 @@ import torch
 from torch.utils.data import DataLoader
 
 import diffgen
-from diffgen.export.reading import collate
 
 
 def read_as_rank(rank: int, world: int, shards: str, place: str) -> None:
     """Read all batches in step with the other ranks, and say which samples they were."""
     torch.distributed.init_process_group("gloo", f"file://{place}/met", rank=rank, world_size=world)
-    loader = DataLoader(diffgen.open(shards).torch(), batch_size=1, num_workers=2, collate_fn=collate)
+    loader = DataLoader(diffgen.open(shards).torch(), batch_size=1, num_workers=2)
     seen = []
     for image, ids, records in loader:
         assert (image.shape, ids.shape) == ((1, 48, 64, 3), (1, 48, 64))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.data import list_data_collate
 from monai.transforms import Compose, EnsureChannelFirstd, RandCropByLabelClassesd, ScaleIntensityd
 from torch.utils.data import DataLoader
 
@@ -114,12 +115,13 @@ def test_monai_takes_them(shards: str) -> None:
         ]
     )
     data = diffgen.open(shards).torch(transform=steps)
-    loader = DataLoader(data, batch_size=None, num_workers=2, collate_fn=lambda samples: samples)
-    found = [crop for crops in loader for crop in crops]
-    assert len(found) == 10
-    assert {tuple(crop["image"].shape) for crop in found} == {(3, 16, 16)}
-    assert {tuple(crop["label"].shape) for crop in found} == {(1, 16, 16)}
-    assert all(set(np.unique(crop["label"])) <= set(range(4)) for crop in found)
+    loader = DataLoader(data, batch_size=2, num_workers=2, collate_fn=list_data_collate)
+    batches = list(loader)
+    assert {tuple(batch["image"].shape[1:]) for batch in batches} == {(3, 16, 16)}
+    assert {tuple(batch["label"].shape[1:]) for batch in batches} == {(1, 16, 16)}
+    assert all(set(np.unique(batch["label"])) <= set(range(4)) for batch in batches)
+    seen = [record["index"] for batch in batches for record in batch["record"]]
+    assert sorted(seen) == sorted([*range(5)] * 2)
 
 
 @pytest.mark.usefixtures("ray_cluster")
