@@ -1,5 +1,7 @@
 """OME-TIFF: exact pixels, µm per pixel and pyramids, as tifffile and OpenSlide read them."""
 
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from xml.etree import ElementTree
@@ -93,3 +95,26 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
     with tifffile.TiffFile(out / "000000000.ome.tif") as tif:
         assert len(tif.series[0].levels) == 5
         assert np.array_equal(tif.asarray(), flat[0])
+
+
+def test_without_imagecodecs_only_jpeg_is_refused(tmp_path: Path) -> None:
+    image, ids = pair(0, 600, 700)
+    write(tmp_path / "out", [(image, ids)])
+    code = f"""
+import sys
+sys.modules["imagecodecs"] = None
+from rich.console import Console
+from diffgen.errors import UserError
+from diffgen.export.export import export
+out = {str(tmp_path / "out")!r}
+made = export(out, "ome-tiff", None, None, Console(quiet=True))
+try:
+    export(out, "ome-tiff", out + "-jpeg", 90, Console(quiet=True))
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("--jpeg: OME-TIFF in JPEG needs imagecodecs (pip install 'diffgen[tiff]')")
+    assert np.array_equal(
+        tifffile.imread(tmp_path / "out-ome-tiff" / "000000000.ome.tif"), pair(0, 600, 700)[0]
+    )
