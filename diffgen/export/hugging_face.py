@@ -18,6 +18,8 @@ from diffgen.export.shard_set import ShardSet
 from diffgen.labels import Labels
 from diffgen.storage import Folder
 
+SHARD = "shard_sha256"
+"""In a file's schema: the checksum of the shard that its samples are of."""
 GROUP = 2**25  # bytes of pictures that are written, and read by a stream, together
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -68,14 +70,14 @@ Not for diagnosis; a label map is what its image was sampled for, not an annotat
 
 
 def write_dataset(shards: ShardSet, out: Folder, advance: Callable[[int], None]) -> None:
-    """Write a Parquet file for each shard that has none yet, and the card."""
+    """Write a Parquet file for each shard that has none, or is another since (a larger n), and the card."""
     there = out.files("data", ".parquet")
-    columns = ((name, type_) for name, type_ in FIELDS.items())
-    schema = pa.schema(columns, {"huggingface": json.dumps({"info": {"features": features(shards.labels)}})})
-    names = shards.table["shard"].to_numpy(zero_copy_only=False)
+    names, sums = (shards.table[name].to_numpy(zero_copy_only=False) for name in ("shard", "shard_sha256"))
+    about = {"huggingface": json.dumps({"info": {"features": features(shards.labels)}})}
     for shard in sorted(set(names)):
         name, numbers = f"train-{shard.removeprefix('shard-')}.parquet", np.flatnonzero(names == shard)
-        if name not in there:
+        schema = pa.schema(list(FIELDS.items()), about | {SHARD: sums[numbers[0]]})
+        if name not in there or not _of_shard(out, f"data/{name}", sums[numbers[0]]):
             with out.scratch() as scratch:
                 with pq.ParquetWriter(scratch / name, schema) as writer:
                     for group in _groups(shards, numbers):
@@ -83,6 +85,15 @@ def write_dataset(shards: ShardSet, out: Folder, advance: Callable[[int], None])
                 out.upload(scratch / name, f"data/{name}")
         advance(len(numbers))
     out.write_text("README.md", card(shards))
+
+
+def _of_shard(out: Folder, name: str, sha256: str) -> bool:
+    """Whether a Parquet file is whole and holds the samples of the shard with this checksum."""
+    try:
+        with out.open_at(name) as file:
+            return (pq.read_schema(file).metadata or {}).get(SHARD.encode()) == sha256.encode()
+    except pa.ArrowInvalid:
+        return False
 
 
 def _groups(shards: ShardSet, numbers: Iterable[int]) -> Iterator[list[dict[str, Any]]]:

@@ -60,7 +60,7 @@ class ShardSet:
         try:
             table = pq.read_table(io.BytesIO(manifest))
             made = table.filter(pc.is_null(table["failed"])) if "failed" in table.column_names else table
-            self.table = made.select([*COLUMNS, "index"]).sort_by("index").combine_chunks()
+            self.table = made.select([*COLUMNS, "index", "shard_sha256"]).sort_by("index").combine_chunks()
             self.run: dict[str, Any] = json.loads(run)
             self.labels = Labels.from_json(json.loads(labels))
         except (pa.ArrowException, KeyError, ValueError) as error:

@@ -126,6 +126,17 @@ def test_resumed_is_the_same_and_nothing_is_written_twice(kind: str, tiles: str,
         assert {path: path.stat().st_mtime_ns for path in kept[1:]} == times
 
 
+@pytest.mark.parametrize("tile", [None, 32])
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_that_were_added_are_exported_too(kind: str, tile: int | None, tmp_path: Path) -> None:
+    """A shard that was short is longer then."""
+    pairs = [*PAIRS, pair(2, 96, 128)]
+    for some in (pairs[:1], pairs):
+        export(write(tmp_path / "out", some, tile), kind, str(tmp_path / "grown"), None, QUIET)
+    export(str(tmp_path / "out"), kind, str(tmp_path / "at once"), None, QUIET)
+    assert content(tmp_path / "grown") == content(tmp_path / "at once")
+
+
 def test_from_and_to_a_url(shards: str, tmp_path: Path) -> None:
     copied = f"memory://{tmp_path.name}"
     import fsspec
