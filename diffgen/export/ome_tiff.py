@@ -84,7 +84,7 @@ def write_ome_tiff(image: WholeImage, kind: Kind, path: Path, jpeg: int | None, 
 
 
 def _without_encoder(error: Exception) -> UserError:
-    return UserError(f"--jpeg: OME-TIFF in JPEG needs imagecodecs (pip install 'diffgen[tiff]'): {error}")
+    return UserError(f"--jpeg: OME-TIFF in JPEG needs imagecodecs (pip install imagecodecs): {error}")
 
 
 def _spans(height: int) -> list[tuple[int, int]]:
