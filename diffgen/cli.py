@@ -195,6 +195,7 @@ def synthesize(
     dry_run: DryRun = False,
     save_time_map: Annotated[bool, _option("Keep time-state maps, and a film.", "--save-time-map")] = False,
     mix_devices: Annotated[bool, _option("Resume what another device began.", "--mix-devices")] = False,
+    format: Annotated[str | None, _option("Also write that: what `diffgen export --to` takes.")] = None,
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
@@ -214,6 +215,10 @@ def synthesize(
         from diffgen import label_maps
 
         n = max(1, len(label_maps.files(masks)))
+    if format:
+        from diffgen.export.export import check, export
+
+        check(format)
     console, looks = _console(), appearance or ()
     folder = bundle_folder(bundle, console)
     under = saved(folder, f"{bundle or folder} is not a bundle: diffgen train")
@@ -238,7 +243,31 @@ def synthesize(
     )
     if done.made:
         driver.summarise(done, console)
+    if format:
+        with _stoppable("all shards are whole; the same command goes on with the export"):
+            console.print(f"{format}: {export(out, format, None, None, console)}")
     _next(f"look at {out}/preview.png, then read {out}/README.md for five lines of loading code")
+
+
+@app.command()
+def export(
+    shards: Annotated[str, _argument("Folder or URL that `diffgen synthesize` wrote.")],
+    to: Annotated[str, _option("`ome-tiff`, `geojson`, `folder`, `hf` (Hugging Face), `dzi` (Deep Zoom).")],
+    out: Annotated[str | None, _option("Folder or URL. [default: beside the shards, `out-ome-tiff`]")] = None,
+    jpeg: Annotated[int | None, _option("JPEG of this quality. [default: without loss]")] = None,
+) -> None:
+    """Write images and label maps in the form that another tool opens.
+
+    Images that were written as tiles are put together, in flat memory. The same command resumes where
+    it was stopped. docs/export.md says who opens what.
+
+    Example: `diffgen export out --to ome-tiff`
+    """
+    from diffgen.export.export import export as run
+
+    with _stoppable("what is written is whole; the same command resumes from there"):
+        made = run(shards, to, out, jpeg, _console())
+    _console().print(f"{to}: {made}")
 
 
 @app.command()

@@ -108,6 +108,8 @@ PARTS = {"use": "downstream", "methods": "baselines"}
 """The same of the values of `evaluation.parts`."""
 OF_THE_MACHINE = ("gpu", "threads")
 """What was saved of these on one machine says nothing of another."""
+FORMER_DEFAULTS = {"synthesis": {"images_per_shard": 64}}
+"""What was saved of these is most likely what nobody chose: the default of the day."""
 
 
 def load(
@@ -122,6 +124,9 @@ def load(
     Raises `UserError` on an unknown key, a wrong type or an impossible combination.
     """
     saved = {key: value for key, value in current(under or {}).items() if key not in OF_THE_MACHINE}
+    for section, former in FORMER_DEFAULTS.items():
+        if isinstance(of := saved.get(section), Mapping):
+            saved[section] = {key: value for key, value in of.items() if former.get(key) != value}
     tree = merge(saved, given(base, overrides))
     for key, value in (options or {}).items():
         if value is not None:

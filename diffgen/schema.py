@@ -186,8 +186,9 @@ class Synthesis(SettingsSection):
     """Whole images, or tiles of them, each with its place and parent."""
     tile: Positive = 512
     """Side of an emitted tile in pixels; divides the image's."""
-    images_per_shard: Positive = 64
-    """Samples (images or tiles) a shard."""
+    images_per_shard: Positive | Literal["auto"] = "auto"
+    """Samples (images or tiles) a shard; `auto`: as many as make eight shards, 64 at most, and in a folder
+    that has shards as many as those have."""
     samplers: Positive | Literal["auto"] = "auto"
     """Sampler actors; `auto`: one a GPU or, where there is none, as many as the cores have threads for.
     A cluster that scales is asked for as many as a number says, and by `auto` for one."""

@@ -130,6 +130,10 @@ class Folder:
         stream: IO[bytes] = self._opened[0].open_input_stream(path, compression=None, buffer_size=CHUNK)
         return stream
 
+    def open_at(self, name: str) -> Any:
+        """A file to read from anywhere in it (`seek`, `read_at`); `FileNotFoundError` if there is none."""
+        return self._opened[0].open_input_file(self._path(name))
+
     def read(self, name: str) -> bytes:
         """Content of a file; `FileNotFoundError` if there is none."""
         with self.open(name) as stream:

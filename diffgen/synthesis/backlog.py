@@ -4,10 +4,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from diffgen import config
+from diffgen.storage import Folder
 from diffgen.synthesis.coordinator import Coordinator
 from diffgen.synthesis.leases import Status
 from diffgen.synthesis.plan import Plan
-from diffgen.synthesis.shards import ShardWriter, num_shards, shard_indices
+from diffgen.synthesis.run_record import per_shard
+from diffgen.synthesis.shards import ShardWriter, choose_per_shard, num_shards, shard_indices
 
 Report = Callable[[Status], None]
 """Shows how far a run is."""
@@ -32,9 +34,13 @@ class Backlog:
 
     def writer(self) -> ShardWriter:
         plan, settings = self.plan, self.settings
-        return ShardWriter(
-            self.out, plan.run, settings.images_per_shard, made_on=plan.made_on, mix=settings.mix_devices
-        )
+        return ShardWriter(self.out, plan.run, self.per_shard, made_on=plan.made_on, mix=settings.mix_devices)
+
+    @property
+    def per_shard(self) -> int:
+        """Samples a shard."""
+        assert self.settings.images_per_shard != "auto", "settled by `claim`"
+        return self.settings.images_per_shard
 
     def split(self, parts: int) -> list[list[int]]:
         """The samples to make in so many parts, each of neighbouring images."""
@@ -78,18 +84,22 @@ class Backlog:
 def claim(plan: Plan, packed: dict[str, bytes], out: str, settings: config.Synthesis) -> Backlog:
     """Make the folder ours and look what it lacks; whole tars without their mark are adopted.
 
-    Raises `UserError` where the folder belongs to something else.
+    Samples a shard, where they are left to the folder, are settled in the backlog's settings. Raises
+    `UserError` where the folder belongs to something else.
     """
+    if settings.images_per_shard == "auto":
+        chosen = per_shard(Folder(out)) or choose_per_shard(plan.first_sample(settings.n))
+        settings = settings.model_copy(update={"images_per_shard": chosen})
     return rescan(Backlog(plan, packed, out, settings.n, settings, {}))
 
 
 def rescan(backlog: Backlog) -> Backlog:
     """The backlog with what its folder lacks now."""
-    writer, per_shard = backlog.writer(), backlog.settings.images_per_shard
+    writer, each = backlog.writer(), backlog.per_shard
     committed = writer.begin(backlog.total)
     missing = {}
-    for k in range(num_shards(backlog.total, per_shard)):
+    for k in range(num_shards(backlog.total, each)):
         if k not in committed:
             there = writer.salvage(k, backlog.total)
-            missing[k] = tuple(i for i in shard_indices(k, backlog.total, per_shard) if i not in there)
+            missing[k] = tuple(i for i in shard_indices(k, backlog.total, each) if i not in there)
     return replace(backlog, out=writer.store.url, missing=missing)

@@ -88,6 +88,22 @@ for sample in webdataset.WebDataset(sorted(glob.glob("shard-*.tar")), shardshuff
 Decode the masks by hand, as here: `decode("rgb")` would turn them into three channels of colour,
 and the class ids would be lost.
 
+Where diffgen is installed, for torch (workers, DDP, MONAI) and for Ray:
+
+```python
+import diffgen
+from torch.utils.data import DataLoader
+
+samples = diffgen.open(".")  # or a URL; samples[0] and iteration give (image, class ids, record)
+loader = DataLoader(samples.torch(shuffle=True), batch_size=4, num_workers=4)
+rows = samples.ray()  # a Ray Dataset of image, ids, record
+```
+
+A run begins with eight shards where it has so many samples, and no shard has more than 64, unless
+`synthesis.images_per_shard` says otherwise. Tools that hand whole shards to workers want at least as many
+shards as workers × ranks, or leave some idle (webdataset: `resampled=True`); `diffgen.open` hands out
+samples. `diffgen export` writes OME-TIFF, GeoJSON, Parquet, Deep Zoom or a plain folder of them.
+
 ## How it was made
 
 Random patch diffusion ([Aversa et al., 2023](https://arxiv.org/abs/2306.13384)): {origin},

@@ -116,7 +116,8 @@ def synthesize(
                     status = run_on_ray(backlog, report)
         writer = backlog.writer()
         writer.begin(backlog.total)
-        writer.store.write("settings.yaml", settings.dump().encode())
+        settled = settings.model_copy(update={"synthesis": backlog.settings})
+        writer.store.write("settings.yaml", settled.dump().encode())
         writer.finish(backlog.total, plan.labels)
         snapshots.clear(writer.store)
         if time_maps:
@@ -126,7 +127,7 @@ def synthesize(
             f"{len(failed)} of {backlog.total} samples are not in {writer.store.url}, as manifest.parquet "
             f"says (`failed`): {failed[min(failed)]}"
         )
-    shards = num_shards(backlog.total, settings.synthesis.images_per_shard)
+    shards = num_shards(backlog.total, backlog.per_shard)
     megapixels = sum(height * width for height, width in map(plan.size_of, images)) / 1e6
     return Summary(
         len(images), already, shards, time.monotonic() - began, status, writer.store.url, megapixels

@@ -149,7 +149,7 @@ class Pool:
             for samples in backlog.split(-(-self.count // (GPUS_FED if self.gpus else CPUS_FED)))
         ]
         self.writer = ray.remote(**pinned)(ShardWriter).remote(
-            backlog.out, backlog.plan.run, settings.images_per_shard
+            backlog.out, backlog.plan.run, backlog.per_shard
         )
         threads = min(sampling.threads, available("CPU"))
         self.sampler = ray.remote(

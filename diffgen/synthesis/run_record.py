@@ -44,6 +44,15 @@ def claim(
         _same(folder, old, run)
 
 
+def per_shard(folder: Folder) -> int | None:
+    """Samples a shard in a folder of a run; `None` where there is no run, or it is not readable."""
+    try:
+        found = json.loads(folder.read_text(RUN) or "{}").get("images_per_shard")
+    except (ValueError, AttributeError):  # `claim` says what is wrong
+        return None
+    return found if isinstance(found, int) else None
+
+
 def of_any_device(run: Any) -> Any:
     """What shapes the samples, without the settings that a device settles."""
     if not isinstance(run, dict) or not isinstance(run.get("sampling"), dict):

@@ -48,6 +48,14 @@ def num_shards(n: int, per_shard: int) -> int:
     return -(-n // per_shard)
 
 
+def choose_per_shard(n: int) -> int:
+    """Samples a shard where there are n to begin with: eight shards, for as many workers of a reader.
+
+    One sample a shard at least, 64 at most: a shard is what is lost, and made anew, at once.
+    """
+    return min(64, max(1, n // 8))
+
+
 def shard_indices(k: int, n: int, per_shard: int) -> range:
     """Indices of the samples of shard k where there are n in all."""
     return range(min(n, k * per_shard), min(n, (k + 1) * per_shard))

@@ -1,0 +1,1 @@
+"""What `diffgen synthesize` wrote, in the forms that other tools open."""
