@@ -22,6 +22,8 @@ from diffgen.data.stain import STAIN_CLASSES, STAIN_COLOURS, StainModel
 from diffgen.errors import UserError, counted
 from diffgen.labels import MAX_CLASSES, LabelMap, Labels, default_colours
 
+IGNORED = "*"
+"""What names of classes end in that QuPath leaves out of its own measurements ("Ignore*", "Region*")."""
 WHITE = 255
 """What a mask of one class often has where the class is."""
 
@@ -141,8 +143,8 @@ def named_by_outlines(classes: Classes, names: Iterable[str], settings: Settings
         return classes
     there = {name.casefold() for name in classes.labels.classes}
     added: dict[str, str] = {}
-    for name in sorted(set(names)):
-        if name.casefold() not in there:
+    for name in sorted(set(names), key=lambda name: (name.casefold(), name)):
+        if name.casefold() not in there and not name.endswith(IGNORED):
             added.setdefault(name.casefold(), name)
     return _with(classes, list(added.values()))
 

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from diffgen import label_maps
 from diffgen.errors import UserError, counted, one_line, warn
-from diffgen.label_maps import read_png
 from diffgen.labels import LabelMap, Labels, Picture
 from diffgen.shards import Member, members, open_png
 from diffgen.storage import Folder
@@ -125,7 +125,9 @@ class ShardSet:
 
     def label_map(self, number: int) -> LabelMap:
         """(H, W) class ids, each of which `labels.json` names."""
-        return self.named(read_png(self.file(number, "mask.png"), f"{self.name(number)}.mask.png"), number)
+        return self.named(
+            label_maps.read(self.file(number, "mask.png"), f"{self.name(number)}.mask.png"), number
+        )
 
     def named(self, ids: LabelMap, number: int) -> LabelMap:
         """The same ids; `UserError` names one without a name."""
