@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from diffgen.data.annotations import class_of
@@ -17,6 +18,7 @@ from diffgen.data.scan import Scan
 from diffgen.storage import write_text
 
 NAME = "sources.csv"
+WIDEST = 1000
 SHOWN = 20
 """Files printed; all are in the CSV."""
 
@@ -123,7 +125,7 @@ def print_tables(rows: Sequence[FileRow], classes: Sequence[ClassRow], console: 
         table.add_column(name.replace("_", " "), no_wrap=name != "problem")
     for row in shown:
         table.add_row(*(getattr(row, name) for name in columns))
-    console.print(table)
+    _print(table, console)
     if len(rows) > len(shown):
         console.print(f"… and {len(rows) - len(shown):,} more files ({NAME} has all)")
     if classes:
@@ -133,7 +135,17 @@ def print_tables(rows: Sequence[FileRow], classes: Sequence[ClassRow], console: 
         for kind in classes:
             shapes = f"{kind.shapes:,}" if kind.shapes else ""
             table.add_row(kind.called, kind.name or "left out", f"{kind.files:,}", shapes, f"{kind.mm2:.4g}")
-        console.print(table)
+        _print(table, console)
+
+
+def _print(table: Table, console: Console) -> None:
+    """The table; as wide as it needs to be where it goes to a file, whose lines have no end."""
+    width = console.width
+    if not console.is_terminal:
+        needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+        console.width = max(width, needed)
+    console.print(table)
+    console.width = width
 
 
 def write_csv(path: Path, rows: Sequence[FileRow]) -> None:
