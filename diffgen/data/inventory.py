@@ -15,6 +15,7 @@ from diffgen.data.annotations import class_of
 from diffgen.data.classes import Classes
 from diffgen.data.plan import SourcePlan
 from diffgen.data.scan import Scan
+from diffgen.data.sources import identity
 from diffgen.storage import write_text
 
 NAME = "sources.csv"
@@ -36,6 +37,10 @@ class FileRow:
     context: str = ""
     patient: str = ""
     split: str = ""
+    identity: str = ""
+    """Of the file (`sources.identity`)."""
+    digest: str = ""
+    """Of its pixels."""
     problem: str = ""
 
 
@@ -78,6 +83,8 @@ def _row(plan: SourcePlan, problems: Mapping[str, list[str]]) -> FileRow:
         source.context,
         source.group,
         "+".join(plan.parts),
+        identity(Path(source.path)),
+        scan.digest,
         "; ".join([*problems.get(source.name, ()), *scan.notes, *foreign]),
     )
 
@@ -119,7 +126,8 @@ def class_rows(scans: Iterable[Scan], classes: Classes) -> list[ClassRow]:
 def print_tables(rows: Sequence[FileRow], classes: Sequence[ClassRow], console: Console) -> None:
     """The files (the first of many, those with a problem before others) and the classes."""
     shown = sorted(rows, key=lambda row: not row.problem)[:SHOWN] if len(rows) > SHOWN else rows
-    columns = [part.name for part in fields(FileRow) if any(getattr(row, part.name) for row in shown)]
+    names = [part.name for part in fields(FileRow) if part.name not in {"identity", "digest"}]
+    columns = [name for name in names if any(getattr(row, name) for row in shown)]
     table = Table(box=None, pad_edge=False)
     for name in columns:
         table.add_column(name.replace("_", " "), no_wrap=name != "problem")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from math import ceil
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -80,15 +81,21 @@ class PatchLayout:
 
 
 def plan_patches(
-    scans: Sequence[Scan], settings: Settings, classes: Classes, report: Report
+    scans: Sequence[Scan],
+    settings: Settings,
+    classes: Classes,
+    report: Report,
+    sides: Mapping[str, str] = MappingProxyType({}),
 ) -> list[SourcePlan]:
     """Plans of all sources that have an image patch (label maps: a mask patch); the report names the others.
 
+    `sides`: of the groups that are there already (`Earlier.sides`).
     `UserError` if there is no patch at all.
     """
     layout, maps = PatchLayout.of(settings), settings.prepare.labels == "maps"
     plans, small = [], []
-    all_parts = split(scans, settings.prepare.test_share, layout.mask_side if maps else layout.least)
+    least = layout.mask_side if maps else layout.least
+    all_parts = split(scans, settings.prepare.test_share, least, sides)
     for scan, parts in zip(scans, all_parts, strict=True):
         laid = lay(scan, parts, layout, "mask" if maps else "image")
         if not laid:
@@ -120,7 +127,12 @@ def plan_patches(
     return plans
 
 
-def split(scans: Sequence[Scan], test_share: float, least: int) -> list[dict[Split, Rectangle]]:
+def split(
+    scans: Sequence[Scan],
+    test_share: float,
+    least: int,
+    there: Mapping[str, str] = MappingProxyType({}),
+) -> list[dict[Split, Rectangle]]:
     """For each source, the part of it on either side of the split.
 
     Whole groups where sources have groups or a table says their sides, those without a side for training.
@@ -131,19 +143,26 @@ def split(scans: Sequence[Scan], test_share: float, least: int) -> list[dict[Spl
     said = any(scan.source.split for scan in scans)
     if test_share == 0 and not said:
         return [{"train": (0, 0, scan.width, scan.height)} for scan in scans]
-    grouped = said or any(scan.source.group for scan in scans)  # a patient is never on both sides
+    # A patient is never on both sides.
+    grouped = said or any(scan.source.group for scan in scans)
+    halves = any("+" in side for side in there.values())
+    if there and not halves:
+        grouped = True
     cut = [] if grouped else [_cut(scan, test_share, least) for scan in scans]
-    if not grouped and len(scans) < WHOLE_SOURCES and (len(scans) == 1 or any("test" in p for p in cut)):
+    if not grouped and (
+        halves or (len(scans) < WHOLE_SOURCES and (len(scans) == 1 or any("test" in p for p in cut)))
+    ):
         return cut
-    sides: dict[str, Split] = {}
+    sides: dict[str, Split] = {name: "test" if side == "test" else "train" for name, side in there.items()}
     groups = [scan.source.kin or scan.source.group or scan.source.name for scan in scans]
     for scan, group in zip(scans, groups, strict=True):
         if scan.source.split is not None:
             sides[group] = "test" if scan.source.split == "test" else "train"
     ordered = sorted(set(groups) - set(sides), key=lambda name: sha1(name.encode()).digest())
-    wanted = 0 if said else ceil(test_share * len(ordered))
+    others = sum(side == "test" for side in sides.values())
+    wanted = 0 if said else max(0, ceil(test_share * (len(ordered) + len(there))) - others)
     sides |= {group: "test" if n < wanted else "train" for n, group in enumerate(ordered)}
-    if not said and len(ordered) == 1:
+    if not said and not there and len(ordered) == 1:
         sides = dict.fromkeys(sides, "train")
     return [
         {sides[group]: (0, 0, scan.width, scan.height)} for scan, group in zip(scans, groups, strict=True)

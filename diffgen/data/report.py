@@ -39,6 +39,17 @@ class Report:
     stain_model: Mapping[str, Any] | None = None
     _left_out: dict[str, dict[str, None]] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, out: Path, told: Mapping[str, Any], labels: Labels | None) -> "Report":
+        """A report that goes on with what `statistics.json` tells of a folder."""
+        report = cls(out, list(told.get("notes", ())), sources=dict(told.get("sources", {})))
+        report.labels = labels or report.labels
+        report.stain_model = told.get("stain_model")
+        for reason, names in told.get("left_out", {}).items():
+            for name in names:
+                report.leave_out(reason, name)
+        return report
+
     def leave_out(self, reason: str, name: str) -> None:
         """Note a file that is not used, or not all of it."""
         self._left_out.setdefault(reason, {})[name] = None

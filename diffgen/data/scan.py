@@ -1,7 +1,7 @@
 """The first look at a source: can it be used, how large is it, where is its tissue, what is in its labels."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -208,15 +208,20 @@ def _check_scale(slide: Slide, coarsest: float, wanted: str, mpp: float, least: 
         raise LeftOut(f"smaller than {patch} ({least} px at {mpp:g} µm per pixel)")
 
 
-def with_copies(scans: Sequence[Scan]) -> tuple[list[Scan], dict[str, list[str]]]:
+def with_copies(scans: Sequence[Scan], there: Mapping[str, str]) -> tuple[list[Scan], dict[str, list[str]]]:
     """The scans, copies of one picture in one group; and the first name of each such picture → the others.
 
-    Raises `UserError` where copies are said to be on other sides of the split: the table is wrong.
+    `there`: digest of a picture that is in the data already → its group, or its name. Raises `UserError`
+    where copies are said to be on other sides of the split: the table is wrong.
     """
     first: dict[str, Scan] = {}
     copies: dict[str, list[str]] = {}
     into: dict[str, str] = {}
     for item in scans:
+        if name := there.get(item.digest):
+            copies.setdefault(name, []).append(item.source.name)
+            into[_root(item.source.group or item.source.name, into)] = name
+            continue
         known = first.setdefault(item.digest or item.source.name, item)
         if known is not item:
             one, other = known.source, item.source

@@ -6,6 +6,8 @@ bytes. Files are removed only from a folder that carries our mark, and only thos
 
 import json
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +31,8 @@ LEFTOVER = re.compile(
     rf"({re.escape(PARTIAL)})?|({re.escape(MARK)}|{re.escape(COMPLETE)}){re.escape(PARTIAL)}"
 )
 """What a run that was interrupted may have left beside the mark."""
+COMPLETED = {"patches.parquet", "labels.json", "settings.yaml", "sources.csv", "contact_sheet.png"}
+"""What stands beside the shards of a complete folder."""
 SCHEMA = pa.schema(
     [
         ("kind", pa.string()),
@@ -49,25 +53,27 @@ SCHEMA = pa.schema(
 
 
 def check_folder(out: Path) -> None:
-    """`UserError` unless `out` is absent, empty, or left by a run of prepare that was interrupted."""
+    """`UserError` unless `out` is absent, empty, or made by prepare, whole or not."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out wants a folder")
-    if (out / COMPLETE).exists():
-        raise UserError(f"{out} already holds prepared data; choose another --out")
     names = {path.name for path in out.iterdir()} if out.exists() else set()
     # A run may be interrupted while it writes its mark.
     if names - {MARK + PARTIAL} and not _marked(out):
         raise UserError(f"{out} is not empty and was not made by diffgen prepare; choose another --out")
 
 
-def claim(out: Path) -> None:
-    """Mark a folder that passes `check_folder` as ours, and remove what a run interrupted left in it."""
+def claim(out: Path, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Mark a folder that passes `check_folder` as ours, and remove what a run interrupted left in it.
+
+    `rows` are those of its index, where it is complete: what they name stays.
+    """
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     if not _marked(out):
         write_text(out / MARK, MARK_TEXT)
+    stays = {row["shard"] for row in rows} | (COMPLETED if rows else set())
     for path in list(out.iterdir()):
-        if LEFTOVER.fullmatch(path.name):
+        if LEFTOVER.fullmatch(path.name) and path.name not in stays:
             path.unlink()
 
 
@@ -78,15 +84,24 @@ def _marked(out: Path) -> bool:
 class PatchWriter:
     """Samples of all kinds and splits → `KIND-SPLIT-NNNNNN.tar` of a fixed number of samples each."""
 
-    def __init__(self, out: Path, samples_per_shard: int) -> None:
+    def __init__(self, out: Path, samples_per_shard: int, rows: Sequence[dict[str, Any]] = ()) -> None:
+        """`rows` are those of the index of what is there: samples go on in new shards."""
         self.out, self.per_shard = out, samples_per_shard
-        self.rows: list[dict[str, Any]] = []
-        self._counts: dict[tuple[str, str], int] = {}
+        self.rows, self.before = list(rows), len(rows)
+        self._counts = Counter((row["kind"], row["split"]) for row in rows)
+        self._in_shard: Counter[tuple[str, str]] = Counter()
+        shards = {(row["kind"], row["split"], row["shard"]) for row in rows}
+        self._shards = Counter((kind, split) for kind, split, _ in shards)
         self._open: dict[tuple[str, str], _Shard] = {}
 
     def __enter__(self) -> Self:
-        claim(self.out)
+        claim(self.out, self.rows)
         return self
+
+    @property
+    def added(self) -> list[dict[str, Any]]:
+        """The rows of what was not there before."""
+        return self.rows[self.before :]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -98,11 +113,13 @@ class PatchWriter:
     def write(self, sample: EncodedPatch) -> None:
         """Append a sample; its key is its running number among those of its kind and split."""
         stream = (sample.kind, sample.split)
-        number = self._counts.get(stream, 0)
+        number = self._counts[stream]
         shard = self._open.get(stream)
         if shard is None:
-            name = f"{sample.kind}-{sample.split}-{number // self.per_shard:06d}.tar"
+            name = f"{sample.kind}-{sample.split}-{self._shards[stream]:06d}.tar"
             shard = self._open[stream] = _Shard(self.out / name)
+            self._shards[stream] += 1
+            self._in_shard[stream] = 0
         key = f"{number:09d}"
         members: dict[str, Any] = {"__key__": key, "json": json.dumps(sample.meta).encode()}
         members |= {"mask.png": sample.mask} if sample.mask is not None else {}
@@ -112,8 +129,9 @@ class PatchWriter:
         self.rows.append(
             meta | {"kind": sample.kind, "split": sample.split, "shard": shard.path.name, "key": key}
         )
-        self._counts[stream] = number + 1
-        if (number + 1) % self.per_shard == 0:
+        self._counts[stream] += 1
+        self._in_shard[stream] += 1
+        if self._in_shard[stream] == self.per_shard:
             self._open.pop(stream).exit.close()
 
     def write_index(self, path: Path) -> None:

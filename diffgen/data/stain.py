@@ -10,8 +10,9 @@ slide, where one is stained more strongly than another.
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,12 @@ class StainModel:
         features = region_features(slide, x, y, width, height, um)
         units: Features = np.array([1.0, *strength], np.float32)
         return self.classify(features / units)
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        centres = tuple((float(h), float(e)) for h, e in told["centres"])
+        return cls(centres, (float(told["scales"][0]), float(told["scales"][1])))
 
     def to_json(self) -> dict[str, Any]:
         return {"features": ["haematoxylin", "eosin"], "centres": self.centres, "scales": self.scales}
