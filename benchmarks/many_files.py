@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -64,6 +65,16 @@ def write_maps(folder: Path, count: int) -> Path:
     return folder
 
 
+def write_pictures(folder: Path, count: int) -> Path:
+    """A folder of so many pictures."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    pictures = [png(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)) for _ in range(DIFFERENT)]
+    for k in range(count):
+        (folder / f"{k:06d}.png").write_bytes(pictures[k % DIFFERENT])
+    return folder
+
+
 def before_prepare(maps: Path, place: Path) -> Seconds:
     """Until `diffgen prepare` opens the first source."""
     settings = config.load(None, ["prepare.labels=none", "prepare.assume_mpp=0.5"])
@@ -98,7 +109,8 @@ COMMANDS: dict[str, Callable[[Path, Path], Seconds]] = {
 
 def measure(command: str, count: int) -> Seconds:
     with tempfile.TemporaryDirectory() as place:
-        return COMMANDS[command](write_maps(Path(place) / "maps", count), Path(place))
+        write = write_pictures if command == "prepare" else write_maps
+        return COMMANDS[command](write(Path(place) / "files", count), Path(place))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

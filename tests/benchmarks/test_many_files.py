@@ -18,7 +18,7 @@ def test_a_row_for_each_command(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_prepare_is_stopped_before_it_works(tmp_path: Path) -> None:
-    maps = many_files.write_maps(tmp_path / "maps", 3)
+    maps = many_files.write_pictures(tmp_path / "maps", 3)
     assert len(list(maps.iterdir())) == 3
     assert many_files.before_prepare(maps, tmp_path)["wall"] > 0
     assert not (tmp_path / "prepared").exists()
