@@ -152,7 +152,7 @@ def train(
     data, settings = training_settings(data, run, config, overrides or (), gpu, console)
     if dry_run:
         from diffgen.labels import Labels
-        from diffgen.training.cost import forecast
+        from diffgen.training.forecast import forecast
 
         forecast(parts, settings, Labels.load(data / "labels.json"), console)
         return

@@ -9,9 +9,8 @@ scaled to the batch; where that is a GPU and none is here, its speed is assumed.
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from statistics import NormalDist
 from typing import Any
 
@@ -19,9 +18,6 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from diffusers.models.resnet import ResnetBlock2D
-from rich.console import Console
-from rich.filesize import decimal
-from rich.table import Table
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,13 +25,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
-from diffgen.models.autoencoder import BATCH_PIXELS, ENCODER_BYTES_PER_PIXEL
 from diffgen.models.bundle import ModelName
 from diffgen.models.device import computes_bf16
 from diffgen.models.mask_codec import num_bits
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
-from diffgen.training.autoencoder import new_autoencoder
 
 STATE_BYTES, BUCKET_BYTES = 4 + 4 + 8 + 4, 4
 """A parameter: itself, its gradient, Adam's two moments, the average; and DDP's copy of a gradient."""
@@ -68,13 +62,15 @@ class Speed:
     optimizer_s: float
     """Of a step."""
     how: str
+    spread: tuple[float, float] = (1.0, 1.0)
+    """The quickest and the slowest pass, by the median."""
 
 
 def count(part: ModelName, settings: config.Settings, labels: Labels) -> Work:
     """Count a step; of `training.workers` [least, most], with the least."""
     of_part, workers = getattr(settings.training, part), settings.training.worker_range[0]
     with torch.device("meta"):
-        unet = _unet(part, settings, labels)
+        unet = new_unet(part, settings, labels)
     with FlopCounterMode(display=False) as counter:
         unet(*example(unet, 1, torch.device("meta"))).sum().backward()
     flops, wide = float(counter.get_total_flops()), wide_share(settings) if part == "image" else 0.0
@@ -120,7 +116,7 @@ def kept_bytes(part: ModelName, settings: config.Settings, labels: Labels, patch
     """Bytes that a forward pass of base patches keeps for its backward pass, autocast's copies of the weights
     included. With gradient checkpointing they include those of the largest ResNet block, computed again."""
     with FakeTensorMode():
-        unet: Any = _unet(part, settings, labels)
+        unet: Any = new_unet(part, settings, labels)
         by_block = _saved(unet, patches, settings.training)
         if not settings.training.gradient_checkpointing:
             return sum(by_block)
@@ -156,13 +152,14 @@ def measure(
 ) -> Speed:
     """Take a step on the device that trains, of as many patches (up to eight) as fit into so many seconds.
 
-    A pass that takes longer than that is timed by one patch, once. Data and `training.compile` are left out.
+    A first pass warms up. A pass that takes longer than that is timed by one patch. Data and
+    `training.compile` are left out.
     """
     training = settings.training
     if training.gpu and not torch.cuda.is_available():
-        return _assumed(work, training)
+        return assumed(work, training)
     device = torch.device("cuda" if training.gpu else "cpu")
-    unet: Any = _unet(part, settings, labels).to(device)
+    unet: Any = new_unet(part, settings, labels).to(device)
     if training.channels_last:
         unet = unet.to(memory_format=torch.channels_last)
     unet.trunk.checkpointing = training.gradient_checkpointing
@@ -183,11 +180,13 @@ def measure(
     threads = torch.get_num_threads()
     torch.set_num_threads(training.threads)
     try:
-        size, taken = 1, timed(lambda: run(1))
-        if taken <= seconds:
-            size = max(1, min(MEASURED_PATCHES, work.micro_batch, int(seconds / taken)))
+        run(1)
+        single = timed(lambda: run(1))
+        size = max(1, min(MEASURED_PATCHES, work.micro_batch, int(seconds / single)))
+        if size > 1:
             run(size)
-            taken = statistics.median(timed(lambda: run(size)) for _ in range(RUNS))
+        passes = sorted(timed(lambda: run(size)) for _ in range(RUNS))
+        taken = statistics.median(passes)
         optimizer.step()  # makes the moments
         optimizer_s = timed(optimizer.step)
     finally:
@@ -199,10 +198,11 @@ def measure(
         where = f"on {torch.cuda.get_device_name()}"
     elif training.threads * training.worker_range[0] > cores:
         where += f", but there are {cores} cores here"
-    return Speed(rate, optimizer_s, f"{reached} as timed here {where}")
+    spread = (passes[0] / taken, passes[-1] / taken)
+    return Speed(rate, optimizer_s, f"{reached} as timed here {where}", spread)
 
 
-def _assumed(work: Work, training: config.Training) -> Speed:
+def assumed(work: Work, training: config.Training) -> Speed:
     rate = ASSUMED["fp32" if training.precision == "fp32" else "bf16"] / (
         RECOMPUTED if training.gradient_checkpointing else 1
     )
@@ -225,69 +225,7 @@ def example(unet: ImageUNet | MaskUNet, patches: int, device: torch.device) -> t
     return noise, steps, torch.zeros(condition, dtype=torch.long, device=device)
 
 
-def forecast(
-    parts: Sequence[Any],
-    settings: config.Settings,
-    labels: Labels,
-    console: Console,
-    seconds: float = 4,
-) -> None:
-    """`diffgen train --dry-run`: print what training these models takes. Nothing is written."""
-    if parts == ("autoencoder",):
-        size, steps = new_autoencoder(settings).num_parameters(), settings.training.autoencoder.steps
-        console.print(f"autoencoder: {size / 1e6:.2f} M parameters, {steps} steps")
-        return
-    here = torch.cuda.is_available()
-    settings = settings.on(here if settings.gpu is None else settings.gpu)
-    workers = settings.training.worker_range[0]
-    columns: dict[str, dict[str, str]] = {}
-    notes = []
-    for part in parts:
-        of_part, work = getattr(settings.training, part), count(part, settings, labels)
-        with console.status(f"measuring a step of the {part} model"):
-            speed = measure(part, settings, labels, work, seconds)
-            kept = kept_bytes(part, settings, labels, work.micro_batch)
-        notes.append(f"time of the {part} model: {speed.how}, {workers} worker{'s' * (workers > 1)}")
-        if settings.gpu is None and not here:
-            there = _assumed(work, settings.training)
-            taken = of_part.steps * work.flops_per_step / (there.flops_per_second * workers)
-            notes.append(f"on a GPU {_duration(taken)}: {there.how}")
-        state = work.parameters * (STATE_BYTES + (BUCKET_BYTES if workers > 1 else 0))
-        wide = wide_share(settings) if part == "image" else 0.0
-        encoder = _encoder_bytes(part, settings, work.micro_batch)
-        step_s = work.flops_per_step / (speed.flops_per_second * workers) + speed.optimizer_s
-        columns[part] = {
-            "parameters": f"{work.parameters / 1e6:.1f} M",
-            "batch": f"{of_part.batch}" + (f", {wide:.0%} wide" if wide else ""),
-            "micro-batch": f"{work.micro_batch}",
-            "TFLOP per step": f"{work.flops_per_step / 1e12:.3g}",
-            "memory per worker": decimal(state + kept + encoder),
-            "  of it activations": decimal(kept),
-            "  of it autoencoder": decimal(encoder),
-            "steps": f"{of_part.steps}",
-            "time": _duration(step_s * of_part.steps),
-        }
-    table = Table("", *(f"{part} model" for part in parts), box=None, padding=(0, 2))
-    for name in columns[parts[0]]:
-        table.add_row(name, *(columns[part][name] for part in parts))
-    console.print(table, *(f"{note}; without data" for note in notes), sep="\n")
-
-
-def _encoder_bytes(part: ModelName, settings: config.Settings, micro_batch: int) -> int:
-    """Activations of an autoencoder that works while the U-Net is trained."""
-    if part == "mask" or settings.autoencoder.latents == "stored" or settings.autoencoder.kind == "linear":
-        return 0
-    at_once = BATCH_PIXELS["cuda" if settings.training.gpu else "cpu"]
-    return ENCODER_BYTES_PER_PIXEL * min(at_once, micro_batch * settings.image_patch_px**2)
-
-
-def _duration(seconds: float) -> str:
-    """Such as `3 days, 2:10:00`; of long ones only what is known."""
-    step = 60 if seconds < 86400 else 3600
-    return str(timedelta(seconds=round(seconds / step) * step)) if seconds >= 600 else f"{seconds:.0f} s"
-
-
-def _unet(part: ModelName, settings: config.Settings, labels: Labels) -> ImageUNet | MaskUNet:
+def new_unet(part: ModelName, settings: config.Settings, labels: Labels) -> ImageUNet | MaskUNet:
     if part == "image":
         return bundle.new_image_unet(settings, labels)
     masks = settings.mask_model

@@ -38,6 +38,7 @@ from diffgen.training.driver_base import AUTOENCODER, RUN, InitBundle, build_bas
 from diffgen.training.driver_fit import fit_inline, fit_on_ray
 from diffgen.training.init_weights import init_from
 from diffgen.training.latents import encode
+from diffgen.training.mask_source import NO_LABEL_MAPS
 from diffgen.training.train_state import AVERAGED
 from diffgen.training.worker import START, TrainTask
 
@@ -90,6 +91,17 @@ def _driver(
         yield Driver(data, folder, settings, console, inline, Path(scratch))
 
 
+def _check_patches(data: Path, parts: Sequence[ModelName]) -> None:
+    """`UserError` where there is nothing to train a model on: before its autoencoder is."""
+    patches = statistics(data)["patches"]
+    if "mask" in parts and not patches["mask"]["train"]:
+        raise UserError(NO_LABEL_MAPS.format(data))
+    if "image" in parts and not patches["image"]["train"]:
+        raise UserError(
+            f"{data} holds no image patches to train on (diffgen train mask trains the other model)"
+        )
+
+
 def launch(
     parts: Sequence[ModelName],
     data: Path,
@@ -105,6 +117,7 @@ def launch(
     and schedule. `inline`: in this process, without Ray. Raises `UserError` where the data does not fit the
     settings, the run was begun with others, or another command works on it.
     """
+    _check_patches(data, parts)
     with _driver(data, run, settings, console, inline) as driver:
         folder, settings = driver.run, driver.settings
         shaping = _shaping(driver.data, settings, start)

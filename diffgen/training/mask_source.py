@@ -18,6 +18,11 @@ from diffgen.training.algorithm import Batch, NoiseLevels, draw_noise
 
 KEPT = 2**27  # bytes of encoded label maps that are kept: 32,768 of latents 4×16×16
 
+NO_LABEL_MAPS = (
+    "{} holds no label maps for the mask model: prepare with masks or --labels stain, "
+    "or train the image model alone (diffgen train image)"
+)
+
 
 class MaskSource:
     """Label maps at the mask's scale, in random order."""
@@ -29,10 +34,7 @@ class MaskSource:
         self.patches, self.codec, self.p_conditional = patches, codec, p_conditional
         self.levels, self.seed = levels, seed
         if not len(patches):
-            raise UserError(
-                f"{patches.folder} holds no label maps for the mask model: prepare with masks or --labels "
-                "stain, or train the image model alone (diffgen train image)"
-            )
+            raise UserError(NO_LABEL_MAPS.format(patches.folder))
         self.side = int(patches.rows[0]["height"]) // codec.factor
         # Through an autoencoder a label map takes long, and its latents take little.
         many = KEPT // (4 * codec.channels * self.side**2)

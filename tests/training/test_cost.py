@@ -13,7 +13,8 @@ from diffgen import config
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.sampling.solvers import log_snr, noise_schedule
-from diffgen.training.cost import count, example, forecast, kept_bytes, measure, small_saving, wide_share
+from diffgen.training.cost import count, example, kept_bytes, measure, small_saving, wide_share
+from diffgen.training.forecast import forecast
 from tests.conftest import TINY
 
 
