@@ -1,14 +1,27 @@
 """The command line: one thin function per command. Heavy imports are late, so that help is quick."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from diffgen import places
+from diffgen.cli_options import (
+    Config,
+    Data,
+    DryRun,
+    Gpu,
+    Inline,
+    Overrides,
+    Run,
+    argument,
+    new_console,
+    option,
+    say_next,
+    scales_of,
+    stoppable,
+)
 from diffgen.errors import UserError, explained
 
 app = typer.Typer(
@@ -28,47 +41,24 @@ Example: `diffgen prepare slide.svs --labels stain -c demo && diffgen train && d
 )
 
 
-def _argument(help: str) -> Any:
-    return typer.Argument(help=help, show_default=False)
-
-
-def _option(help: str, *names: str, **more: Any) -> Any:
-    """An option; one without a default worth a word shows none."""
-    return typer.Option(*names, help=help, show_default=False, **more)
-
-
-Config = Annotated[
-    str | None, _option(f"Preset ({', '.join(places.presets())}) or a YAML file.", "--config", "-c")
-]
-Overrides = Annotated[
-    list[str] | None,
-    _option("One setting, such as `sampling.steps=50`. Repeatable.", "--set", metavar="KEY=VALUE"),
-]
-Inline = Annotated[bool, _option("One process, without Ray.", "--inline")]
-Gpu = Annotated[bool | None, _option("Use no GPU, also where there is one.", " /--cpu")]
-DryRun = Annotated[bool, _option("Only say what it takes: FLOPs, time, memory.", "--dry-run")]
-Data = Annotated[Path | None, _option("Prepared data. [default: the last prepared]")]
-Run = Annotated[str | None, _option("Name of the run, in `places.runs`; the same name resumes.")]
-
-
 @app.command()
 def prepare(
-    sources: Annotated[list[str], _argument("Slides, images, or folders of them.")],
-    out: Annotated[Path | None, _option("Folder for the training shards. [default: data]")] = None,
+    sources: Annotated[list[str], argument("Slides, images, or folders of them.")],
+    out: Annotated[Path | None, option("Folder for the training shards. [default: data]")] = None,
     labels: Annotated[
         str | None,
-        _option("`masks`, `outlines`, `stain` (weak labels), `none`, `maps` alone. [default: annotated]"),
+        option("`masks`, `outlines`, `stain` (weak labels), `none`, `maps` alone. [default: annotated]"),
     ] = None,
     annotations: Annotated[
-        Path | None, _option("Folder of outlines: QuPath GeoJSON, ASAP, ImageScope, HALO, COCO.")
+        Path | None, option("Folder of outlines: QuPath GeoJSON, ASAP, ImageScope, HALO, COCO.")
     ] = None,
-    patients: Annotated[Path | None, _option("CSV of `file`, `patient`, `context`, `split`.")] = None,
-    mpp: Annotated[float | None, _option("µm per pixel of files that do not say their own.")] = None,
+    patients: Annotated[Path | None, option("CSV of `file`, `patient`, `context`, `split`.")] = None,
+    mpp: Annotated[float | None, option("µm per pixel of files that do not say their own.")] = None,
     mpp_override: Annotated[
         list[str] | None,
-        _option("µm per pixel of files that say it wrong. Repeatable.", metavar="PATTERN=0.25"),
+        option("µm per pixel of files that say it wrong. Repeatable.", metavar="PATTERN=0.25"),
     ] = None,
-    dry_run: Annotated[bool, _option("Stop at the table of all files.", "--dry-run")] = False,
+    dry_run: Annotated[bool, option("Stop at the table of all files.", "--dry-run")] = False,
     inline: Inline = False,
     config: Config = None,
     overrides: Overrides = None,
@@ -85,15 +75,15 @@ def prepare(
 
     options: dict[str, Any] = {"prepare.labels": labels, "prepare.assume_mpp": mpp, "places.data": out}
     options |= {"prepare.annotations": annotations, "prepare.patients": patients}
-    options["prepare.mpp_override"] = _overrides(mpp_override) if mpp_override else None
+    options["prepare.mpp_override"] = scales_of(mpp_override) if mpp_override else None
     settings = load(config, overrides or (), options=options)
     from diffgen.data.prepare import prepare as run  # late also of wrong settings
 
-    run(sources, data := Path(settings.places.data), settings, _console(), inline, dry_run)
+    run(sources, data := Path(settings.places.data), settings, new_console(), inline, dry_run)
     if dry_run:
         return
     places.remember("data", data)
-    _next(f"diffgen train --data {data}")
+    say_next(f"diffgen train --data {data}")
 
 
 @app.command()
@@ -114,20 +104,20 @@ def encode(
     """
     from diffgen.defaults import run_folder, training_settings
 
-    console = _console()
+    console = new_console()
     data, settings = training_settings(data, run, config, overrides or (), gpu, console)
     from diffgen.training.driver import prepare_latents
 
     prepare_latents(data, run_folder(settings), settings, console, inline)
-    _next(f"diffgen train --data {data} --set autoencoder.latents=stored")
+    say_next(f"diffgen train --data {data} --set autoencoder.latents=stored")
 
 
 @app.command()
 def train(
-    which: Annotated[str, _argument("`both`, `image`, `mask`, or `autoencoder`. [default: both]")] = "both",
+    which: Annotated[str, argument("`both`, `image`, `mask`, or `autoencoder`. [default: both]")] = "both",
     data: Data = None,
     run: Run = None,
-    init_from: Annotated[str | None, _option("Bundle that a new run starts from.")] = None,
+    init_from: Annotated[str | None, option("Bundle that a new run starts from.")] = None,
     inline: Inline = False,
     gpu: Gpu = None,
     dry_run: DryRun = False,
@@ -148,7 +138,7 @@ def train(
     if which == "autoencoder" and init_from:
         raise UserError("train autoencoder: --init-from is of image and mask models")
     parts: Any = ("mask", "image") if which == "both" else (which,)
-    console = _console()
+    console = new_console()
     data, settings = training_settings(data, run, config, overrides or (), gpu, console)
     if dry_run:
         from diffgen.labels import Labels
@@ -161,41 +151,41 @@ def train(
 
     folder = run_folder(settings)
     console.print(f"run: {folder}")
-    with _stoppable("the same command resumes from the last checkpoint"):
+    with stoppable("the same command resumes from the last checkpoint"):
         if which == "autoencoder":
             made = launch_autoencoder(data, folder, settings, console, inline)
             console.print(f"autoencoder: {made}")
-            _next(f"diffgen train --data {data} --set autoencoder.kind=conv")
+            say_next(f"diffgen train --data {data} --set autoencoder.kind=conv")
             return
         start = resolve(init_from) if init_from else None
         made = launch(parts, data, folder, settings, console, start, inline)
     if "://" not in made:
         places.remember("bundle", Path(made))
     console.print(f"bundle: {made}   curves: tensorboard --logdir {folder}/tensorboard")
-    _next(f"diffgen synthesize --bundle {made} --n 10 --size {settings.synthesis.size}")
+    say_next(f"diffgen synthesize --bundle {made} --n 10 --size {settings.synthesis.size}")
 
 
 @app.command()
 def synthesize(
-    bundle: Annotated[str | None, _option("Folder, URL, name. [default: last trained, or `default`]")] = None,
-    n: Annotated[int | None, _option("Number of images.")] = None,
-    size: Annotated[str | None, _option("Pixels, `S` or `WxH`.")] = None,
-    out: Annotated[str | None, _option("Folder or filesystem URL. [default: out]")] = None,
-    seed: Annotated[int | None, _option("Seed of all images.")] = None,
-    context: Annotated[str | None, _option("Context of all images. [default: by share in the data]")] = None,
-    masks: Annotated[Path | None, _option("Folder of label maps (PNG, TIFF, BMP) to fill.")] = None,
+    bundle: Annotated[str | None, option("Folder, URL, name. [default: last trained, or `default`]")] = None,
+    n: Annotated[int | None, option("Number of images.")] = None,
+    size: Annotated[str | None, option("Pixels, `S` or `WxH`.")] = None,
+    out: Annotated[str | None, option("Folder or filesystem URL. [default: out]")] = None,
+    seed: Annotated[int | None, option("Seed of all images.")] = None,
+    context: Annotated[str | None, option("Context of all images. [default: by share in the data]")] = None,
+    masks: Annotated[Path | None, option("Folder of label maps (PNG, TIFF, BMP) to fill.")] = None,
     appearance: Annotated[
-        list[Path] | None, _option("Picture or folder whose stains to take. Repeatable.")
+        list[Path] | None, option("Picture or folder whose stains to take. Repeatable.")
     ] = None,
-    samplers: Annotated[str | None, _option("Sampler actors, or `auto`.")] = None,
-    emit: Annotated[str | None, _option("`images`, or `tiles` of them with their place.")] = None,
-    tile: Annotated[int | None, _option("Side of a tile in pixels. [default: 512]")] = None,
+    samplers: Annotated[str | None, option("Sampler actors, or `auto`.")] = None,
+    emit: Annotated[str | None, option("`images`, or `tiles` of them with their place.")] = None,
+    tile: Annotated[int | None, option("Side of a tile in pixels. [default: 512]")] = None,
     inline: Inline = False,
     gpu: Gpu = None,
     dry_run: DryRun = False,
-    save_time_map: Annotated[bool, _option("Keep time-state maps, and a film.", "--save-time-map")] = False,
-    mix_devices: Annotated[bool, _option("Resume what another device began.", "--mix-devices")] = False,
-    format: Annotated[str | None, _option("Also write that: what `diffgen export --to` takes.")] = None,
+    save_time_map: Annotated[bool, option("Keep time-state maps, and a film.", "--save-time-map")] = False,
+    mix_devices: Annotated[bool, option("Resume what another device began.", "--mix-devices")] = False,
+    format: Annotated[str | None, option("Also write that: what `diffgen export --to` takes.")] = None,
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
@@ -219,7 +209,7 @@ def synthesize(
         from diffgen.export.export import check, export
 
         check(format)
-    console, looks = _console(), appearance or ()
+    console, looks = new_console(), appearance or ()
     folder = bundle_folder(bundle, console)
     under = saved(folder, f"{bundle or folder} is not a bundle: diffgen train")
     options = {"n": n, "size": size, "seed": seed, "context": context, "samplers": samplers}
@@ -234,7 +224,7 @@ def synthesize(
         return
     out = settings.places.out
     console.print(f"out: {out}")
-    with _stoppable(f"whole shards are in {out}; the same command resumes from there"):
+    with stoppable(f"whole shards are in {out}; the same command resumes from there"):
         done = driver.synthesize(folder, out, settings, masks, inline, console, save_time_map, looks)
     size_text = "given label maps" if masks else f"{settings.synthesis.size} px"
     console.print(
@@ -244,17 +234,17 @@ def synthesize(
     if done.made:
         driver.summarise(done, console)
     if format:
-        with _stoppable("all shards are whole; the same command goes on with the export"):
+        with stoppable("all shards are whole; the same command goes on with the export"):
             console.print(f"{format}: {export(out, format, None, None, console)}")
-    _next(f"look at {out}/preview.png, then read {out}/README.md for five lines of loading code")
+    say_next(f"look at {out}/preview.png, then read {out}/README.md for five lines of loading code")
 
 
 @app.command()
 def export(
-    shards: Annotated[str, _argument("Folder or URL that `diffgen synthesize` wrote.")],
-    to: Annotated[str, _option("`ome-tiff`, `geojson`, `folder`, `hf` (Hugging Face), `dzi` (Deep Zoom).")],
-    out: Annotated[str | None, _option("Folder or URL. [default: beside the shards, `out-ome-tiff`]")] = None,
-    jpeg: Annotated[int | None, _option("JPEG of this quality. [default: without loss]")] = None,
+    shards: Annotated[str, argument("Folder or URL that `diffgen synthesize` wrote.")],
+    to: Annotated[str, option("`ome-tiff`, `geojson`, `folder`, `hf` (Hugging Face), `dzi` (Deep Zoom).")],
+    out: Annotated[str | None, option("Folder or URL. [default: beside the shards, `out-ome-tiff`]")] = None,
+    jpeg: Annotated[int | None, option("JPEG of this quality. [default: without loss]")] = None,
 ) -> None:
     """Write images and label maps in the form that another tool opens.
 
@@ -265,19 +255,19 @@ def export(
     """
     from diffgen.export.export import export as run
 
-    with _stoppable("what is written is whole; the same command resumes from there"):
-        made = run(shards, to, out, jpeg, _console())
-    _console().print(f"{to}: {made}")
+    with stoppable("what is written is whole; the same command resumes from there"):
+        made = run(shards, to, out, jpeg, new_console())
+    new_console().print(f"{to}: {made}")
 
 
 @app.command()
 def evaluate(
-    real: Annotated[str, _argument("Training images: prepared data, shards, a folder, or a URL.")],
-    synthetic: Annotated[str, _argument("Shards, a folder or URL; or a bundle, sampled first.")],
-    held_out: Annotated[str | None, _option("Real images not trained on. [default: test split]")] = None,
-    out: Annotated[str | None, _option("Folder of the report. [default: report]")] = None,
-    backbone: Annotated[str | None, _option("Feature network: `dinov2`, `owner/model`, …")] = None,
-    paper: Annotated[bool, _option("Compare methods, as the paper does.", "--paper")] = False,
+    real: Annotated[str, argument("Training images: prepared data, shards, a folder, or a URL.")],
+    synthetic: Annotated[str, argument("Shards, a folder or URL; or a bundle, sampled first.")],
+    held_out: Annotated[str | None, option("Real images not trained on. [default: test split]")] = None,
+    out: Annotated[str | None, option("Folder of the report. [default: report]")] = None,
+    backbone: Annotated[str | None, option("Feature network: `dinov2`, `owner/model`, …")] = None,
+    paper: Annotated[bool, option("Compare methods, as the paper does.", "--paper")] = False,
     inline: Inline = False,
     gpu: Gpu = None,
     config: Config = None,
@@ -305,45 +295,11 @@ def evaluate(
         settings = load(config, overrides or (), under, options)
     from diffgen.evaluation.evaluate import evaluate as run
 
-    console, folder = _console(), settings.places.report
-    with _stoppable("no report is written; the same command resumes from there"):
+    console, folder = new_console(), settings.places.report
+    with stoppable("no report is written; the same command resumes from there"):
         run(real, synthetic, held_out, settings, ["diffgen", *sys.argv[1:]], inline, console)
     console.print(f"report: {folder}/report.html   figures: {folder}/metrics.json")
-    _next(f"open {folder}/report.html in a browser")
-
-
-def _overrides(words: list[str]) -> dict[str, float]:
-    """PATTERN=µm of the command line."""
-    found = {}
-    for word in words:
-        pattern, _, value = word.rpartition("=")
-        try:
-            found[pattern] = float(value)
-        except ValueError:
-            pattern = ""
-        if not pattern:
-            raise UserError(f"--mpp-override {word}: say PATTERN=µm per pixel, such as '*.tif=0.25'")
-    return found
-
-
-@contextmanager
-def _stoppable(said: str) -> Iterator[None]:
-    """A signal ends the command with a line on how it goes on, and the signal's exit status."""
-    try:
-        yield
-    except KeyboardInterrupt as stopped:
-        _console().print(f"[yellow]stopped[/]: {said}")
-        sys.exit(128 + getattr(stopped, "signal", 2))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True)
-
-
-def _next(command: str) -> None:
-    _console().print(f"next: [bold]{command}[/]")
+    say_next(f"open {folder}/report.html in a browser")
 
 
 def main() -> NoReturn:
