@@ -197,7 +197,7 @@ def synthesize(
     Example: `diffgen synthesize --n 10000 --size 2048 --out s3://bucket/tissue`
     """
     from diffgen.config import load
-    from diffgen.defaults import bundle_folder, saved
+    from diffgen.defaults import bundle_folder, check_size, saved
 
     if masks and size:
         raise UserError("--masks gives each image its size; leave --size out")
@@ -217,6 +217,8 @@ def synthesize(
     values: dict[str, Any] = {f"synthesis.{key}": value for key, value in options.items()}
     values |= {"places.out": out, "gpu": gpu}
     settings = load(config, overrides or (), under, values)
+    if not masks:
+        check_size(folder, settings.synthesis.size)
     from diffgen.synthesis import driver
 
     if dry_run:

@@ -8,7 +8,7 @@ wrong type and a combination that cannot work are one line that names key, value
 # ruff: noqa: F403, F405 (all sections are known as `config.NAME`)
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 
@@ -272,3 +272,12 @@ def parse_size(text: str) -> tuple[int, int]:
     ):
         raise UserError(f"size {text!r}: expected S or WxH in pixels, such as 2048 or 2048x1024")
     return int(parts[-1]), int(parts[0])
+
+
+def check_sides(sides: Sequence[int], factor: int, patch: int, what: str) -> None:
+    """`UserError` unless sides in pixels are multiples of the autoencoder's factor, from one patch up."""
+    for side in sides:
+        if side % factor or side < patch * factor:
+            raise UserError(
+                f"{what}: sides must be multiples of {factor} from {patch * factor} pixels up, not {side}"
+            )

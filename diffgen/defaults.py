@@ -1,6 +1,7 @@
 """What a command works with where it is not told: what was made last in this folder, else a default."""
 
 import atexit
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +72,16 @@ def saved(folder: Path, otherwise: str | None = None) -> dict[str, Any]:
     if otherwise:
         raise UserError(otherwise)
     return {}
+
+
+def check_size(folder: Path, size: str) -> None:
+    """`UserError` for a size that the bundle cannot draw, before seconds go into importing what draws."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        factor, patch = int(index["factor"]), int(index["image_patch"])
+    except (OSError, ValueError, KeyError):  # what is no bundle is said where it is read
+        return
+    config.check_sides(config.parse_size(size), factor, patch, f"--size {size}")
 
 
 def _last(thing: places.Thing, console: Console) -> Path | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from rich.console import Console
@@ -51,13 +50,9 @@ class Clock:
 def run_command(folder: Path, settings: config.Settings, given: Path, samplers: int) -> tuple[float, int]:
     """Forwards per second of the command on Ray, and forwards in all."""
     clock = Clock(samplers)
-
-    @contextmanager
-    def shown(_console: Console, _total: int) -> Iterator[Clock]:
-        yield clock
-
-    with tempfile.TemporaryDirectory() as out, mock.patch.object(driver, "_shown", shown):
-        driver.synthesize(folder, str(Path(out) / "out"), settings, given, False, Console(quiet=True))
+    with tempfile.TemporaryDirectory() as out:
+        place, quiet = str(Path(out) / "out"), Console(quiet=True)
+        driver.synthesize(folder, place, settings, given, False, quiet, watch=clock)
     return clock.rate, clock.last[1]
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from diffgen import label_maps, progress
 from diffgen.appearance import Appearance, Vector, measure
+from diffgen.config import check_sides
 from diffgen.errors import UserError, one_line
 from diffgen.labels import Labels
 from diffgen.models import bundle
@@ -24,12 +25,7 @@ Size = tuple[int, int]
 
 def check_size(size: Size, facts: bundle.GeneratorConfig, what: str) -> None:
     """A multiple of the autoencoder's factor, from one patch up; else `UserError`."""
-    least = facts.image_patch * facts.factor
-    for side in size:
-        if side % facts.factor or side < least:
-            raise UserError(
-                f"{what}: sides must be multiples of {facts.factor} from {least} pixels up, not {side}"
-            )
+    check_sides(size, facts.factor, facts.image_patch, what)
 
 
 def read_references(

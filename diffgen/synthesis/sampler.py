@@ -108,8 +108,9 @@ class Sampler:
         """PNGs of what was rendered, which may be made beside the next lease."""
         if not isinstance(lease.work, RenderJob) or isinstance(computed.result, NonFiniteError):
             return computed
-        labels, factor = self.bundle.labels, self.bundle.facts.factor
-        return replace(computed, result=encode(computed.result, lease.work, labels, factor))
+        labels, facts = self.bundle.labels, self.bundle.facts
+        made = encode(computed.result, lease.work, labels, facts.factor, facts.mpp)
+        return replace(computed, result=made)
 
     def _counted(
         self, estimates: np.ndarray, patches: list[Patch], kind: str, size: int, began: float

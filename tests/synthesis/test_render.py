@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from diffgen.data.slides import header
 from diffgen.models import bundle
 from diffgen.sampling.decode import decode_region
 from diffgen.synthesis import render
@@ -70,10 +71,17 @@ def test_encoded_tiles_are_those_of_the_picture(plan: Plan) -> None:
     item = render.cut(tiled, latents, render.ScaledLabelMap(label_map, 1), region)
     picture = decode_region(enlarge, item.latents, item.window, item.canvas, region.box, 4, tiled.tiling)
     assert picture.shape == (64, 96, 3)
-    done = render.encode(picture, item, tiled.labels, 4)
+    done = render.encode(picture, item, tiled.labels, 4, 0.5)
     assert len(done) == 6
     for one in done:
         box = np.s_[one.y : one.y + 32, one.x : one.x + 32]
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(one.image))), picture[box])
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(one.mask))), label_map[box])
         assert np.allclose(one.class_shares, np.bincount(label_map[box].ravel(), minlength=5) / 32**2)
+
+
+def test_a_png_says_its_scale(tmp_path: Path) -> None:
+    """Viewers, QuPath and `diffgen prepare` read it."""
+    path = tmp_path / "a.png"
+    path.write_bytes(render.png(np.zeros((8, 8, 3), np.uint8), 0.5))
+    assert header(str(path)).mpp == pytest.approx((0.5, 0.5))
