@@ -30,7 +30,7 @@ from diffgen.data.formats.base import (
 from diffgen.data.formats.colour import InSRGB
 from diffgen.data.formats.dicom import DicomSlides, dicom_series
 from diffgen.data.formats.scale import NO_MPP, Mpp, of_tiff, plausible, settled
-from diffgen.data.formats.scanners import GENERIC, OpenSlidePixels, companions, vendor_of
+from diffgen.data.formats.scanners import GENERIC, OpenSlidePixels, parts_of_slide, vendor_of
 from diffgen.labels import Picture
 from diffgen.shards import open_picture
 
@@ -46,10 +46,10 @@ __all__ = [
     "NoPixels",
     "Pixels",
     "Slide",
-    "companions",
     "dicom_series",
     "header",
     "open_slide",
+    "parts_of_slide",
     "plausible",
     "settled",
 ]

@@ -1,5 +1,4 @@
-"""Finding the source files: a fixed order, a name of its own for each, no file twice, nothing passed by in
-silence.
+"""Finding the source files: a fixed order, a name of its own for each, no file twice, none without a word.
 
 What belongs to what is decided by names (`companions.pair`). Hidden files and folders are passed by, links
 are followed once. A file that is named by itself (or by a shell's `*`) is read like one that is found in its
@@ -24,10 +23,10 @@ from diffgen.companions import (
     is_mask_folder,
     pair,
     suffix_of,
-)  # fmt: skip
+)
 from diffgen.config import Settings
 from diffgen.data.formats.dicom import dicom_series
-from diffgen.data.formats.scanners import companions
+from diffgen.data.formats.scanners import parts_of_slide
 from diffgen.errors import UserError
 
 PART = 2**14
@@ -160,7 +159,7 @@ def _walk(root: Path, prefix: str) -> Iterator[tuple[str, str]]:
         }  # each has a folder of its own
         folders[:] = sorted(d for d in folders if d[0] != "." and d not in PASSED_FOLDERS and d not in slides)
         within = "" if Path(folder) == root else f"{Path(folder).relative_to(root).as_posix()}/"
-        parts = {Path(part).name for name in names for part in companions(str(Path(folder, name)))}
+        parts = {Path(part).name for name in names for part in parts_of_slide(str(Path(folder, name)))}
         for name in sorted(names):
             path = Path(folder, name)
             if name[0] != "." and name not in parts and path.is_file():

@@ -85,7 +85,7 @@ def vendor_of(path: str) -> str | None:
     return found
 
 
-def companions(path: str) -> set[str]:
+def parts_of_slide(path: str) -> set[str]:
     """Paths of the files that a slide's index (`.vms`, `.vmu`) names: they are parts of it, no pictures."""
     if Path(path).suffix.lower() not in {".vms", ".vmu"}:
         return set()

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from diffgen.data.slides import LeftOut, companions, header, open_slide
+from diffgen.data.slides import LeftOut, header, open_slide, parts_of_slide
 from tests.data.pictures import tissue
 
 MPP = 0.5
@@ -114,5 +114,5 @@ def test_what_an_index_names_belongs_to_it(tmp_path: Path) -> None:
     index.write_text(
         "[Virtual Microscope Specimen]\nImageFile=a.jpg\nImageFile(1,0)=a(1,0).jpg\nMapFile=gone\n"
     )
-    assert companions(str(index)) == {str(tmp_path / "a.jpg"), str(tmp_path / "a(1,0).jpg")}
-    assert companions(str(tmp_path / "a.jpg")) == set()
+    assert parts_of_slide(str(index)) == {str(tmp_path / "a.jpg"), str(tmp_path / "a(1,0).jpg")}
+    assert parts_of_slide(str(tmp_path / "a.jpg")) == set()
