@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from diffgen.config import Settings
 from diffgen.data import annotations
 from diffgen.data.masks import load_mask, read_mask
+from diffgen.data.report import listed
 from diffgen.data.slides import Slide
 from diffgen.data.sources import Source
 from diffgen.data.stain import STAIN_CLASSES, STAIN_COLOURS, StainModel
@@ -121,6 +122,9 @@ def decide_classes(
     if not masked and not drawn and kind in {"annotated", "masks", "outlines", "maps"}:
         what = {"annotated": "a mask or outlines", "outlines": "outlines"}.get(kind, "a mask")
         notes.append(f"no source has {what}: nothing is labelled (--labels stain makes weak labels)")
+    bare = [source.name for source in sources if not source.mask and not source.outlines]
+    if kind != "none" and (masked or drawn) and bare:
+        notes.append(f"neither a mask nor outlines: {counted(len(bare), 'file')} ({listed(bare)})")
     classes = given or Classes()
     return (_with_stains(classes if masked or drawn else Classes()) if kind == "stain" else classes), sources
 

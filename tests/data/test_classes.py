@@ -27,7 +27,7 @@ def test_names_come_from_the_settings(masked: list[Source]) -> None:
     classes, sources = decide_classes(masked, settings, notes)
     assert classes.labels.classes == ("unknown", "tumour", "unused 2", "stroma")
     assert sources == masked
-    assert notes == []
+    assert notes == ["neither a mask nor outlines: 1 file (b.png)"]
     assert [classes.table[i] for i in (0, 1, 2, 3, 9, 255, 60000)] == [0, 1, 0, 3, 0, 3, 0]
 
 
