@@ -39,7 +39,7 @@ lint: install  ## format, style and types
 	$(BIN)/mypy
 
 test: lint  ## lint, then every test, on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-faults: install  ## runs killed again and again, moved, resized, on S3: minutes each
 	$(BIN)/python -m pytest -m faults

@@ -70,20 +70,6 @@ def tiny_bundle(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.
     return folder
 
 
-LONG = (
-    "faults/",
-    "test_end_to_end",
-    "training/test_driver",
-    "evaluation/test_evaluate",
-    "synthesis/test_pool",
-)
-"""Files that take a minute or more go first, so that no process ends with one while the other has nothing."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
-
-
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local cluster for all tests of a process that need Ray."""
