@@ -15,5 +15,6 @@ def test_figures_as_json(tmp_path: Path) -> None:
         "prepare by bare loop",
         "200 cells, s",
         "4 regions, s",
+        "a region with 100 holes, s",
     ]
     assert all(value > 0 for value in told.values())

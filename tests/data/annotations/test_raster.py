@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from shapely.geometry.base import BaseGeometry
 
 from diffgen.data.annotations import Annotations, Shape, amounts, rasterise
+from diffgen.data.annotations.shapes import areas
 from diffgen.data.formats.base import ImagePixels
 from diffgen.data.slides import Slide
 
@@ -100,3 +101,48 @@ def test_how_much_of_a_class_there_is() -> None:
         (Shape("Tumour", shapely.box(0, 0, 2000, 1000)), Shape(None, shapely.box(0, 0, 1, 1)))
     )
     assert amounts(drawn, slide()) == {"Tumour": (1, pytest.approx(0.5))}
+
+
+@given(st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=9), st.integers(0, 20))
+def test_holes_and_parts_are_left_out_to_the_pixel(corners: list[tuple[float, float]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    boxes = [shapely.box(x, y, x + w, y + h) for x, y, w, h in rng.integers(0, 80, (30, 4)) / 2]
+    area = areas(shapely.MultiPolygon([*boxes[:15], shapely.Polygon(corners)]))
+    assert area is not None
+    area = areas(area.difference(shapely.union_all(boxes[15:])).buffer(0))
+    drawn = [] if area is None else [Shape("tumour", area)]
+    assert np.array_equal(raster(drawn), by_centres([(1, one.geometry) for one in drawn], 40))
+    part = rasterise(Annotations(tuple(drawn)), IDS, slide(), (7, 5, 20, 20), 0.5)
+    assert np.array_equal(part, raster(drawn)[5:25, 7:27])
+
+
+@given(st.floats(-6, -1), st.floats(-6, -1), st.sampled_from([1.0, 1.7, 0.3]), st.integers(0, 8))
+def test_long_edges_that_nearly_follow_a_row_far_from_the_origin(
+    above: float, below: float, scale: float, row: int
+) -> None:
+    top, width = 100_000, 20_000
+    y = top + row + 0.5
+    ends = (0.0, y - 10**above), (float(width), y + 10**below)
+    corners = [*ends, (width, y + 3), (0, y + 3.1)]
+    area = shapely.Polygon([(a * scale, b * scale) for a, b in corners])
+    left = max(0, int(width * 10**above / (10**above + 10**below)) - 16)  # where the edge meets the row
+    made = rasterise(Annotations((Shape("tumour", area),)), IDS, slide(), (left, top, 32, 12), 0.5 * scale)
+    ys, xs = np.mgrid[top : top + 12, left : left + 32] + 0.5
+    assert np.array_equal(made == 1, shapely.contains_xy(area, xs * scale, ys * scale))
+
+
+def test_corners_that_are_there_twice_and_coordinates_beyond_all_slides() -> None:
+    twice = shapely.Polygon([(0.5, 0.5), (0.5, 0.5), (9, 0.5), (9, 9), (9, 9), (0.5, 9)])
+    assert np.array_equal(raster([Shape("tumour", twice)]), by_centres([(1, twice)], 40))
+    assert (raster([Shape("tumour", shapely.box(-1e25, -1e25, 1e25, 1e25))]) == 1).all()
+    assert (raster([]) == 0).all()
+
+
+def test_a_shape_of_many_parts_is_looked_at_where_the_region_is() -> None:
+    many = shapely.MultiPolygon(
+        [shapely.box(x, y, x + 5, y + 5) for x in range(0, 600, 10) for y in range(0, 600, 10)]
+    )
+    drawn = Annotations((Shape("tumour", many),))
+    made = rasterise(drawn, IDS, slide(), (300, 300, 40, 40), 0.5)
+    ys, xs = np.mgrid[300:340, 300:340] + 0.5
+    assert np.array_equal(made == 1, shapely.contains_xy(many, xs, ys))
