@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from diffgen.data.annotations.geojson import is_coco, is_geojson, of_coco, of_geojson
+from diffgen.data.annotations.coco import Coco, is_coco, of_coco
+from diffgen.data.annotations.geojson import is_geojson, of_geojson
 from diffgen.data.annotations.shapes import Annotations
 from diffgen.data.annotations.xml import of_xml
 from diffgen.data.formats.base import LeftOut
@@ -32,20 +34,27 @@ def load(path: str, image: str) -> Annotations:
 
 
 @lru_cache(maxsize=2)
-def _load(path: str, _mtime: int, image: str) -> Annotations:
+def _load(path: str, mtime: int, image: str) -> Annotations:
+    """The same object for every region of an image, which knows where its shapes are."""
+    found = _parsed(path, mtime)
+    return found.of(image) if isinstance(found, Coco) else found
+
+
+@lru_cache(maxsize=1)
+def _parsed(path: str, _mtime: int) -> Annotations | Coco:
     name, data = Path(path).name, Path(path).read_bytes()
     if data.startswith(GZIP):
         try:
             data = gzip.decompress(data)
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise LeftOut(f"{name}: not a whole gzip file") from error
-    if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<" or data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+    if data[:100].decode(json.detect_encoding(data), errors="ignore").lstrip("\ufeff \t\r\n").startswith("<"):
         return _of_xml(data, name)
     tree = _json(data, name)
     if is_geojson(tree):
         return of_geojson(tree, name)
     if is_coco(tree):
-        return of_coco(tree, image, name)
+        return of_coco(tree, name)
     if isinstance(tree, list) and not tree:
         return Annotations()
     raise NoAnnotationsError(f"{name}: no GeoJSON, and no COCO")
@@ -53,15 +62,15 @@ def _load(path: str, _mtime: int, image: str) -> Annotations:
 
 def _json(data: bytes, name: str) -> Any:
     try:
-        return json.loads(data.decode("utf-8-sig"))
-    except ValueError as error:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise LeftOut(f"{name}: not readable JSON ({one_line(error)})") from error
 
 
 def _of_xml(data: bytes, name: str) -> Annotations:
     try:
         found = of_xml(ElementTree.fromstring(data), name)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise LeftOut(f"{name}: not readable XML ({one_line(error)})") from error
     if found is None:
         raise NoAnnotationsError(f"{name}: no annotations of ASAP, ImageScope or HALO")

@@ -1,26 +1,26 @@
-"""GeoJSON as QuPath writes it, and outlines in COCO's form: parsed JSON → shapes."""
+"""GeoJSON as QuPath writes it: parsed JSON → shapes."""
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 import shapely
 from shapely.geometry import shape as geometry_of
+from shapely.geometry.base import BaseGeometry
 
-from diffgen.data.annotations.shapes import Annotations, Shape, ring, shapes_of
+from diffgen.data.annotations.shapes import Annotations, Shape, malformed, shapes_of, surround
 from diffgen.data.formats.base import LeftOut
 
-GEOMETRIES = {
+GEOMETRIES = (
     "Polygon", "MultiPolygon", "Point", "MultiPoint", "LineString", "MultiLineString", "GeometryCollection",
-}  # fmt: skip
+)  # fmt: skip
 NUCLEUS = "nucleus"
 
 
 def is_geojson(tree: Any) -> bool:
     """Whether a parsed JSON is a FeatureCollection, a Feature, a list of them, or a geometry."""
     first = tree[0] if isinstance(tree, list) and tree else tree
-    return isinstance(first, dict) and first.get("type") in {"FeatureCollection", "Feature", *GEOMETRIES}
+    return isinstance(first, dict) and first.get("type") in ("FeatureCollection", "Feature", *GEOMETRIES)
 
 
 def of_geojson(tree: Any, name: str) -> Annotations:
@@ -30,30 +30,23 @@ def of_geojson(tree: Any, name: str) -> Annotations:
     """
     made = Annotations(within_bounds=True)
     shapes: list[Shape] = []
-    for number, feature in enumerate(_features(tree), start=1):
-        try:
+    for number, feature in enumerate(_features(tree, name), start=1):
+        with malformed(f"{name}: feature {number}"):
             label = _name(feature.get("properties") or {})
             shapes += _shapes(label, feature.get("geometry", feature), made.ignored)
             if nucleus := feature.get("nucleusGeometry"):
                 inner = NUCLEUS if label is None else f"{label}: {NUCLEUS}"
                 shapes += _shapes(inner, nucleus, made.ignored)
-        except (
-            AttributeError,
-            KeyError,
-            LookupError,
-            TypeError,
-            ValueError,
-            shapely.errors.ShapelyError,
-        ) as error:
-            raise LeftOut(f"{name}: feature {number} is malformed ({error})") from error
     made.shapes = tuple(shapes)
     return made
 
 
-def _features(tree: Any) -> list[Any]:
+def _features(tree: Any, name: str) -> list[Any]:
     if isinstance(tree, list):
-        return [feature for part in tree for feature in _features(part)]
+        return [feature for part in tree for feature in _features(part, name)]
     if isinstance(tree, Mapping) and tree.get("type") == "FeatureCollection":
+        if not isinstance(tree.get("features"), list):
+            raise LeftOut(f"{name}: a FeatureCollection without a list of features")
         return list(tree["features"])
     return [tree]
 
@@ -63,7 +56,9 @@ def _name(properties: Mapping[str, Any]) -> str | None:
     said = properties.get("classification")
     if isinstance(said, Mapping):
         names = said.get("names")
-        said = ": ".join(map(str, names)) if isinstance(names, list) and names else said.get("name")
+        said = names if isinstance(names, list) and names else said.get("name")
+    if isinstance(said, list):
+        said = ": ".join(map(str, said))
     return str(said).strip() or None if said is not None else None
 
 
@@ -71,38 +66,24 @@ def _shapes(name: str | None, geometry: Any, ignored: Counter[str]) -> list[Shap
     if geometry is None:
         ignored["empty"] += 1
         return []
-    return list(shapes_of(name, geometry_of(geometry), ignored))
+    return list(shapes_of(name, _geometry(geometry), ignored))
 
 
-def is_coco(tree: Any) -> bool:
-    """Whether a parsed JSON is COCO's."""
-    return isinstance(tree, dict) and {"images", "annotations", "categories"} <= tree.keys()
+def _geometry(tree: Mapping[str, Any]) -> BaseGeometry:
+    """As shapely reads it, but that an outline of two points is empty: see `surround`."""
+    match tree["type"]:
+        case "Polygon":
+            return _polygon(tree["coordinates"])
+        case "MultiPolygon":
+            parts = [_polygon(rings) for rings in tree["coordinates"]]
+            return shapely.MultiPolygon([part for part in parts if not part.is_empty])
+        case "GeometryCollection":
+            return shapely.GeometryCollection([_geometry(part) for part in tree["geometries"]])
+        case _:
+            return geometry_of(tree)
 
 
-def of_coco(tree: Any, image: str, name: str) -> Annotations:
-    """The polygons of one image of a COCO file, by its name or stem. `LeftOut` where it is not there."""
-    pure = PurePosixPath(image)
-    try:
-        numbers = {
-            item["id"]
-            for item in tree["images"]
-            if PurePosixPath(item["file_name"]).name in {pure.name, f"{pure.stem}.png"}
-            or PurePosixPath(item["file_name"]).stem == pure.stem
-        }
-        categories = {item["id"]: str(item["name"]) for item in tree["categories"]}
-        if not numbers:
-            raise LeftOut(f"{name}: no image {pure.name} in it")
-        made, shapes = Annotations(), list[Shape]()
-        for item in tree["annotations"]:
-            if item["image_id"] in numbers:
-                if not isinstance(item["segmentation"], list):
-                    raise LeftOut(
-                        f"{name}: annotation {item['id']} is run-length encoded; only polygons are read"
-                    )
-                for flat in item["segmentation"]:
-                    polygon = ring(list(zip(flat[::2], flat[1::2], strict=True)))
-                    shapes += shapes_of(categories[item["category_id"]], polygon, made.ignored)
-    except (KeyError, TypeError, ValueError) as error:
-        raise LeftOut(f"{name}: malformed COCO ({type(error).__name__}: {error})") from error
-    made.shapes = tuple(shapes)
-    return made
+def _polygon(rings: Any) -> BaseGeometry:
+    if not rings or not surround(rings[0]):
+        return shapely.Polygon()
+    return shapely.Polygon(rings[0], [hole for hole in rings[1:] if surround(hole)])

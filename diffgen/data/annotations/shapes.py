@@ -74,7 +74,7 @@ def areas(geometry: BaseGeometry) -> BaseGeometry | None:
         if len(parts) > 1:
             valid = united(area for part in parts if (area := areas(part)) is not None)
         else:
-            outline, *holes = (_filled(ring) for ring in shapely.get_rings(geometry))
+            outline, *holes = (_filled(ring) for ring in shapely.get_rings(parts))
             valid = outline.difference(united(holes))
     return valid if valid.geom_type in AREAS and valid.area > 0 else None
 

@@ -97,15 +97,64 @@ def region(corners: list[list[float]], point: str = "Vertex", **attributes: obje
 def test_what_imagescope_writes(tmp_path: Path) -> None:
     inner = [[2.0, 2.0], [4.0, 2.0], [4.0, 4.0], [2.0, 4.0]]
     first = region(CORNERS, NegativeROA=0, Type=0) + region(inner, NegativeROA=1, Type=0)
+    first += region([[3, 3], [3.5, 3.5]], NegativeROA=0, Type=1)  # an island in the hole
     first += region([[0, 0], [1, 1]], Type=4)
     second = region([[0, 0], [10, 20]], Type=2) + region([[0, 0], [3, 2]], Type=1)
     layers = xml("Annotation", xml("Regions", first), Id=1, Name="Tumor", LineColor=65280)
-    layers += xml("Annotation", xml("Attributes") + xml("Regions", second), Id=2, Name="", LineColor=65280)
+    untold = xml("Attributes", xml("Attribute", Name="Description", Id=0, Value=""))
+    layers += xml("Annotation", untold + xml("Regions", second), Id=2, Name="", LineColor=65280)
     made = read(tmp_path / "a.xml", xml("Annotations", layers, MicronsPerPixel=0.25))
-    assert [name for name, _ in found(made)] == ["Tumor", "#00ff00", "#00ff00"]
-    assert found(made)[0][1] == 96
-    assert found(made)[1][1] == pytest.approx(157.08, rel=1e-3)  # an ellipse of half axes 5 and 10
-    assert found(made)[2][1] == 6
+    assert [name for name, _ in found(made)] == ["Tumor", "Tumor", "#00ff00", "#00ff00"]
+    assert [found(made)[i][1] for i in (0, 1, 3)] == [96, 0.25, 6]
+    assert found(made)[2][1] == pytest.approx(157.08, rel=1e-3)  # an ellipse of half axes 5 and 10
+    assert made.ignored == {"LineString": 1}
+
+
+@pytest.mark.parametrize(
+    ("attribute", "texts", "names"),
+    [
+        ({"Name": "Description", "Value": ""}, ["tumor", "stroma", ""], ["tumor", "stroma", "#0000ff"]),
+        ({"Name": "Description", "Value": "tumor"}, ["a", "b", ""], ["tumor"] * 3),
+        ({"Name": "Epithelial", "Value": ""}, ["a", "b", ""], ["Epithelial"] * 3),  # MoNuSAC
+    ],
+)
+def test_where_imagescope_has_the_class(
+    tmp_path: Path, attribute: dict[str, str], texts: list[str], names: list[str]
+) -> None:
+    regions = "".join(region(CORNERS, Type=0, NegativeROA=0, Text=text) for text in texts)
+    inside = xml("Attributes", xml("Attribute", Id=0, **attribute)) + xml("Regions", regions)
+    made = read(
+        tmp_path / "a.xml", xml("Annotations", xml("Annotation", inside, Name="", LineColor=16711680))
+    )
+    assert [name for name, _ in found(made)] == names
+
+
+def test_a_negative_region_cuts_what_is_there_in_its_layer(tmp_path: Path) -> None:
+    def layer(*regions: tuple[float, float, int]) -> str:
+        inside = "".join(region([[a, a], [b, b]], Type=1, NegativeROA=hole) for a, b, hole in regions)
+        return xml("Annotation", xml("Regions", inside), Name="t", LineColor=0)
+
+    layers = [
+        layer((0, 10, 0), (2, 4, 0), (1, 6, 1), (20, 30, 0)),  # the second is in the hole, and before it
+        layer((2, 4, 1), (0, 10, 0)),  # the hole stands first
+        layer((0, 10, 0)),  # of another layer
+    ]
+    made = read(tmp_path / "a.xml", xml("Annotations", "".join(layers)))
+    assert [area for _, area in found(made)] == [75, 100, 96, 100]
+
+
+def test_asap_with_commas_and_by_two_corners(tmp_path: Path) -> None:
+    def annotation(kind: str, *places: tuple[str, str]) -> str:
+        points = "".join(xml("Coordinate", Order=n, X=x, Y=y) for n, (x, y) in enumerate(places))
+        return xml("Annotation", xml("Coordinates", points), Type=kind, PartOfGroup="t")
+
+    shapes = annotation("Polygon", ("0,5", "0"), ("9", "0"), ("9", "9"))
+    shapes += annotation("Rectangle", ("0", "0"), ("9", "9"))
+    shapes += annotation("PointSet", ("1", "1"), ("5", "5")) + annotation(
+        "Measurement", ("1", "1"), ("5", "5")
+    )
+    made = read(tmp_path / "a.xml", xml("ASAP_Annotations", xml("Annotations", shapes)))
+    assert found(made) == [("t", 38.25), ("t", 81), ("t", 0), ("t", 0)]
     assert made.ignored == {"LineString": 1}
 
 
@@ -132,6 +181,88 @@ def test_what_coco_tools_write(tmp_path: Path) -> None:
         load(str(path), "c.png")
 
 
+def test_coco_images_are_found_by_their_paths(tmp_path: Path) -> None:
+    names = ["train/a.png", "test/a.png", "x\\b.png", "c.png", "c.tif", "d.jpg"]
+    squares = [[[0, 0, side, 0, side, side, 0, side]] for side in range(1, 7)]
+    tree = {
+        "images": [{"id": n, "file_name": name} for n, name in enumerate(names)],
+        "categories": [{"id": 0, "name": "gland"}],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 0, "segmentation": square}
+            for n, square in enumerate(squares)
+        ],
+    }
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(tree))
+    asked = {"test/a.png": 4, "slides/train/a.png": 1, "b.png": 9, "c.tif": 25, "C.PNG": 16, "d.svs": 36}
+    assert {name: load(str(path), name).shapes[0].geometry.area for name in asked} == asked
+    with pytest.raises(
+        LeftOut, match=r"coco\.json: several images answer to a\.png: train/a\.png, test/a\.png"
+    ):
+        load(str(path), "a.png")
+
+
+def test_coco_objects_of_several_parts_and_of_none(tmp_path: Path) -> None:
+    square, other = [0, 0, 10, 0, 10, 10, 0, 10], [5, 5, 15, 5, 15, 15, 5, 15]
+    parts: list[Any] = [[square, other], [square, [0, 0, 1, 1]], [], None]
+    tree = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 7, "name": "gland"}],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 7, "segmentation": part} for n, part in enumerate(parts)
+        ],
+    }
+    made = read(tmp_path / "coco.json", tree, "a.png")
+    assert found(made) == [("gland", 175), ("gland", 100)]
+    assert made.ignored == {"box": 2}
+
+
+def test_shapes_that_are_drawn_badly(tmp_path: Path) -> None:
+    def hole(left: float, top: float, right: float, bottom: float) -> list[list[float]]:
+        return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+
+    overlapping = {"type": "MultiPolygon", "coordinates": [SQUARE, [hole(5, 5, 15, 15)], [[[1, 1]]]]}
+    features = [
+        feature(overlapping, "overlapping parts"),
+        feature({"type": "MultiPolygon", "coordinates": [BOW_TIE]}, "one part that crosses itself"),
+        feature(polygon([*SQUARE, hole(5, 5, 15, 8)]), "a hole over the edge"),
+        feature(polygon([*SQUARE, hole(20, 20, 30, 30)]), "a hole elsewhere"),
+        feature(polygon([*SQUARE, hole(1, 1, 5, 5), hole(3, 3, 8, 8)]), "holes that overlap"),
+        feature(polygon([*SQUARE, [[1, 1], [2, 2]]]), "a hole of two points"),
+        feature(polygon([[[0, 0], [1, 1]]]), "two points"),
+        feature(polygon([]), "none"),
+        feature(polygon([[[0, 0], [1, 1], [2, 2], [0, 0]]]), "a line"),
+        feature({"type": "MultiPoint", "coordinates": [[0, 0], [1, 1]]}, "cells"),
+    ]
+    made = read(tmp_path / "a.geojson", features)
+    assert found(made) == [
+        ("overlapping parts", 175), ("one part that crosses itself", 50), ("a hole over the edge", 85),
+        ("a hole elsewhere", 100), ("holes that overlap", 63), ("a hole of two points", 100), ("cells", 0),
+        ("cells", 0),
+    ]  # fmt: skip
+    assert made.ignored == {"empty": 3}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_files_in_other_encodings(tmp_path: Path, encoding: str) -> None:
+    json_file, xml_file = tmp_path / "a.geojson", tmp_path / "a.xml"
+    json_file.write_text(json.dumps(feature(polygon(), "Drüse"), ensure_ascii=False), encoding)
+    assert found(load(str(json_file), "a.svs")) == [("Drüse", 100)]
+    said = f'<?xml version="1.0" encoding="{encoding.removesuffix("-sig")}"?>\n'
+    text = xml("Annotations", xml("Annotation", xml("Regions", region(CORNERS)), Name="Drüse"))
+    xml_file.write_text(said + text, encoding)
+    assert found(load(str(xml_file), "a.svs")) == [("Drüse", 100)]
+
+
+@pytest.mark.parametrize("changed", [20, -6])
+def test_a_damaged_gzip_file_is_named(tmp_path: Path, changed: int) -> None:
+    data = bytearray(gzip.compress(json.dumps(feature(polygon(), "x")).encode()))
+    data[changed] ^= 255
+    (tmp_path / "a.geojson.gz").write_bytes(data)
+    with pytest.raises(LeftOut, match=r"a\.geojson\.gz: not a whole gzip file"):
+        load(str(tmp_path / "a.geojson.gz"), "a.svs")
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
@@ -147,10 +278,35 @@ def test_what_coco_tools_write(tmp_path: Path) -> None:
             {"type": "FeatureCollection", "features": [feature({"type": "Blob", "coordinates": []})]},
             "feature 1",
         ),
+        ({"type": "FeatureCollection"}, r"a\.geojson: a FeatureCollection without a list of features"),
+        ({"type": "FeatureCollection", "features": None}, "without a list of features"),
+        (
+            [feature(polygon()), feature(polygon([[[0, 0], [float("nan"), 0], [1, 1]]]))],
+            "feature 2.*no finite",
+        ),
+        (feature({"type": "Point", "coordinates": [float("inf"), 0]}), "feature 1.*no finite"),
+        ([feature(polygon()), None], "feature 2"),
+        ("[" * 100_000, r"a\.geojson: not readable JSON"),
+        ({"images": [3], "annotations": [], "categories": []}, r"a\.geojson is malformed"),
+        (
+            {
+                "images": [{"id": 1, "file_name": "a.svs"}],
+                "categories": [{"id": 7, "name": "gland"}],
+                "annotations": [
+                    {"id": 3, "image_id": 1, "category_id": 7, "segmentation": [[0, 0, 1e999, 0, 1, 1]]}
+                ],
+            },
+            "annotation 3.*no finite",
+        ),
         ("<ASAP_Annotations><Annot", r"a\.geojson: not readable XML"),
         (
+            "<Annotations><Annotation Name='t'><Region/>"
+            "<Region><V X='x'/></Region></Annotation></Annotations>",
+            "region 2 of layer t is malformed",
+        ),
+        (
             "<ASAP_Annotations><Annotation><Coordinate X='1'/></Annotation></ASAP_Annotations>",
-            "malformed annotations",
+            r"a\.geojson: annotation 1 is malformed",
         ),
     ],
 )
@@ -161,7 +317,7 @@ def test_what_is_malformed_is_one_line_that_names_it(tmp_path: Path, content: An
     assert not isinstance(caught.value, NoAnnotationsError)
 
 
-@pytest.mark.parametrize("content", [{"index": 1, "seed": 0}, "<project/>", [1, 2], "3"])
+@pytest.mark.parametrize("content", [{"index": 1, "seed": 0}, {"type": ["x"]}, "<project/>", [1, 2], "3"])
 def test_other_json_and_xml_is_no_annotation(tmp_path: Path, content: Any) -> None:
     with pytest.raises(NoAnnotationsError):
         read(tmp_path / "a.json", content)
