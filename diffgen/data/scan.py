@@ -123,8 +123,9 @@ def _of_picture(source: Source, slide: Slide, assumed: bool, settings: Settings,
     elif source.outlines:
         try:
             drawn = annotations.load(source.outlines, source.name)
-        except annotations.NoAnnotationsError:  # a JSON or XML file of something else
+        except annotations.NoAnnotationsError as other:  # a JSON or XML file of something else
             source = replace(source, outlines=None)
+            notes.append(f"not used: {other}")
         else:
             amounts = {name: Amount(*found) for name, found in annotations.amounts(drawn, slide).items()}
             notes += annotations.notes(drawn)

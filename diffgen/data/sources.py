@@ -25,6 +25,8 @@ from diffgen.companions import (
     suffix_of,
 )
 from diffgen.config import Settings
+from diffgen.data.annotations import of_many
+from diffgen.data.formats.base import LeftOut
 from diffgen.data.formats.dicom import dicom_series
 from diffgen.data.formats.scanners import parts_of_slide
 from diffgen.errors import UserError
@@ -242,13 +244,17 @@ def with_outlines(sources: Sequence[Source], settings: Settings) -> list[Source]
     by_stem: dict[str, list[Path]] = {}
     for file in files:
         by_stem.setdefault(file.name.lower().removesuffix(suffix_of(file.name)), []).append(file)
+    try:
+        shared = files if len(files) == 1 and of_many(str(files[0])) else []
+    except LeftOut as error:
+        raise UserError(f"--annotations {files[0]}: {error}") from error
     found = []
     for source in sources:
         name = Path(source.name).name.lower()
         own = by_stem.get(name) or by_stem.get(name.removesuffix(suffix_of(name)).removesuffix(".ome")) or []
         if len(own) > 1:
             raise UserError(f"--annotations {folder}: several are of {source.name}: {own[0]}, {own[1]}")
-        own = own or (files if len(files) == 1 else [])
+        own = own or shared
         found.append(replace(source, outlines=str(own[0].absolute())) if own else source)
     return found
 

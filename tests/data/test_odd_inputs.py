@@ -216,6 +216,33 @@ def test_names_of_outlines_are_the_classes_where_none_are_given(place: Path) -> 
     assert report.class_shares["train"][0] == 0
 
 
+def test_outlines_of_one_slide_are_not_drawn_on_another(place: Path) -> None:
+    for number, name in enumerate(("a.tif", "b.tif")):
+        save_slide(place / name, tissue(512, 512, number), 0.5)
+    (place.parent / "drawn").mkdir()
+    tree = [outline("Tumor", *square(0, 0, 512))]
+    (place.parent / "drawn" / "a.geojson").write_text(json.dumps(tree))
+    run([place], f"prepare.annotations={place.parent / 'drawn'}")
+    assert {name: row["labels"] for name, row in rows(place).items()} == {"a.tif": "a.geojson", "b.tif": ""}
+
+
+def test_one_coco_file_is_of_all_pictures(place: Path) -> None:
+    for number, name in enumerate(("a.png", "b.png")):
+        save_image(place / name, tissue(256, 256, number))
+    corners = [0, 0, 256, 0, 256, 256, 0, 256]
+    tree = {
+        "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
+        "categories": [{"id": 1, "name": "gland"}],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1, "segmentation": [corners]} for n in (1, 2)
+        ],
+    }
+    (place.parent / "all.json").write_text(json.dumps(tree))
+    report, _ = run([place], f"prepare.annotations={place.parent / 'all.json'}")
+    assert report.class_shares["train"] == [0, 1]
+    assert {row["labels"] for row in rows(place).values()} == {"all.json"}
+
+
 def test_json_that_is_no_annotation_is_ignored(place: Path) -> None:
     """What `diffgen synthesize` writes, unpacked."""
     save_image(place / "000000000.png", tissue(256, 256))
@@ -226,6 +253,7 @@ def test_json_that_is_no_annotation_is_ignored(place: Path) -> None:
     report, _ = run([place], ABC)
     assert list(report.sources) == ["000000000.png", "000000001.png"]
     assert not report.left_out
+    assert rows(place)["000000001.png"]["problem"] == "not used: 000000001.json: no GeoJSON, and no COCO"
 
 
 @pytest.mark.parametrize("compression", ["lzw", "jpeg", "deflate", "zstd"])

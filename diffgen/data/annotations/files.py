@@ -33,6 +33,14 @@ def load(path: str, image: str) -> Annotations:
         raise LeftOut(f"its outlines cannot be read ({one_line(error)})") from error
 
 
+def of_many(path: str) -> bool:
+    """Whether a file is of many images, as COCO's are. Raises what `load` does."""
+    try:
+        return isinstance(_parsed(path, Path(path).stat().st_mtime_ns), Coco)
+    except OSError as error:
+        raise LeftOut(f"its outlines cannot be read ({one_line(error)})") from error
+
+
 @lru_cache(maxsize=2)
 def _load(path: str, mtime: int, image: str) -> Annotations:
     """The same object for every region of an image, which knows where its shapes are."""
