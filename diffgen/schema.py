@@ -35,6 +35,10 @@ class Prepare(SettingsSection):
     """Class of all objects of masks that give each object an id of its own."""
     rest: str | None = None
     """Class of what is not annotated; none: unknown."""
+    unknown: list[str] = Field(
+        default_factory=lambda: ["Ignore*", "Ignore", "Exclude", "Exclusion", "unknown"]
+    )
+    """Classes of outlines that take what lies below them out of the label map."""
     patients: str | None = None
     """CSV with the column `file` and some of `patient`, `context` and `split` (train, test): a patient is
     never on both sides of the split."""

@@ -42,6 +42,8 @@ class Classes:
     """Colour in a mask file → pixel value."""
     rest: int = 0
     """Class id of what is not annotated."""
+    unknown: frozenset[str] = frozenset()
+    """Names of outlines, without case, whose pixels are unknown, whatever lies below them."""
     instances: int | None = None
     """Class id of all objects in masks that number them."""
     stain_ids: tuple[int, ...] = ()
@@ -62,8 +64,9 @@ class Classes:
 
     @cached_property
     def by_name(self) -> dict[str, int]:
-        """Class id by its name without case."""
-        return {self.labels.classes[i].casefold(): i for i in self.named if i}
+        """Class id by its name without case; a class wins over a name for what is unknown."""
+        named = {self.labels.classes[i].casefold(): i for i in self.named if i}
+        return dict.fromkeys(self.unknown, 0) | named
 
     def unnamed(self, mask_values: Collection[int]) -> list[int]:
         """Ids among the values of a mask that have no name."""
@@ -125,7 +128,8 @@ def decide_classes(
     bare = [source.name for source in sources if not source.mask and not source.outlines]
     if kind != "none" and (masked or drawn) and bare:
         notes.append(f"neither a mask nor outlines: {counted(len(bare), 'file')} ({listed(bare)})")
-    classes = given or Classes()
+    unknown = frozenset(name.casefold() for name in settings.prepare.unknown)
+    classes = replace(given or Classes(), unknown=unknown)
     return (_with_stains(classes if masked or drawn else Classes()) if kind == "stain" else classes), sources
 
 
@@ -145,7 +149,7 @@ def named_by_outlines(classes: Classes, names: Iterable[str], settings: Settings
     """The classes with those of outlines after them, in the order of their names, where none were given."""
     if settings.prepare.classes:
         return classes
-    there = {name.casefold() for name in classes.labels.classes}
+    there = {name.casefold() for name in classes.labels.classes} | classes.unknown
     added: dict[str, str] = {}
     for name in sorted(set(names), key=lambda name: (name.casefold(), name)):
         if name.casefold() not in there and not name.endswith(IGNORED):

@@ -185,7 +185,7 @@ def test_outlines_of_qupath_become_label_maps(place: Path) -> None:
     save_slide(place / "slide.tif", tissue(512, 512), 0.5)
     features = [
         outline("Stroma", *square(0, 0, 512)), outline("Tumor", *square(128, 128, 256)),
-        outline(None, *square(0, 0, 50)), outline("Ignore*", *square(0, 0, 512)),
+        outline(None, *square(0, 0, 50)), outline("Region*", *square(0, 0, 512)),
     ]  # fmt: skip
     (place / "slide.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     report, said = run([place], "prepare.classes=[tumor, stroma]", "prepare.test_share=0")
@@ -196,10 +196,22 @@ def test_outlines_of_qupath_become_label_maps(place: Path) -> None:
     table = {
         line.split()[0]: line.split()[1:]
         for line in said.splitlines()
-        if line.startswith(("Tumor", "Str", "Ign"))
+        if line.startswith(("Tumor", "Str", "Reg"))
     }
     assert table["Tumor"] == ["tumor", "1", "1", "0.01638"]
-    assert table["Ignore*"][:2] == ["left", "out"]
+    assert table["Region*"][:2] == ["left", "out"]
+
+
+@pytest.mark.parametrize("given", ["prepare.classes=[tumor]", "prepare.rest=other"])
+@pytest.mark.parametrize("name", ["Ignore*", "exclude", "_2"])
+def test_what_is_excluded_is_unknown(place: Path, name: str, given: str) -> None:
+    save_slide(place / "slide.tif", tissue(512, 512), 0.5)
+    drawn = [outline("tumor", *square(0, 0, 512)), outline(name, *square(0, 0, 256))]
+    (place / "slide.geojson").write_text(json.dumps(drawn))
+    more = ['prepare.unknown=["_2"]'] if name == "_2" else []
+    report, _ = run([place], given, "prepare.test_share=0", "prepare.stride=1", *more)
+    assert name not in report.labels.classes
+    assert report.class_shares["train"][0] == pytest.approx(0.25)
 
 
 def test_names_of_outlines_are_the_classes_where_none_are_given(place: Path) -> None:
