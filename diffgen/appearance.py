@@ -32,7 +32,7 @@ LEAST_TISSUE = 64
 OPTICAL_DENSITY = np.log(np.maximum(np.arange(256) / 255, 1e-6)) / np.log(1e-6)
 """(256,) of each 8-bit value, in units of the darkest one."""
 STAINS = np.einsum("v,cs->csv", OPTICAL_DENSITY, hed_from_rgb).astype(np.float32)
-"""(3, 3, 256): what a value of a channel adds to each of three stains."""
+"""(3, 3, 256): what a value of a channel adds to each of three stains (Ruifrok and Johnston, 2001)."""
 JITTER = 0.1
 """Deviation of what is added to a drawn vector, so that it is no region's own."""
 
@@ -41,14 +41,15 @@ Vector = NDArray[np.float32]
 
 
 def measure(picture: Picture) -> Vector:
-    """Appearance (A,) of RGB (H, W, 3); stains as `skimage.color.rgb2hed` has them (Ruifrok and Johnston, 2001)."""
+    """Appearance (A,) of RGB (H, W, 3); its stains are those of `skimage.color.rgb2hed`."""
     channels = [np.ascontiguousarray(picture[..., k]).reshape(-1) for k in range(3)]
-    brightness = sum(channel.astype(np.uint16) for channel in channels).astype(np.float32) / 765
+    red, green, blue = (channel.astype(np.uint16) for channel in channels)  # a mean over channels is slow
+    brightness = (red + green + blue).astype(np.float32) / 765
     tissue = np.flatnonzero(brightness < TISSUE)
     if len(tissue) < LEAST_TISSUE:
         tissue = np.arange(len(brightness))
     channels = [channel[tissue] for channel in channels]
-    stains = (sum(STAINS[c, s].take(channels[c]) for c in range(3)) for s in range(3))
+    stains = [sum(map(np.take, STAINS[:, stain], channels), np.float32(0)) for stain in range(3)]
     planes = [*(np.maximum(stain, 0) * 100 for stain in stains), brightness[tissue]]  # their units are small
     return np.array([value for plane in planes for value in (plane.mean(), plane.std())], np.float32)
 

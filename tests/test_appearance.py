@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage.color import rgb2hed
 
 from diffgen.appearance import FILE, NAMES, Appearance, measure
 from diffgen.errors import UserError
@@ -63,3 +64,10 @@ def test_saved_and_loaded(table: Appearance, tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"nothing")
     with pytest.raises(UserError, match=FILE):
         Appearance.load(tmp_path)
+
+
+def test_stains_are_those_of_skimage() -> None:
+    picture = np.random.default_rng(0).integers(0, 200, (40, 30, 3), dtype=np.uint8)
+    stains = rgb2hed(picture).reshape(-1, 3) * 100
+    expected = np.stack([stains.mean(axis=0), stains.std(axis=0)], axis=1).reshape(-1)
+    np.testing.assert_allclose(measure(picture)[:6], expected, rtol=1e-4)

@@ -21,6 +21,8 @@ from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.page import Page, Section, Verdict
 from diffgen.evaluation.run import EvaluationRun, SectionResult
 from diffgen.evaluation.sections import baselines, downstream, fidelity, labels, large, privacy
+from diffgen.evaluation.sections.cells import not_chosen
+from diffgen.evaluation.sections.plain import plain
 from diffgen.evaluation.sets import make_sets, real_sets
 from diffgen.storage import write_text
 
@@ -36,6 +38,8 @@ SECTIONS: Mapping[str, ModuleType] = {
 DECISIVE = {"fidelity", "privacy"}
 """They come first and read every region: what they refuse (a picture that cannot be read, a feature that is
 NaN) ends the evaluation. What the data does not answer of others is "not known", and the rest stands."""
+SHOWN = 6
+"""Pictures of each kind on the report's first page."""
 COLOURS = {"good": "green", "fair": "yellow", "poor": "red", "unknown": "dim"}
 
 
@@ -85,10 +89,15 @@ def evaluate(
         if verdict := found.verdict:
             word = f"[{COLOURS[verdict.level]}]{page.WORDS[verdict.level]}[/]"
             console.print(f"  {word}: {verdict.number}. {verdict.text}")
-        sections.append(Section(topic, kind.TITLE, verdict, found.blocks, blind, run.how(topic)))
+        sections.append(
+            Section(topic, kind.TITLE, verdict, found.blocks, blind, run.how(topic), plain(topic, verdict))
+        )
         figures[topic] = {
-            "verdict": verdict and vars(verdict), "does_not_detect": list(blind), **found.figures
-        }  # fmt: skip
+            "verdict": verdict and vars(verdict),
+            "plain": plain(topic, verdict),
+            "does_not_detect": list(blind),
+            **found.figures,
+        }
     _write(run, sections, figures)
     if len(sections) > 1:  # one section made again (`EvaluationRun.how`) leaves the card's
         _put_section(synthetic, run, sections)
@@ -120,7 +129,12 @@ def _write(run: EvaluationRun, sections: Sequence[Section], figures: Mapping[str
     if left_out:
         notes.append(f"Not asked (evaluation.parts): {' '.join(SECTIONS[t].TITLE for t in left_out)}")
     subtitle = f"{shown(sets.synthetic.images.where)} against {shown(sets.training.images.where)}"
-    report = Page("Evaluation of synthetic histopathology", subtitle, facts, sections, notes)
+    real = sets.held_out or sets.training
+    pictures = [
+        not_chosen(f"{name}, not chosen", crops, SHOWN, None)
+        for name, crops in (("Synthetic", sets.synthetic), ("Real", real))
+    ]
+    report = Page("Evaluation of synthetic histopathology", subtitle, facts, sections, notes, pictures)
     page.write(report, run.folder / "report.html")
 
 

@@ -116,7 +116,10 @@ Block = Table | Plot | Gallery | Note
 
 @dataclass(frozen=True)
 class Section:
-    """A section. `id` is its anchor; `blind` says what its numbers do not detect; `command` makes them."""
+    """A section. `id` is its anchor; `blind` says what its numbers do not detect; `command` makes them.
+
+    `plain` is its verdict in words without figures, for the first page.
+    """
 
     id: str
     title: str
@@ -124,15 +127,19 @@ class Section:
     blocks: Sequence[Block] = ()
     blind: Sequence[str] = ()
     command: str = ""
+    plain: str = ""
 
 
 @dataclass(frozen=True)
 class Page:
+    """The report; `pictures` stand on its first page."""
+
     title: str
     subtitle: str
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
     footnotes: Sequence[str] = ()
+    pictures: Sequence[Gallery] = ()
 
 
 def write(page: Page, path: Path) -> None:
