@@ -5,6 +5,7 @@ network, the same number of samples and the same pictures' sizes and encoding. F
 give a value for each row of weights (`bootstrap`), so the intervals are over sources.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def principal(features: FeatureMatrix, number: int) -> FeatureMatrix:
 
 
 @ONE_THREAD
-def frechet(a: FeatureMatrix, b: FeatureMatrix, weights: tuple[Weights, Weights]) -> NDArray[np.float64]:
+def frechet(a: FeatureMatrix, b: FeatureMatrix, weights: Sequence[Weights]) -> NDArray[np.float64]:
     """(B,): squared Fréchet distance of the normal distributions of two sets (N, d), d much less than N."""
     return np.array([_frechet(*_moments(a, u), *_moments(b, v)) for u, v in zip(*weights, strict=True)])
 
@@ -75,8 +76,8 @@ def kernel(a: FeatureMatrix, b: FeatureMatrix) -> NDArray[np.float64]:
 def kid(
     a: FeatureMatrix,
     b: FeatureMatrix,
-    of: tuple[NDArray[np.intp], NDArray[np.intp]],
-    weights: tuple[Weights, Weights],
+    of: Sequence[NDArray[np.intp]],
+    weights: Sequence[Weights],
 ) -> NDArray[np.float64]:
     """(B,): unbiased squared MMD of two sets (N, d), cubic kernel; pairs of one source are left out.
 
