@@ -9,7 +9,7 @@ is there twice (nearest neighbours: a sample taken twice is its own). How often 
 and sets that share a source draw it equally often.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -143,6 +143,42 @@ def estimate(values: NDArray[np.float64], times: float = 1.0, centred: bool = Tr
     bias = rest.mean() - values[0] if centred else 0.0
     low, high = np.quantile(rest, TAILS) - bias
     return Estimate(float(values[0]), float(low), float(high))
+
+
+def off(values: NDArray[np.float64], sources: int, among: int = 1) -> list[Estimate]:
+    """How far differences are from 0, of these and their bootstraps (1 + B, C), over so many sources.
+
+    |d| grows by chance, so its own bootstraps do not hold it: the ends are those of d. `among`: where the
+    largest of so many is asked for, the lower ends are for all of them (Bonferroni).
+    """
+    whole, deviation = np.abs(values[0]), np.nanstd(values[1:], axis=0)
+    below, above = (t.isf(TAILS[0] / number, max(1, sources - 1)) * deviation for number in (among, 1))
+    ends = zip(whole, (whole - below).clip(0), whole + above, strict=True)
+    return [Estimate(float(value), float(low), float(high)) for value, low, high in ends]
+
+
+def over(found: Sequence[Estimate], of: Callable[[list[float]], Any]) -> Estimate:
+    """One figure of several, their largest or mean or median, with its ends."""
+    return Estimate(*(float(of([getattr(one, end) for one in found])) for end in ("value", "low", "high")))
+
+
+def ratio(one: Estimate, other: Estimate, together: float = 0.0) -> Estimate:
+    """One figure over another, neither below 0, from their intervals (Donner and Zou, 2012).
+
+    `together` is the correlation of the two. Where the other may be 0 the upper end is infinite.
+    """
+
+    def end(mine: float, its: float, sign: float) -> float:
+        a, b = one.value, other.value
+        scale = its * (2 * b - its)
+        if scale <= 0:
+            return 0.0 if sign < 0 else np.inf
+        middle = a * b - together * abs((mine - a) * (its - b))
+        under = max(0.0, middle**2 - mine * its * (2 * a - mine) * (2 * b - its))
+        return max(0.0, float(middle + sign * np.sqrt(under)) / scale)
+
+    value = one.value / other.value if other.value else np.nan
+    return Estimate(value, end(one.low, other.high, -1.0), end(one.high, other.low, 1.0))
 
 
 def mean_of(values: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ sees a copy: a generator that repeats the training set is perfect by all of them
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from diffgen.evaluation.bootstrap import (
     jackknifed,
     left_out,
     of_sources,
+    ratio,
     resampled,
     variance_of_groups,
     variance_of_halves,
@@ -67,6 +68,8 @@ class Fidelity:
 
     samples: tuple[int, int]
     """Real, synthetic."""
+    sources: tuple[int, int]
+    """Of these."""
     precision: Estimate
     """IP, eq. (11)."""
     recall: Estimate
@@ -116,29 +119,67 @@ def evaluate_fidelity(
         of_sources(synthetic_sources, len(synthetic), "synthetic"),
     )
     weights = resampled(sources, count, seed)
-    balls = precision_recall(real, synthetic, k)
-    rows = [halved(sources, seed=seed), left_out(sources, seed)]
-    parts = of_parts(real, synthetic, [np.concatenate(one) for one in zip(*rows, strict=True)], k)
-    halves = Shares(*(one[1 : len(rows[0][0])] for one in parts))
-    precise, recalled, _, covered = (float(variance_of_halves(one)) for one in halves)
-    dense = float(variance_of_groups(parts.density[len(rows[0][0]) + 1 :]))
+    balls = ball_shares(real, synthetic, sources, k, seed)
     components = min(components or COMPONENTS, enough_components(sources))
     basis = principal(real, components)
     return Fidelity(
         samples=(len(real), len(synthetic)),
-        precision=share(balls.precise, sources[1], precise),
-        recall=share(balls.recalled, sources[0], recalled),
-        density=mean_count(balls.density, dense, min(number_of(one) for one in sources)),
-        coverage=share(balls.covered, sources[0], covered),
+        sources=(number_of(sources[0]), number_of(sources[1])),
+        precision=balls.precision,
+        recall=balls.recall,
+        density=balls.density,
+        coverage=balls.coverage,
         fid=fid(real, synthetic),
-        frechet=jackknifed(frechet(real @ basis, synthetic @ basis, rows[1])),
+        frechet=jackknifed(frechet(real @ basis, synthetic @ basis, left_out(sources, seed))),
         components=components,
         kid=estimate(kid(real, synthetic, sources, (weights[0], weights[1]))),
         kid_subsets=kid_subsets(real, synthetic, seed=seed),
         inception_score=None if class_logits is None else inception_score(class_logits, seed=seed),
         warning=too_few(len(real), len(synthetic), real.shape[1]),
+        halves=balls.halves,
+    )
+
+
+class BallShares(NamedTuple):
+    """Precision, recall, density and coverage with their intervals, and those of random halves."""
+
+    precision: Estimate
+    recall: Estimate
+    density: Estimate
+    coverage: Estimate
+    halves: Shares
+
+
+def ball_shares(
+    real: NDArray[Any],
+    synthetic: NDArray[Any],
+    sources: Sequence[NDArray[np.intp]],
+    k: int = K,
+    seed: int = 0,
+) -> BallShares:
+    """Of features (N, d) and `sources` (N,) of two sets, real and synthetic; intervals over both."""
+    balls, rows = precision_recall(real, synthetic, k), [halved(sources, seed=seed), left_out(sources, seed)]
+    parts = of_parts(real, synthetic, [np.concatenate(one) for one in zip(*rows, strict=True)], k)
+    halves = Shares(*(one[1 : len(rows[0][0])] for one in parts))
+    precise, recalled, _, covered = (float(variance_of_halves(one)) for one in halves)
+    # Of density halves make the deviation a tenth too small.
+    dense = float(variance_of_groups(parts.density[len(rows[0][0]) + 1 :]))
+    return BallShares(
+        precision=share(balls.precise, sources[1], precise),
+        recall=share(balls.recalled, sources[0], recalled),
+        density=mean_count(balls.density, dense, min(number_of(one) for one in sources)),
+        coverage=share(balls.covered, sources[0], covered),
         halves=halves,
     )
+
+
+def part_of(found: Fidelity, possible: Fidelity, name: str) -> Estimate:
+    """A figure of `Shares` over what real images get against the same real ones, with the same seed."""
+    mine, theirs = (getattr(one.halves, name) for one in (found, possible))
+    together = 0.0
+    if mine.std() > 0 and theirs.std() > 0:  # they share the real set
+        together = float(np.clip(np.corrcoef(mine, theirs)[0, 1], 0, 0.9))
+    return ratio(getattr(found, name), getattr(possible, name), together)
 
 
 def enough_components(sources: Sequence[NDArray[np.intp]]) -> int:
