@@ -80,9 +80,10 @@ def build(run: EvaluationRun) -> SectionResult:
     blocks: list[Block] = [
         Note(summary(found)),
         _table(f"Images of {side} px from patches of {patch} px (Table 1)", QUALITY, found,
-               f"{number} images a method, under the same label maps, from the same seed."),
+               f"{number} images a method, under the same label maps, from the same seed. Intervals of 95 % over sources."),
         _costs(found),
-        _table(f"Copies, in tiles of {patch} px and resized from {side} px (Table 5)", COPIES, found),
+        _table(f"Copies, in tiles of {patch} px and resized from {side} px (Table 5)", COPIES, found,
+               "Intervals of 95 % over sources."),
         *_figure_3(costs, sides),
         _figure_11(drawn, side),
         _figure_7(run, run.bundle, patch),
@@ -196,7 +197,10 @@ def _costs(found: Sequence[Method]) -> Table:
          "–" if cost.seconds is None else f"{cost.seconds:.1f}"]
         for one in found for cost in [one.drawn.cost]
     ]  # fmt: skip
-    note = "Forwards of a base patch; in sequence: those that wait for others; seconds of a sampler."
+    note = (
+        "Forwards of a base patch; in sequence: those that wait for others; both are counted, and so have no "
+        "interval. Seconds of a sampler, measured once, so without one."
+    )
     return Table("What an image costs", ["", "forwards", "in sequence", "seconds"], rows, note)
 
 

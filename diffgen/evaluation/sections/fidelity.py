@@ -21,7 +21,12 @@ WORSE = {
     "coverage": "; part of real tissue is not drawn",
 }
 SHOWN = 18
-SUBSETS, FRECHET = "KID × 1000, of subsets", "Fréchet distance, without its bias"
+SUBSETS, FRECHET, SCORE = "KID × 1000, of subsets", "Fréchet distance, without its bias", "Inception Score"
+NO_INTERVAL = (
+    "A sample at the very radius of a ball lies in it. Without an interval: the Fréchet distance of all "
+    "dimensions, as its bias cannot be told from fewer sources than four a dimension; what has ±, the "
+    "deviation over subsets (KID) or splits (Inception Score), which is not that of the mean."
+)
 ROWS: tuple[RowSpec, ...] = (
     ("precision (IP, eq. 11)", lambda f: f.precision, 2, SHARE, 1.0, ""),
     ("recall (IR, eq. 12)", lambda f: f.recall, 2, SHARE, 1.0, ""),
@@ -31,7 +36,7 @@ ROWS: tuple[RowSpec, ...] = (
     (SUBSETS, lambda f: f.kid_subsets, 1, None, 1000.0, ""),
     (FRECHET, lambda f: f.frechet, 2, None, 1.0, ""),
     ("Fréchet distance (FID with Inception-v3)", lambda f: f.fid, 2, None, 1.0, ""),
-    ("Inception Score", lambda f: f.inception_score, 2, None, 1.0, ""),
+    (SCORE, lambda f: f.inception_score, 2, None, 1.0, ""),
 )
 BLIND = (
     "None of these figures sees a copy: a generator that repeats its training images is perfect by all.",
@@ -56,8 +61,12 @@ def build(run: EvaluationRun) -> SectionResult:
             )
             for i in (1, 2)
         )  # fmt: skip
+    named = {
+        FRECHET: f"{FRECHET}, {components} components",
+        SCORE: f"{SCORE} (classes of {run.backbone.name})",
+    }
     rows = [
-        row
+        (named.get(row[0], row[0]), *row[1:])
         for row in ROWS
         if row[1](of_synthetic) is not None
         and not (row[0] == SUBSETS and len(real) <= KID_SIZE)  # one subset would be all, without a spread
@@ -69,8 +78,9 @@ def build(run: EvaluationRun) -> SectionResult:
             "Synthetic against real, and real against real",
             ["", "synthetic", "real against real"],
             rows_of(rows, of_synthetic, of_real),
-            f"{len(real):,} regions of {real.side} px a set; k = {settings.k}; intervals of 95 % over "
-            f"sources. Real against real is what a perfect generator would get. "
+            f"{len(real):,} regions of {real.side} px a set, of {' and '.join(map(str, of_synthetic.sources))} "
+            f"sources; k = {settings.k}; intervals of 95 % over sources of both sets: for KID and the Fréchet "
+            f"distance of the populations, for the others of sets of this size. {NO_INTERVAL} Real against real is what a perfect generator would get. "
             f"Pictures: {run.view}; {run.backbone.name}, {run.backbone.filter}.",
         ),
         *([Note(of_synthetic.warning, warning=True)] if of_synthetic.warning else []),
