@@ -2,20 +2,21 @@
 
     python -m benchmarks.intervals [--features FILE.npy] [--only PART ...] [--runs N] [--json FILE] [--quick]
 
+verdicts     Real against real: `sections.fidelity.verdict` of two sets of one distribution against a third, for
+             20 to 300 sources of one sample each, two of the real samples far outside; and of sets that are
+             wrong: another distribution, noise beside an outlying real sample, copies of one image.
 coverage     Sets of features are drawn again and again, each figure is computed with its interval, and the
-share of intervals that hold the truth is counted. Features are normal, of 96 dimensions with variances as
-1/k; those of one source are correlated (a fifth of the variance is the source's). Synthetic ones are of the
-same distribution, or of another mean and other variances. The truth of KID and the Fréchet distance is that
-of the two populations, exactly; of precision, recall, density and coverage the expectation at these numbers
-of samples and sources (the mean of all runs); of authenticity, C_T and near-duplicates the expectation with
-this training set. "warns": share of runs, each with a real set of its own, in which near-duplicates are said
-to be more than in real ones. verdicts     Real against real: `sections.fidelity.verdict` of two sets of one
-distribution against a third, for 20 to 1,000 sources of one sample each; and of sets that are wrong: another
-distribution, noise far outside, copies of one image; levels in % of runs.
+             intervals that hold the truth are counted. Features are normal, of 96 dimensions with variances as
+             1/k; those of one source are correlated (a fifth of the variance is the source's). Synthetic ones
+             are of the same distribution, or of another mean and other variances. The truth of KID and the
+             Fréchet distance is that of the two populations, exactly; of precision, recall, density and
+             coverage the expectation at these numbers of samples and sources (the mean of all runs); of
+             authenticity, C_T and near-duplicates the expectation with this training set. "warns": runs, each
+             with a real set of its own, in which near-duplicates are said to be more than among real ones.
 
 --features: real features (N, d) in a file of numpy, with the numbers of their sources beside it
-(FILE.sources.npy): sets are drawn from them by sources, and the whole is the population. One core, seeded;
-ten minutes where nothing else runs.
+(FILE.sources.npy): sets are drawn from halves of their sources, and the halves are the populations. One core,
+seeded; ten minutes where nothing else runs. With --json what there is can be read as it comes.
 """
 
 import argparse
@@ -164,10 +165,12 @@ def coverage(samples: int, sources: int, kind: str, runs: int, count: int) -> di
 def wrong(kind: str, real: Draw, rng: np.random.Generator) -> NDArray[np.float64]:
     """Features that are no real ones, as many."""
     number = len(real.features)
-    if kind == "noise":  # beyond all but the outlying real ones, and close together
-        return 20 + 0.1 * rng.standard_normal((number, DIMENSIONS))
+    if kind == "noise":  # beside an outlying real one, in its wide ball, far from all others
+        return real.features[0] + rng.standard_normal((number, DIMENSIONS))
     if kind == "one image":
-        return np.repeat(real.features[:1], number, axis=0) + 1e-6 * rng.standard_normal((number, DIMENSIONS))
+        return np.repeat(real.features[2:3], number, axis=0) + 1e-6 * rng.standard_normal(
+            (number, DIMENSIONS)
+        )
     return normals()[kind].draw(number, number, rng).features
 
 
@@ -185,7 +188,7 @@ def verdicts(samples: int, runs: int) -> dict[str, Any]:
         real.features[:2] += 30 * rng.standard_normal((2, DIMENSIONS))
         possible = figures(real.features, other.features)
         drawn = {"honest": honest.features}
-        drawn |= {kind: wrong(kind, honest, rng) for kind in ("other", "noise", "one image")}
+        drawn |= {kind: wrong(kind, real, rng) for kind in ("other", "noise", "one image")}
         for kind, features in drawn.items():
             levels.setdefault(kind, []).append(verdict(figures(real.features, features), possible).level)
     return {"samples": samples, "runs": runs, "levels": {

@@ -202,6 +202,7 @@ def binomial(value: float, variance: float, sources: int) -> tuple[float, float]
     sources is up to 3.6 %, and the interval never leaves 0 to 1.
     """
     independent = value * (1 - value) / variance if variance > 0 and 0 < value < 1 else sources
+    independent = max(1.0, independent)
     independent *= (norm.ppf(TAILS[1]) / t.ppf(TAILS[1], max(1, sources - 1))) ** 2
     there = value * independent
     low = beta.ppf(TAILS[0], there, independent - there + 1) if value > 0 else 0.0

@@ -26,6 +26,7 @@ SIZES = (1, 2, 4, 8, 16)
 SQUARES = (1, 2, 4)
 """Of Figs. 6 and 7: the paper's 512, 1024 and 2048 pixels with patches of 512."""
 SHOWN = 3
+INTERVALS = "Intervals of 95 % over sources."
 BLIND = (
     "All methods use one bundle, which was trained for one of them: wide crops at high noise serve the "
     "jittered grid, the others take what they know.",
@@ -80,10 +81,10 @@ def build(run: EvaluationRun) -> SectionResult:
     blocks: list[Block] = [
         Note(summary(found)),
         _table(f"Images of {side} px from patches of {patch} px (Table 1)", QUALITY, found,
-               f"{number} images a method, under the same label maps, from the same seed. Intervals of 95 % over sources."),
+               f"{number} images a method, under the same label maps, from the same seed. {INTERVALS}"),
         _costs(found),
         _table(f"Copies, in tiles of {patch} px and resized from {side} px (Table 5)", COPIES, found,
-               "Intervals of 95 % over sources."),
+               INTERVALS),
         *_figure_3(costs, sides),
         _figure_11(drawn, side),
         _figure_7(run, run.bundle, patch),

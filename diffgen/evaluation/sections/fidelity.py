@@ -78,9 +78,10 @@ def build(run: EvaluationRun) -> SectionResult:
             "Synthetic against real, and real against real",
             ["", "synthetic", "real against real"],
             rows_of(rows, of_synthetic, of_real),
-            f"{len(real):,} regions of {real.side} px a set, of {' and '.join(map(str, of_synthetic.sources))} "
-            f"sources; k = {settings.k}; intervals of 95 % over sources of both sets: for KID and the Fréchet "
-            f"distance of the populations, for the others of sets of this size. {NO_INTERVAL} Real against real is what a perfect generator would get. "
+            f"{len(real):,} regions of {real.side} px a set, of "
+            f"{' and '.join(map(str, of_synthetic.sources))} sources; k = {settings.k}. Intervals of 95 % "
+            "over sources of both sets: for KID and the Fréchet distance of the populations, for the others of "
+            f"sets of this size. {NO_INTERVAL} Real against real is what a perfect generator would get. "
             f"Pictures: {run.view}; {run.backbone.name}, {run.backbone.filter}.",
         ),
         *([Note(of_synthetic.warning, warning=True)] if of_synthetic.warning else []),
