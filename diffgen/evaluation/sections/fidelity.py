@@ -80,8 +80,8 @@ def build(run: EvaluationRun) -> SectionResult:
             rows_of(rows, of_synthetic, of_real),
             f"{len(real):,} regions of {real.side} px a set, of "
             f"{' and '.join(map(str, of_synthetic.sources))} sources; k = {settings.k}. Intervals of 95 % "
-            "over sources of both sets: for KID and the Fréchet distance of the populations, for the others of "
-            f"sets of this size. {NO_INTERVAL} Real against real is what a perfect generator would get. "
+            "over sources of both sets: for KID and the Fréchet distance of the populations, for the others "
+            f"of sets of this size. {NO_INTERVAL} Real against real is what a perfect generator would get. "
             f"Pictures: {run.view}; {run.backbone.name}, {run.backbone.filter}.",
         ),
         *([Note(of_synthetic.warning, warning=True)] if of_synthetic.warning else []),
