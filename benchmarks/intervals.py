@@ -2,17 +2,18 @@
 
     python -m benchmarks.intervals [--features FILE.npy] [--only PART ...] [--runs N] [--json FILE] [--quick]
 
-verdicts     Real against real: `sections.fidelity.verdict` of two sets of one distribution against a third, 20
-             to 300 sources of one sample each, two of the real samples far outside; and of sets that are wrong:
-             another distribution, noise beside an outlying real sample, copies of one image.
-coverage     Sets of features are drawn again and again, each figure is computed with its interval, and those
-             that hold the truth are counted. Features are normal, of 96 dimensions with variances as 1/k;
-             those of one source are correlated (a fifth of the variance is the source's). Synthetic ones are of
-             the same distribution, or of another mean and other variances. The truth of KID and the Fréchet
-             distance is that of the two populations, exactly; of precision, recall, density and coverage the
-             expectation at these numbers of samples and sources (the mean of all runs); of authenticity, C_T
-             and near-duplicates the expectation with this training set. "warns": runs, each with a real set of
-             its own, in which near-duplicates are said to be more than among real ones.
+verdicts     Real against real: `sections.fidelity.verdict` of two sets of one distribution against a third,
+             20 to 300 sources of one sample each, two of the real samples far outside; and of sets that are
+             wrong: another distribution, noise beside an outlying real sample, copies of one image.
+coverage     Sets of features are drawn again and again, each figure is computed with its interval, and
+             those that hold the truth are counted. Features are normal, of 96 dimensions with variances as
+             1/k; those of one source are correlated (a fifth of the variance is the source's). Synthetic
+             ones are of the same distribution, or of another mean and other variances. The truth of KID and
+             the Fréchet distance is that of the two populations, exactly; of precision, recall, density and
+             coverage the expectation at these numbers of samples and sources (the mean of all runs); of
+             authenticity, C_T and near-duplicates the expectation with this training set. "warns": runs,
+             each with a real set of its own, in which near-duplicates are said to be more than among real
+             ones.
 
 --features: real features (N, d) in a file of numpy, with the numbers of their sources beside it
 (FILE.sources.npy): sets are drawn from halves of their sources, and the halves are the populations. One core,

@@ -109,7 +109,7 @@ def verdict(synthetic: Fidelity, real: Fidelity) -> Verdict:
     parts = {name: part_of(synthetic, real, name) for name in JUDGED}
     level = level_of(parts.values(), GOOD, FAIR)
     worst = min(parts, key=lambda name: parts[name].value)
-    empty = parts["coverage"].high < FAIR
+    empty = not parts["coverage"].value >= FAIR
     shown = ("coverage", "recall") if empty else ("precision", "recall", "coverage")
     possible = ", ".join(f"{name} {getattr(real, name).value:.2f}" for name in shown)
     said = f"Real against real has {possible}"
