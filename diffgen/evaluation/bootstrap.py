@@ -133,15 +133,23 @@ def variance_of_halves(halves: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.nanvar(halves, axis=0))
 
 
-def estimate(values: NDArray[np.float64], times: float = 1.0, centred: bool = True) -> Estimate:
+def estimate(
+    values: NDArray[np.float64], times: float = 1.0, centred: bool = True, sources: int | None = None
+) -> Estimate:
     """Of a value and its bootstraps, (1 + B,).
 
-    `centred` takes the bootstraps' own bias off (sources taken twice make a set look narrower).
+    `centred` takes the bootstraps' own bias off (sources taken twice make a set look narrower). Of few
+    `sources` bootstraps vary too little: the interval is as much wider as Student's is than the normal one.
     """
     values = np.asarray(values, dtype=float) * times
     rest = values[1:][np.isfinite(values[1:])]
     bias = rest.mean() - values[0] if centred else 0.0
     low, high = np.quantile(rest, TAILS) - bias
+    if sources is not None:
+        few = max(2, sources)
+        wider = t.ppf(TAILS[1], few - 1) / norm.ppf(TAILS[1]) * np.sqrt(few / (few - 1))
+        middle = rest.mean() - bias
+        low, high = (middle + wider * (end - middle) for end in (low, high))
     return Estimate(float(values[0]), float(low), float(high))
 
 

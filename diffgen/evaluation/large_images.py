@@ -213,11 +213,14 @@ def measure(
 
 
 def _structure(measured: Measured, weights: Weights) -> Structure:
+    few = len(np.unique(measured.sources))
     return Structure(
         images=len(measured.sources),
-        seam=estimate(seam_ratio(measured.jumps, weights)) if measured.jumps[0, 1] else None,
-        correlation=[estimate(at, centred=False) for at in correlation(measured.moments, weights).T],
-        drift=estimate(drift(measured.densities, weights)),
+        seam=estimate(seam_ratio(measured.jumps, weights), sources=few) if measured.jumps[0, 1] else None,
+        correlation=[
+            estimate(at, centred=False, sources=few) for at in correlation(measured.moments, weights).T
+        ],
+        drift=estimate(drift(measured.densities, weights), sources=few),
         systematic=_systematic(measured, weights),
         drift_map=mean_map(measured.densities).tolist(),
     )

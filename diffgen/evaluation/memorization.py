@@ -273,7 +273,8 @@ class Partition:
                 f"C_T: no cell holds enough of {len(where[0])} held-out and {len(where[1])} generated samples"
             )
         with np.errstate(invalid="ignore"):
-            return DataCopying(estimate(sums / total), tuple(found))
+            least = min(len(np.unique(one)) for one in of)
+            return DataCopying(estimate(sums / total, sources=least), tuple(found))
 
 
 def z_u(
