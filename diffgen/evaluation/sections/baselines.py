@@ -35,7 +35,7 @@ BLIND = (
 
 
 @dataclass(frozen=True)
-class Method:
+class MeasuredMethod:
     """One method's images, in figures."""
 
     drawn: Drawn
@@ -105,7 +105,7 @@ def build(run: EvaluationRun) -> SectionResult:
     return SectionResult(None, blocks, figures)
 
 
-def summary(found: Sequence[Method]) -> str:
+def summary(found: Sequence[MeasuredMethod]) -> str:
     """Which is nearest to real tissue, and which is cheapest: a comparison is neither good nor poor."""
     best = max(found, key=lambda one: one.tiled.precision.value + one.tiled.recall.value)
     cheapest = min(found, key=lambda one: one.drawn.cost.forwards)
@@ -129,7 +129,7 @@ def _masks(run: EvaluationRun, bundle_at: Path, folder: Path, side: int) -> Path
     return baseline_images.save_real_label_maps(training, side, number, folder / "masks", hint)
 
 
-def _measure(run: EvaluationRun, drawn: Sequence[Drawn], patch: int, side: int) -> list[Method]:
+def _measure(run: EvaluationRun, drawn: Sequence[Drawn], patch: int, side: int) -> list[MeasuredMethod]:
     """Scores of tiles and, where there are enough, of whole images, features of all computed in one go."""
     sets, mine = run.sets, [open_images(one.where) for one in drawn]
     real = [sets.training.images, (sets.held_out or sets.training).images]
@@ -159,7 +159,7 @@ def _measure(run: EvaluationRun, drawn: Sequence[Drawn], patch: int, side: int) 
         return judges[which].scores(values[number], sources, run.settings.bootstrap)
 
     return [
-        Method(
+        MeasuredMethod(
             drawn=one,
             tiled=scores(0, number),
             resized=scores(1, number) if len(judges) > 1 else None,
@@ -183,7 +183,7 @@ def _large(run: EvaluationRun, whole: RegionSet, patch: int, real: dict[int, Mea
     return compare(measured(run, crops[0], patch), real[side], patch, run.sets.mpp, run.settings.bootstrap)
 
 
-def _table(title: str, columns: Sequence[RowSpec], found: Sequence[Method], note: str = "") -> Table:
+def _table(title: str, columns: Sequence[RowSpec], found: Sequence[MeasuredMethod], note: str = "") -> Table:
     """A row per method."""
     rows = [
         [one.name, *(cell(figure(one), digits, span, times) for _, figure, digits, span, times, _ in columns)]
@@ -192,7 +192,7 @@ def _table(title: str, columns: Sequence[RowSpec], found: Sequence[Method], note
     return Table(title, ["", *(column[0] for column in columns)], rows, note)
 
 
-def _costs(found: Sequence[Method]) -> Table:
+def _costs(found: Sequence[MeasuredMethod]) -> Table:
     rows = [
         [one.name, f"{cost.forwards:,.0f}", f"{cost.sequential:,}",
          "–" if cost.seconds is None else f"{cost.seconds:.1f}"]
@@ -252,7 +252,7 @@ def _figure_7(run: EvaluationRun, bundle_at: Path, patch: int) -> Gallery:
     return Gallery(title, shown, legend=legend(labels), large=True)
 
 
-def _figures(one: Method) -> Any:
+def _figures(one: MeasuredMethod) -> Any:
     def of(scores: Scores | None) -> dict[str, Any] | None:
         return None if scores is None else {
             "ip": scores.precision, "ir": scores.recall, "authenticity": scores.memory.authenticity,
