@@ -108,6 +108,39 @@ def within(queries: NDArray[Any], keys: NDArray[Any], radii: NDArray[np.float64]
     return BallCounts(balls, held)
 
 
+class Pairs(NamedTuple):
+    """Queries and the balls that hold them."""
+
+    queries: NDArray[np.intp]
+    keys: NDArray[np.intp]
+    distances: NDArray[np.float64]
+    step: int
+    """Every `step`-th query was looked at."""
+
+
+def pairs_within(queries: NDArray[Any], keys: NDArray[Any], radii: NDArray[np.float64], most: int) -> Pairs:
+    """Pairs of query and key no farther from each other than the key's radius, up to rounding.
+
+    About `most` of them: where there are more, every other query is left out, or more.
+    """
+    queries, keys = _pair(queries, keys)
+    limit = torch.from_numpy(np.square(radii * (1 + TIE)))
+    y, step = torch.from_numpy(keys), 1
+    while True:
+        x, found, held = torch.from_numpy(queries[::step]), list[Any](), 0
+        for rows, squared, error in _blocks(x, y):
+            query, key = (squared <= limit + error).nonzero(as_tuple=True)
+            distances = squared[query, key].clamp(min=0).sqrt()
+            found.append(((query + rows.start) * step, key, distances))
+            held += len(query)
+            if held > most:
+                break
+        if held <= most:
+            columns = [torch.cat(column).numpy() for column in zip(*found, strict=True)]
+            return Pairs(columns[0], columns[1], columns[2], step)
+        step *= 2
+
+
 def _pair(queries: NDArray[Any], keys: NDArray[Any]) -> tuple[FeatureMatrix, FeatureMatrix]:
     queries, keys = checked(queries, "first set"), checked(keys, "second set")
     if queries.shape[1] != keys.shape[1]:

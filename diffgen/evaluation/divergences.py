@@ -5,6 +5,7 @@ network, the same number of samples and the same pictures' sizes and encoding. F
 give a value for each row of weights (`bootstrap`), so the intervals are over sources.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,16 +51,19 @@ def principal(features: FeatureMatrix, number: int) -> FeatureMatrix:
 
 
 @ONE_THREAD
-def frechet(a: FeatureMatrix, b: FeatureMatrix, weights: tuple[Weights, Weights]) -> NDArray[np.float64]:
+def frechet(a: FeatureMatrix, b: FeatureMatrix, weights: Sequence[Weights]) -> NDArray[np.float64]:
     """(B,): squared Fréchet distance of the normal distributions of two sets (N, d), d much less than N."""
-    return np.array([_frechet(*_moments(a, u), *_moments(b, v)) for u, v in zip(*weights, strict=True)])
+    return np.array(
+        [squared_frechet(*_moments(a, u), *_moments(b, v)) for u, v in zip(*weights, strict=True)]
+    )
 
 
 def _moments(x: FeatureMatrix, weights: NDArray[np.float64]) -> tuple[Any, Any]:
-    return np.average(x, axis=0, weights=weights), np.cov(x.T, aweights=weights)
+    return np.average(x, axis=0, weights=weights), np.atleast_2d(np.cov(x.T, aweights=weights))
 
 
-def _frechet(mean_a: Any, cov_a: Any, mean_b: Any, cov_b: Any) -> float:
+def squared_frechet(mean_a: Any, cov_a: Any, mean_b: Any, cov_b: Any) -> float:
+    """Of two normal distributions by their means (d,) and covariances (d, d)."""
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
@@ -75,8 +79,8 @@ def kernel(a: FeatureMatrix, b: FeatureMatrix) -> NDArray[np.float64]:
 def kid(
     a: FeatureMatrix,
     b: FeatureMatrix,
-    of: tuple[NDArray[np.intp], NDArray[np.intp]],
-    weights: tuple[Weights, Weights],
+    of: Sequence[NDArray[np.intp]],
+    weights: Sequence[Weights],
 ) -> NDArray[np.float64]:
     """(B,): unbiased squared MMD of two sets (N, d), cubic kernel; pairs of one source are left out.
 
@@ -107,6 +111,8 @@ def kid_subsets(
     """
     a, b = checked(a, "first set", 2), checked(b, "second set", 2)
     rng, size = np.random.default_rng(seed), min(size, len(a), len(b))
+    if size == len(a) == len(b):
+        subsets = 1  # all would be the same
     found = []
     for _ in range(subsets):
         x, y = (one[rng.permutation(len(one))[:size]] for one in (a, b))

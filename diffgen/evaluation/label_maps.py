@@ -5,13 +5,15 @@ own share and has no part in those of the other classes. Of single maps nothing 
 the real set is perfect by all of these: whether a generator copies is another question.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import label as connected_components
 
+from diffgen.evaluation.bootstrap import RESAMPLES, Estimate, Weights, off, over, resampled
 from diffgen.labels import UNKNOWN, LabelMap
 
 PerClass = NDArray[np.float64]
@@ -54,14 +56,42 @@ class Comparison:
     """Median over classes of |ratio − 1|."""
 
 
+class Counts(NamedTuple):
+    """What is counted in each of some maps, (N, classes)."""
+
+    pixels: NDArray[np.int64]
+    regions: NDArray[np.int64]
+    edges: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of generated maps with intervals over the sources of both sets: of populations of maps."""
+
+    shares: list[Estimate]
+    """|s_c − r_c| of each known class."""
+    largest_share: Estimate
+    boundary: Estimate | None
+    """Median over classes of |ratio − 1|; None where the real maps have no boundary."""
+
+
 def measure(maps: Sequence[LabelMap], num_classes: int, pixel_um: float) -> MapStatistics:
     """Figures of a set of label maps with pixels of `pixel_um` µm. `ValueError` for an empty set."""
     if not len(maps):
         raise ValueError("no label maps to measure")
-    counts = sum((pixels(label_map, num_classes) for label_map in maps), np.zeros(num_classes, np.int64))
+    return statistics(counted(maps, num_classes), pixel_um)
+
+
+def counted(maps: Iterable[LabelMap], num_classes: int) -> Counts:
+    """Of each map; `ValueError` for an id that is too high."""
+    rows = [tuple(count(one, num_classes) for count in (pixels, count_regions, count_edges)) for one in maps]
+    return Counts(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def statistics(counted: Counts, pixel_um: float) -> MapStatistics:
+    """Figures of all maps together."""
+    counts, regions, edges = (one.sum(axis=0) for one in counted)
     total, known = counts.sum(), counts[UNKNOWN + 1 :].sum()
-    regions = sum((count_regions(label_map, num_classes) for label_map in maps), np.zeros_like(counts))
-    edges = sum((count_edges(label_map, num_classes) for label_map in maps), np.zeros_like(counts))
     shares = counts / max(1, known)
     shares[UNKNOWN] = 0.0
     area_mm2 = total * (pixel_um / 1000) ** 2
@@ -109,7 +139,12 @@ def compare(
     real: Sequence[LabelMap], generated: Sequence[LabelMap], num_classes: int, pixel_um: float
 ) -> Comparison:
     """Errors and ratios of a set of generated maps against real ones of the same pixel size."""
-    r, g = (measure(maps, num_classes, pixel_um) for maps in (real, generated))
+    return compare_counts(counted(real, num_classes), counted(generated, num_classes), pixel_um)
+
+
+def compare_counts(real: Counts, generated: Counts, pixel_um: float) -> Comparison:
+    """As `compare`, of maps that were counted."""
+    r, g = (statistics(one, pixel_um) for one in (real, generated))
     error = np.abs(g.shares - r.shares)
     present = (r.shares > 0) | (g.shares > 0)
     region_ratio, boundary_ratio = _ratio(g.regions, r.regions), _ratio(g.boundary, r.boundary)
@@ -123,6 +158,38 @@ def compare(
         region_error=_median_error(region_ratio),
         boundary_error=_median_error(boundary_ratio),
     )
+
+
+def errors(
+    real: Counts,
+    generated: Counts,
+    sources: Sequence[NDArray[np.intp]],
+    count: int = RESAMPLES,
+    seed: int = 0,
+) -> Errors:
+    """Of two sets of maps, with the numbers (N,) of the sources of each."""
+    sets, weights = (real, generated), resampled(sources, count, seed)
+    least = min(len(np.unique(one)) for one in sources)
+    shares = [_shares(one.pixels, drawn) for one, drawn in zip(sets, weights, strict=True)]
+    known = real.pixels.shape[1] - UNKNOWN - 1
+    found = off((shares[1] - shares[0])[:, UNKNOWN + 1 :], least, among=known)
+    lengths = [
+        drawn @ one.edges / (drawn @ one.pixels.sum(axis=1))[:, None]
+        for one, drawn in zip(sets, weights, strict=True)
+    ]
+    there = lengths[0][0] > 0
+    there[UNKNOWN] = False
+    boundary = None
+    if there.any():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            boundary = over(off(lengths[1][:, there] / lengths[0][:, there] - 1, least), np.median)
+    return Errors(found, over(found, max), boundary)
+
+
+def _shares(pixels: NDArray[np.int64], weights: Weights) -> NDArray[np.float64]:
+    """(B, classes): pixels of each class over the known ones."""
+    total = weights @ pixels
+    return np.asarray(total / np.maximum(1, total[:, UNKNOWN + 1 :].sum(axis=1, keepdims=True)))
 
 
 def ceiling(

@@ -6,7 +6,7 @@ Invariants: images are read one at a time, and the same is done to both sets.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,12 +21,14 @@ from diffgen.evaluation.bootstrap import (
     as_json,
     estimate,
     of_sources,
+    off,
+    over,
     resampled,
 )
 from diffgen.evaluation.features import View
 from diffgen.evaluation.images import RegionSet
-from diffgen.evaluation.memorization import Memorization, evaluate_memorization
-from diffgen.evaluation.precision_recall import precision_recall
+from diffgen.evaluation.memorization import Memorization, Reference
+from diffgen.evaluation.precision_recall import ball_shares
 from diffgen.evaluation.structure import (
     block_densities,
     correlation,
@@ -75,8 +77,10 @@ class Large:
     lags_um: list[float] | None
     synthetic: Structure
     real: Structure
+    seam_error: Estimate | None
+    """|synthetic − real|, of seams."""
     correlation_error: Estimate
-    """Mean over lags of |synthetic − real|."""
+    """Mean over lags of |synthetic − real|; the interval is that of the two populations of images."""
     correlation_error_real: MeanStd
     """The same between random halves of the real images: what such small sets differ by."""
 
@@ -85,7 +89,10 @@ class Large:
         return as_json(self)
 
 
-class _Measured(NamedTuple):
+class Measured(NamedTuple):
+    """What is measured of each image of a set."""
+
+    side: int
     jumps: NDArray[np.float64]
     """(N, 4)"""
     moments: NDArray[np.float64]
@@ -106,25 +113,39 @@ def evaluate_large(
     `mpp`: µm per pixel. `view`: what is done to all pictures first; `tell` hears of each. Raises `UserError`
     where real regions have another side, all images are of one source, or there is nothing to see in them.
     """
-    side = synthetic.side
-    if real.side != side:
-        raise UserError(f"large images are compared at one size: {side} px synthetic, {real.side} px real")
-    lags = lags_for(side)
-    sets = [_measure(crops, lags, patch_px, view, tell) for crops in (synthetic, real)]
+    if real.side != synthetic.side:
+        raise UserError(
+            f"large images are compared at one size: {synthetic.side} px synthetic, {real.side} px real"
+        )
+    sets = [measure(crops, patch_px, view, tell) for crops in (synthetic, real)]
+    return compare(sets[0], sets[1], patch_px, mpp, count, seed)
+
+
+def compare(
+    synthetic: Measured, real: Measured, patch_px: int | None, mpp: float | None,
+    count: int = RESAMPLES, seed: int = 0,
+) -> Large:  # fmt: skip
+    """Figures of what was measured of two sets of images of one side, with the same patch."""
+    lags, sets = lags_for(synthetic.side), (synthetic, real)
     # Numbers of one set mean nothing in the other.
-    weights = resampled([sets[0].sources, sets[1].sources + sets[0].sources.max() + 1], count, seed)
+    weights = resampled([synthetic.sources, real.sources + synthetic.sources.max() + 1], count, seed)
+    least = min(len(np.unique(one.sources)) for one in sets)
     curves = [correlation(one.moments, drawn) for one, drawn in zip(sets, weights, strict=True)]
-    error = estimate(np.abs(curves[0] - curves[1]).mean(axis=1))
+    structures = [_structure(one, drawn) for one, drawn in zip(sets, weights, strict=True)]
+    seam = None
+    if structures[0].seam and structures[1].seam:
+        ratios = [seam_ratio(one.jumps, drawn) for one, drawn in zip(sets, weights, strict=True)]
+        (seam,) = off((ratios[0] - ratios[1])[:, None], least)
     return Large(
-        side=side,
+        side=synthetic.side,
         patch_px=patch_px,
         lags_px=list(lags),
         lags_um=None if mpp is None else [lag * mpp for lag in lags],
-        synthetic=_structure(sets[0], weights[0]),
-        real=_structure(sets[1], weights[1]),
-        # The error of bootstraps is larger, and that was taken off: the lower end may be below 0.
-        correlation_error=replace(error, low=max(0.0, error.low)),
-        correlation_error_real=_between_halves(sets[1], seed),
+        synthetic=structures[0],
+        real=structures[1],
+        seam_error=seam,
+        correlation_error=over(off(curves[0] - curves[1], least), np.mean),
+        correlation_error_real=_between_halves(real, seed),
     )
 
 
@@ -139,34 +160,41 @@ class Scores:
 
     compared: int
     """Samples of each set that precision and recall are of."""
-    precision: float
-    recall: float
+    precision: Estimate
+    recall: Estimate
     memory: Memorization
 
 
-def scores(
-    features: Sequence[NDArray[Any]], sources: Sequence[NDArray[np.intp]], *,
-    held_out: bool, k: int, count: int = RESAMPLES,
-) -> Scores:  # fmt: skip
-    """Of `features` (N, d) and `sources` (N,) of three sets: training, other real, synthetic samples.
+class Judge:
+    """Real tiles or images that sets are held against: what is computed of them alone is computed once.
 
-    `held_out`: the generator never saw the other real ones.
+    `features` (N, d) and `sources` (N,) of two sets: training samples and other real ones. `held_out`: the
+    generator never saw the latter.
     """
-    training, other, synthetic = features
-    compared = min(len(other), len(synthetic))
-    rows = [np.random.default_rng(0).permutation(len(one))[:compared] for one in (other, synthetic)]
-    balls = precision_recall(other[rows[0]], synthetic[rows[1]], k)
-    memory = evaluate_memorization(
-        training, synthetic, other if held_out else None, sources[0], sources[2],
-        sources[1] if held_out else None, count=count,
-    )  # fmt: skip
-    return Scores(compared, float(balls.precise.mean()), float(balls.recalled.mean()), memory)
+
+    def __init__(
+        self, features: Sequence[NDArray[Any]], sources: Sequence[NDArray[np.intp]], held_out: bool, k: int
+    ) -> None:
+        self.other, self.sources, self.k = features[1], sources[1], k
+        self.reference = Reference(
+            features[0], self.other if held_out else None,
+            sources[0], self.sources if held_out else None,
+        )  # fmt: skip
+
+    def scores(self, synthetic: NDArray[Any], sources: NDArray[np.intp], count: int = RESAMPLES) -> Scores:
+        """Of features (N, d) of synthetic samples."""
+        compared, of = min(len(self.other), len(synthetic)), (self.sources, sources)
+        rows = [np.random.default_rng(0).permutation(len(one))[:compared] for one in of]
+        balls = ball_shares(self.other[rows[0]], synthetic[rows[1]], (of[0][rows[0]], of[1][rows[1]]), self.k)
+        memory = self.reference.judged(synthetic, sources, count=count)
+        return Scores(compared, balls.precision, balls.recall, memory)
 
 
-def _measure(
-    crops: RegionSet, lags: Sequence[int], patch_px: int | None, view: View, tell: Callable[[int], Any]
-) -> _Measured:
-    where = crops.images.where
+def measure(
+    crops: RegionSet, patch_px: int | None, view: View = VIEW, tell: Callable[[int], Any] = lambda _: None
+) -> Measured:
+    """Images one after the other; raises `UserError` as `evaluate_large` does."""
+    where, lags = crops.images.where, lags_for(crops.side)
     sources = of_sources(crops.groups, len(crops), where)
     at = patch_lines(crops.side, patch_px or crops.side)
     found = []
@@ -176,7 +204,7 @@ def _measure(
         )
         tell(1)
     columns = [np.stack(column) for column in zip(*found, strict=True)]
-    measured = _Measured(columns[0], columns[1], columns[2], sources)
+    measured = Measured(crops.side, columns[0], columns[1], columns[2], sources)
     if not measured.jumps[:, 2].any():
         raise UserError(f"{where}: every image is of one colour all over")
     if not np.ptp(measured.densities.mean(axis=(1, 2)), axis=0).any():
@@ -184,18 +212,21 @@ def _measure(
     return measured
 
 
-def _structure(measured: _Measured, weights: Weights) -> Structure:
+def _structure(measured: Measured, weights: Weights) -> Structure:
+    few = len(np.unique(measured.sources))
     return Structure(
         images=len(measured.sources),
-        seam=estimate(seam_ratio(measured.jumps, weights)) if measured.jumps[0, 1] else None,
-        correlation=[estimate(at, centred=False) for at in correlation(measured.moments, weights).T],
-        drift=estimate(drift(measured.densities, weights)),
+        seam=estimate(seam_ratio(measured.jumps, weights), sources=few) if measured.jumps[0, 1] else None,
+        correlation=[
+            estimate(at, centred=False, sources=few) for at in correlation(measured.moments, weights).T
+        ],
+        drift=estimate(drift(measured.densities, weights), sources=few),
         systematic=_systematic(measured, weights),
         drift_map=mean_map(measured.densities).tolist(),
     )
 
 
-def _systematic(measured: _Measured, weights: Weights) -> Estimate:
+def _systematic(measured: Measured, weights: Weights) -> Estimate:
     """Over sources: images of one are alike, and would be taken for so many that agree."""
     _, first, of, number = np.unique(
         measured.sources, return_index=True, return_inverse=True, return_counts=True
@@ -205,7 +236,7 @@ def _systematic(measured: _Measured, weights: Weights) -> Estimate:
     return estimate(systematic(densities / number[:, None, None, None], weights[:, first]))
 
 
-def _between_halves(real: _Measured, seed: int) -> MeanStd:
+def _between_halves(real: Measured, seed: int) -> MeanStd:
     rng, names = np.random.default_rng(seed), np.unique(real.sources)
     halves = np.stack([
         np.isin(real.sources, rng.permutation(names)[: len(names) // 2]) for _ in range(HALVES)

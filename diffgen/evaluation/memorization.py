@@ -1,17 +1,21 @@
 """Whether a generator repeats what it was trained on, by distances of features (Section 5.4, Appendix C).
 
-All distances are between features of one network; they have no unit and mean nothing by themselves, so
-each figure compares them with distances between real samples. What is not near in these features is not
-seen: a copy of a part, and whatever the network does not look at. `copies` needs no network. Crops of one
-source are alike; intervals come from drawing whole sources again.
+All distances are between features of one network; they have no unit and mean nothing by themselves, so each
+figure compares them with distances between real samples. What is not near in these features is not seen: a
+copy of a part, and whatever the network does not look at. `copies` needs no network. Crops of one source are
+alike; intervals are over whole sources. What they hold is the expectation with this training set, which is
+what the generator learned from, over synthetic (and held-out) sets of these sizes.
 """
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata, tiecorrect
 
 from diffgen.errors import UserError
@@ -22,10 +26,10 @@ from diffgen.evaluation.bootstrap import (
     estimate,
     of_sources,
     resampled,
-    share_of,
 )
-from diffgen.evaluation.distances import TIE, Nearest, checked, nearest
+from diffgen.evaluation.distances import TIE, FeatureMatrix, Nearest, checked, nearest
 from diffgen.evaluation.divergences import COMPONENTS, ONE_THREAD, principal
+from diffgen.evaluation.shares import share
 
 CELLS, LEAST = 3, 20
 """Cells of C_T and samples of each set that one needs: those of the library the paper used (fls 2023: three
@@ -62,12 +66,17 @@ class Duplicates:
     """Distance between features; no unit."""
     share: Estimate
     """Of synthetic samples whose nearest one of another source is within the threshold."""
-    expected: float
-    """The same share of the real set."""
+    expected: Estimate
+    """The same share of the real set, which is the `quantile` or a little more."""
     rows: NDArray[np.intp]
     """(n,): the synthetic samples that were looked at, as many as there are real ones at most."""
     nearest: Nearest
     """(n, 1): their nearest one of another source; indices are rows of the whole synthetic set."""
+
+    @property
+    def more(self) -> bool:
+        """Whether there are more than among real samples, which few samples do not tell."""
+        return self.share.low > self.expected.high
 
 
 @dataclass(frozen=True)
@@ -104,34 +113,66 @@ def evaluate_memorization(
     `…_sources` number what each sample is of. Without held-out samples there is no C_T. Raises `UserError`
     for NaN and for too few samples.
     """
-    training, synthetic = checked(training, "training", 2), checked(synthetic, "synthetic", 2)
-    training_sources = of_sources(training_sources, len(training), "training")
-    synthetic_sources = of_sources(synthetic_sources, len(synthetic), "synthetic")
-    own = nearest(training, training, exclude_self=True)
-    of_synthetic = nearest(synthetic, training)
-    (weights,) = resampled([synthetic_sources], count, seed)
-    null = copying = None
-    if held_out is not None:
-        held_out = checked(held_out, "held-out", 1)
-        held_out_sources = of_sources(np.asarray(held_out_sources), len(held_out), "held-out")
-        (of_held_out,) = resampled([held_out_sources], count, seed)
-        null = share_of(authentic(nearest(held_out, training), own), of_held_out)
-        with suppress(UserError):  # too few samples for any cell
-            copying = data_copying(
-                training, held_out, synthetic, held_out_sources, synthetic_sources, count=count, seed=seed
-            )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = of_synthetic.distances[:, 0] / own.distances[of_synthetic.indices[:, 0], 0]
-    return Memorization(
-        authenticity=share_of(authentic(of_synthetic, own), weights),
-        authenticity_held_out=null,
-        data_copying=copying,
-        nearest=of_synthetic,
-        ratio=np.where(of_synthetic.distances[:, 0] == 0, 0.0, ratio),
-        duplicates=near_duplicates(
-            training, synthetic, training_sources, synthetic_sources, count=count, seed=seed
-        ),
+    return Reference(training, held_out, training_sources, held_out_sources).judged(
+        synthetic, synthetic_sources, count=count, seed=seed
     )
+
+
+class Reference:
+    """Real features that synthetic ones are held against; what takes no synthetic ones is computed once.
+
+    Raises `UserError` for NaN and for too few samples.
+    """
+
+    def __init__(
+        self, training: NDArray[Any], held_out: NDArray[Any] | None,
+        training_sources: NDArray[np.intp], held_out_sources: NDArray[np.intp] | None,
+    ) -> None:  # fmt: skip
+        self.training = checked(training, "training", 2)
+        self.training_sources = of_sources(training_sources, len(self.training), "training")
+        self.held_out = None if held_out is None else checked(held_out, "held-out", 1)
+        if self.held_out is not None:
+            given = np.asarray(held_out_sources)
+            self.held_out_sources = of_sources(given, len(self.held_out), "held-out")
+
+    @cached_property
+    def own(self) -> Nearest:
+        """(N_t, 1): of each training sample, its nearest other one."""
+        return nearest(self.training, self.training, exclude_self=True)
+
+    @cached_property
+    def null(self) -> Estimate | None:
+        """Authenticity of held-out samples."""
+        if self.held_out is None:
+            return None
+        return share(authentic(nearest(self.held_out, self.training), self.own), self.held_out_sources)
+
+    @cached_property
+    def partition(self) -> "Partition":
+        """Cells of C_T, with the held-out samples in them."""
+        assert self.held_out is not None
+        return Partition(self.training, self.held_out, self.held_out_sources)
+
+    def judged(
+        self, synthetic: NDArray[Any], sources: NDArray[np.intp], count: int = RESAMPLES, seed: int = 0
+    ) -> Memorization:
+        """All figures of features (Nₛ, d) of synthetic samples."""
+        synthetic = checked(synthetic, "synthetic", 2)
+        sources = of_sources(sources, len(synthetic), "synthetic")
+        found, copying = nearest(synthetic, self.training), None
+        if self.held_out is not None:
+            with suppress(UserError):  # too few samples for any cell
+                copying = self.partition.data_copying(synthetic, sources, count=count, seed=seed)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = found.distances[:, 0] / self.own.distances[found.indices[:, 0], 0]
+        return Memorization(
+            authenticity=share(authentic(found, self.own), sources),
+            authenticity_held_out=self.null,
+            data_copying=copying,
+            nearest=found,
+            ratio=np.where(found.distances[:, 0] == 0, 0.0, ratio),
+            duplicates=near_duplicates(self.training, synthetic, self.training_sources, sources, seed=seed),
+        )
 
 
 def authentic(of_samples: Nearest, own: Nearest) -> NDArray[np.bool_]:
@@ -167,41 +208,73 @@ def data_copying(
     sets, says more than |C_T| > 2. Few copies among many others move it little: it sees a tendency. Raises
     `UserError` for NaN, and where no cell holds samples enough.
     """
-    from sklearn.cluster import KMeans
-
-    training = checked(training, "training", cells)
-    sets = checked(held_out, "held-out"), checked(synthetic, "synthetic")
-    sources = (
-        of_sources(held_out_sources, len(sets[0]), "held-out"),
-        of_sources(synthetic_sources, len(sets[1]), "synthetic"),
+    return Partition(training, held_out, held_out_sources, components, cells, seed).data_copying(
+        synthetic, synthetic_sources, tau=tau, count=count, seed=seed
     )
-    if training.shape[1] > components:
-        basis, mean = principal(training, components), training.mean(axis=0)
-        training, sets = (training - mean) @ basis, ((sets[0] - mean) @ basis, (sets[1] - mean) @ basis)
-    partition = ONE_THREAD(KMeans(cells, n_init=10, random_state=seed).fit)(training)
-    distances = [nearest(one, training).distances[:, 0] for one in sets]
-    where = [partition.predict(one) for one in sets]
-    weights = resampled(sources, count, seed)
-    needed = [LEAST / len(one) if tau is None else tau for one in sets]
-    sums, total, found = np.zeros(count + 1), np.zeros(count + 1), []
-    for cell in range(cells):
-        here = [labels == cell for labels in where]
-        p, q = (float(inside.mean()) for inside in here)
-        if p < needed[0] or q < needed[1] or not (p and q):
-            continue
-        of_cell = [one[:, inside] for one, inside in zip(weights, here, strict=True)]
-        z = z_u(distances[0][here[0]], distances[1][here[1]], of_cell[0], of_cell[1])
-        share = of_cell[0].sum(axis=1) / weights[0].sum(axis=1)
-        there = np.isfinite(z)  # no bootstrap without samples here
-        sums[there] += share[there] * z[there]
-        total[there] += share[there]
-        found.append(Cell(p, q, float(z[0])))
-    if not found:
-        raise UserError(
-            f"C_T: no cell holds enough of {len(sets[0])} held-out and {len(sets[1])} generated samples"
-        )
-    with np.errstate(invalid="ignore"):
-        return DataCopying(estimate(sums / total), tuple(found))
+
+
+class Partition:
+    """Cells of k-means on training features, and the held-out samples in them: the part of C_T without a
+    model.
+
+    Raises `UserError` for NaN and for too few samples.
+    """
+
+    def __init__(
+        self, training: NDArray[Any], held_out: NDArray[Any], held_out_sources: NDArray[np.intp],
+        components: int = COMPONENTS, cells: int = CELLS, seed: int = 0,
+    ) -> None:  # fmt: skip
+        from sklearn.cluster import KMeans
+
+        self.training, held_out = checked(training, "training", cells), checked(held_out, "held-out")
+        self.sources = of_sources(held_out_sources, len(held_out), "held-out")
+        self.basis = None
+        if self.training.shape[1] > components:
+            self.basis, self.mean = principal(self.training, components), self.training.mean(axis=0)
+            self.training = self.projected(self.training)
+        self.cells = cells
+        self.kmeans = ONE_THREAD(KMeans(cells, n_init=10, random_state=seed).fit)(self.training)
+        self.distances, self.where = self.placed(held_out)
+
+    def projected(self, features: FeatureMatrix) -> FeatureMatrix:
+        return features if self.basis is None else (features - self.mean) @ self.basis
+
+    def placed(self, features: FeatureMatrix) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """(N,), (N,): distance to the nearest training sample, and cell."""
+        inside = self.projected(features)
+        return nearest(inside, self.training).distances[:, 0], self.kmeans.predict(inside)
+
+    def data_copying(
+        self, synthetic: NDArray[Any], sources: NDArray[np.intp], *,
+        tau: float | None = None, count: int = RESAMPLES, seed: int = 0,
+    ) -> DataCopying:  # fmt: skip
+        """C_T of synthetic features, as the function of this name says."""
+        synthetic = checked(synthetic, "synthetic")
+        of = self.sources, of_sources(sources, len(synthetic), "synthetic")
+        of_synthetic, where_synthetic = self.placed(synthetic)
+        distances, where = (self.distances, of_synthetic), (self.where, where_synthetic)
+        weights = resampled(of, count, seed)
+        needed = [LEAST / len(one) if tau is None else tau for one in where]
+        sums, total, found = np.zeros(count + 1), np.zeros(count + 1), []
+        for cell in range(self.cells):
+            here = [labels == cell for labels in where]
+            p, q = (float(inside.mean()) for inside in here)
+            if p < needed[0] or q < needed[1] or not (p and q):
+                continue
+            of_cell = [one[:, inside] for one, inside in zip(weights, here, strict=True)]
+            z = z_u(distances[0][here[0]], distances[1][here[1]], of_cell[0], of_cell[1])
+            share_here = of_cell[0].sum(axis=1) / weights[0].sum(axis=1)
+            there = np.isfinite(z)  # no bootstrap without samples here
+            sums[there] += share_here[there] * z[there]
+            total[there] += share_here[there]
+            found.append(Cell(p, q, float(z[0])))
+        if not found:
+            raise UserError(
+                f"C_T: no cell holds enough of {len(where[0])} held-out and {len(where[1])} generated samples"
+            )
+        with np.errstate(invalid="ignore"):
+            least = min(len(np.unique(one)) for one in of)
+            return DataCopying(estimate(sums / total, sources=least), tuple(found))
 
 
 def z_u(
@@ -227,26 +300,35 @@ def z_u(
 def near_duplicates(
     real: NDArray[Any], synthetic: NDArray[Any],
     real_sources: NDArray[np.intp], synthetic_sources: NDArray[np.intp], *,
-    quantile: float = QUANTILE, count: int = RESAMPLES, seed: int = 0,
+    quantile: float = QUANTILE, seed: int = 0,
 ) -> Duplicates:  # fmt: skip
     """Share of synthetic samples nearer to one of another source than the `quantile` of real samples are.
 
     Nearest distances shrink as a set grows, so the larger set is cut to the size of the smaller, at random.
-    A generator that repeats itself, of its training data or not, has a larger share than `quantile`.
+    A generator that repeats itself, of its training data or not, has a larger share than `quantile`. The
+    intervals are for this threshold, which few real samples make: those of the expected share are as wide.
+    Samples that are near to one another count as one.
     """
     real, synthetic = checked(real, "real", 2), checked(synthetic, "synthetic", 2)
     rng, size = np.random.default_rng(seed), min(len(real), len(synthetic))
     rows, of_real = (np.sort(rng.permutation(len(one))[:size]) for one in (synthetic, real))
     own, other = real_sources[of_real], synthetic_sources[rows]
-    between = nearest(real[of_real], real[of_real], apart=(own, own)).distances[:, 0]
+    between = nearest(real[of_real], real[of_real], apart=(own, own))
     found = nearest(synthetic[rows], synthetic[rows], apart=(other, other))
-    threshold = float(np.quantile(between, quantile))
-    near = found.distances[:, 0] <= threshold * (1 + TIE)
-    (weights,) = resampled([other], count, seed)
+    threshold = float(np.quantile(between.distances[:, 0], quantile))
+    near, near_real = (one.distances[:, 0] <= threshold * (1 + TIE) for one in (found, between))
     return Duplicates(
         threshold=threshold,
-        share=share_of(near, weights),
-        expected=float((between <= threshold * (1 + TIE)).mean()),
+        share=share(near, _together(near, found.indices[:, 0], other)),
+        expected=share(near_real, _together(near_real, between.indices[:, 0], own)),
         rows=rows,
         nearest=Nearest(found.distances, rows[found.indices]),
     )
+
+
+def _together(near: NDArray[np.bool_], of: NDArray[np.intp], sources: NDArray[np.intp]) -> NDArray[np.intp]:
+    """(N,): numbers of sources, those that a sample is near to another of taken for one."""
+    names, number = np.unique(sources, return_inverse=True)
+    pairs = (np.ones(near.sum()), (number[near], number[of[near]]))
+    _, joined = connected_components(coo_array(pairs, shape=(len(names), len(names))), directed=False)
+    return np.asarray(joined[number], dtype=np.intp)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffgen.evaluation import baseline_images
+from diffgen.evaluation import baseline_images, memorization
 from diffgen.evaluation.images import open_images
+from diffgen.evaluation.sections import large
 from tests.evaluation.crimes import textures
 from tests.evaluation.test_evaluate import folder, run
 
@@ -19,12 +20,25 @@ WORDS = ("--set", "evaluation.images=5", "--set", "synthesis.size=64", "--set", 
 
 
 @pytest.mark.slow
-def test_all_methods_fill_the_same_label_maps(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_all_methods_fill_the_same_label_maps(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, alone = list[str](), list[int]()
+    measure, nearest = large.measure, memorization.nearest
+    monkeypatch.setattr(large, "measure", lambda crops, *rest: (
+        read.append(crops.images.where), measure(crops, *rest)
+    )[1])  # fmt: skip
+    monkeypatch.setattr(memorization, "nearest", lambda one, other, *rest, **named: (
+        alone.append(one is other and "exclude_self" in named), nearest(one, other, *rest, **named)
+    )[1])  # fmt: skip
     real = folder(tmp_path / "real", textures(24, 0), masks=False, labels=None)
     status, said = run(str(real), str(tiny_bundle), "--out", str(tmp_path / "report"), *WORDS)
     assert status == 0, said
     found = json.loads((tmp_path / "report" / "metrics.json").read_text())["baselines"]
     assert list(found["baselines"]) == list(baseline_images.METHODS)
+    assert read.count(str(real)) == 1, "the real images, once for all methods"
+    assert len(read) == 1 + len(baseline_images.METHODS)
+    assert sum(alone) == 1
     drawn = {
         name: open_images(str(tmp_path / "report" / "baselines" / name)) for name in baseline_images.METHODS
     }

@@ -6,7 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffgen.errors import UserError
-from diffgen.evaluation.bootstrap import Estimate, MeanStd, as_json, estimate, mean_of, of_sources, resampled
+from diffgen.evaluation.bootstrap import (
+    Estimate,
+    MeanStd,
+    as_json,
+    estimate,
+    jackknifed,
+    left_out,
+    mean_of,
+    of_sources,
+    off,
+    ratio,
+    resampled,
+)
 
 
 @given(st.integers(0, 50))
@@ -40,6 +52,48 @@ def test_the_bias_of_bootstraps_is_taken_off() -> None:
     assert estimate(values, times=10, centred=False) == Estimate(
         10.0, pytest.approx(20.5), pytest.approx(39.5)
     )
+
+
+def test_a_bias_that_falls_with_the_number_is_taken_off() -> None:
+    """The square of a mean is too large by the variance of the mean."""
+    sources, hits, taken = np.repeat(np.arange(40), 2), 0, []
+    for seed in range(100):
+        values = 1 + np.random.default_rng(seed).standard_normal(40).repeat(2)
+        (weights,) = left_out([sources], seed)
+        squares = mean_of(values, weights) ** 2
+        found = jackknifed(squares)
+        hits += found.low <= 1 <= found.high
+        taken.append(squares[0] - found.value)
+    assert np.mean(taken) == pytest.approx(1 / 40, rel=0.1)
+    assert 90 <= hits <= 99
+
+
+def test_groups_are_left_out_in_turn() -> None:
+    first, second = left_out([np.arange(60) // 2, 30 + np.arange(12)])
+    assert first.shape == (13, 60)  # as many groups as the smaller set has sources
+    assert (first[1:] == 0).sum(axis=0).tolist() == [1] * 60
+    assert (second[1:] == 0).sum(axis=0).tolist() == [1] * 12
+
+
+def test_a_ratio_of_figures() -> None:
+    found = ratio(Estimate(0.5, 0.4, 0.6), Estimate(1.0, 1.0, 1.0))
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.4, 0.6))
+    wider = ratio(Estimate(0.5, 0.4, 0.6), Estimate(1.0, 0.9, 1.1))
+    assert wider.low < 0.4 < 0.6 < wider.high
+    both = ratio(Estimate(0.5, 0.4, 0.6), Estimate(1.0, 0.9, 1.1), 0.8)
+    assert both.high - both.low < wider.high - wider.low
+    assert ratio(Estimate(0.0, 0.0, 0.1), Estimate(0.0, 0.0, 0.1)).high == np.inf
+    assert ratio(Estimate(0.0, 0.0, 0.1), Estimate(0.5, 0.4, 0.6)).low == 0
+
+
+def test_how_far_off_a_difference_is() -> None:
+    drawn = np.random.default_rng(0).standard_normal((401, 2)) * 0.1 + [0.0, -1.0]
+    drawn[0] = [0.05, -1.0]
+    near, far = off(drawn, 100)
+    assert near.low == 0
+    assert far.value == 1
+    assert far.low == pytest.approx(0.8, abs=0.03)
+    assert off(drawn, 100, among=10)[1].low < far.low
 
 
 def test_what_is_not_a_number_has_no_part_in_a_mean() -> None:

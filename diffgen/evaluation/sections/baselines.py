@@ -11,11 +11,11 @@ from diffgen.evaluation.baseline_images import METHODS, Drawn
 from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.features import View
 from diffgen.evaluation.images import RegionSet, open_images
-from diffgen.evaluation.large_images import Large, Scores
+from diffgen.evaluation.large_images import Large, Measured, Scores, compare
 from diffgen.evaluation.page import Block, Gallery, Note, Plot, Table
 from diffgen.evaluation.run import EvaluationRun, SectionResult
 from diffgen.evaluation.sections.cells import SHARE, RowSpec, cell, legend, tile
-from diffgen.evaluation.sections.large import MOST, largest, measured, scored
+from diffgen.evaluation.sections.large import MOST, judge, largest, measured
 from diffgen.evaluation.sets import LEAST, numbered
 from diffgen.models import bundle
 from diffgen.synthesis import driver
@@ -26,15 +26,16 @@ SIZES = (1, 2, 4, 8, 16)
 SQUARES = (1, 2, 4)
 """Of Figs. 6 and 7: the paper's 512, 1024 and 2048 pixels with patches of 512."""
 SHOWN = 3
+INTERVALS = "Intervals of 95 % over sources."
 BLIND = (
     "All methods use one bundle, which was trained for one of them: wide crops at high noise serve the "
     "jittered grid, the others take what they know.",
-    "Few images: IP and IR of small sets are rough, and no interval is given for them.",
+    "Few images: IP and IR of small sets are rough, as intervals say, and larger than those of large sets.",
 )
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredMethod:
     """One method's images, in figures."""
 
     drawn: Drawn
@@ -80,9 +81,10 @@ def build(run: EvaluationRun) -> SectionResult:
     blocks: list[Block] = [
         Note(summary(found)),
         _table(f"Images of {side} px from patches of {patch} px (Table 1)", QUALITY, found,
-               f"{number} images a method, under the same label maps, from the same seed."),
+               f"{number} images a method, under the same label maps, from the same seed. {INTERVALS}"),
         _costs(found),
-        _table(f"Copies, in tiles of {patch} px and resized from {side} px (Table 5)", COPIES, found),
+        _table(f"Copies, in tiles of {patch} px and resized from {side} px (Table 5)", COPIES, found,
+               INTERVALS),
         *_figure_3(costs, sides),
         _figure_11(drawn, side),
         _figure_7(run, run.bundle, patch),
@@ -103,13 +105,14 @@ def build(run: EvaluationRun) -> SectionResult:
     return SectionResult(None, blocks, figures)
 
 
-def summary(found: Sequence[Measured]) -> str:
+def summary(found: Sequence[MeasuredMethod]) -> str:
     """Which is nearest to real tissue, and which is cheapest: a comparison is neither good nor poor."""
-    best = max(found, key=lambda one: one.tiled.precision + one.tiled.recall)
+    best = max(found, key=lambda one: one.tiled.precision.value + one.tiled.recall.value)
     cheapest = min(found, key=lambda one: one.drawn.cost.forwards)
+    ip, ir = best.tiled.precision.value, best.tiled.recall.value
     return (
-        f"Most like real tissue by IP + IR of tiles: {best.name} ({best.tiled.precision:.2f} + "
-        f"{best.tiled.recall:.2f}, {best.drawn.cost.forwards:,.0f} forwards per image). Fewest forwards: "
+        f"Most like real tissue by IP + IR of tiles: {best.name} ({ip:.2f} + {ir:.2f}, "
+        f"{best.drawn.cost.forwards:,.0f} forwards per image). Fewest forwards: "
         f"{cheapest.name} ({cheapest.drawn.cost.forwards:,.0f})."
     )
 
@@ -126,7 +129,7 @@ def _masks(run: EvaluationRun, bundle_at: Path, folder: Path, side: int) -> Path
     return baseline_images.save_real_label_maps(training, side, number, folder / "masks", hint)
 
 
-def _measure(run: EvaluationRun, drawn: Sequence[Drawn], patch: int, side: int) -> list[Measured]:
+def _measure(run: EvaluationRun, drawn: Sequence[Drawn], patch: int, side: int) -> list[MeasuredMethod]:
     """Scores of tiles and, where there are enough, of whole images, features of all computed in one go."""
     sets, mine = run.sets, [open_images(one.where) for one in drawn]
     real = [sets.training.images, (sets.held_out or sets.training).images]
@@ -144,30 +147,43 @@ def _measure(run: EvaluationRun, drawn: Sequence[Drawn], patch: int, side: int) 
         asked += [(crops, small) for crops in whole]
     features = [one.values for one in run.extract(asked)]
 
-    def score(crops: Sequence[RegionSet], values: Sequence[Any], number: int) -> Scores:
-        return scored(run, [*values[:2], values[number]], numbered([*crops[:2], crops[number]]))
+    real_ones = [(tiled, features[: len(tiled)])]
+    if len(features) > len(tiled):
+        real_ones.append((whole, features[len(tiled) :]))
+    judges = [judge(run, values, numbered(crops[:2])) for crops, values in real_ones]
+    of_real = dict[int, Measured]()
+
+    def scores(which: int, number: int) -> Scores:
+        crops, values = real_ones[which]
+        sources = numbered([*crops[:2], crops[number]])[2]
+        return judges[which].scores(values[number], sources, run.settings.bootstrap)
 
     return [
-        Measured(
+        MeasuredMethod(
             drawn=one,
-            tiled=score(tiled, features, number),
-            resized=score(whole, features[len(tiled) :], number) if len(features) > len(tiled) else None,
-            large=_large(run, whole[number], patch),
+            tiled=scores(0, number),
+            resized=scores(1, number) if len(judges) > 1 else None,
+            large=_large(run, whole[number], patch, of_real),
         )
         for number, one in enumerate(drawn, 2)
     ]
 
 
-def _large(run: EvaluationRun, whole: RegionSet, patch: int) -> Large | None:
-    """Seams and correlation, in images or parts of them as large as real regions are."""
+def _large(run: EvaluationRun, whole: RegionSet, patch: int, real: dict[int, Measured]) -> Large | None:
+    """Seams and correlation, in images or parts of them as large as real regions are.
+
+    `real` keeps what was measured of the real images, by their side.
+    """
     side = largest((run.sets.training, whole), patch)
     crops = [one.images.crops(side).drawn(MOST) for one in (whole, run.sets.training)]
     if side <= patch or min(map(len, crops)) < 2:
         return None
-    return measured(run, crops[0], crops[1], patch)
+    if side not in real:
+        real[side] = measured(run, crops[1], patch)
+    return compare(measured(run, crops[0], patch), real[side], patch, run.sets.mpp, run.settings.bootstrap)
 
 
-def _table(title: str, columns: Sequence[RowSpec], found: Sequence[Measured], note: str = "") -> Table:
+def _table(title: str, columns: Sequence[RowSpec], found: Sequence[MeasuredMethod], note: str = "") -> Table:
     """A row per method."""
     rows = [
         [one.name, *(cell(figure(one), digits, span, times) for _, figure, digits, span, times, _ in columns)]
@@ -176,13 +192,16 @@ def _table(title: str, columns: Sequence[RowSpec], found: Sequence[Measured], no
     return Table(title, ["", *(column[0] for column in columns)], rows, note)
 
 
-def _costs(found: Sequence[Measured]) -> Table:
+def _costs(found: Sequence[MeasuredMethod]) -> Table:
     rows = [
         [one.name, f"{cost.forwards:,.0f}", f"{cost.sequential:,}",
          "–" if cost.seconds is None else f"{cost.seconds:.1f}"]
         for one in found for cost in [one.drawn.cost]
     ]  # fmt: skip
-    note = "Forwards of a base patch; in sequence: those that wait for others; seconds of a sampler."
+    note = (
+        "Forwards of a base patch; in sequence: those that wait for others; both are counted, and so have no "
+        "interval. Seconds of a sampler, measured once, so without one."
+    )
     return Table("What an image costs", ["", "forwards", "in sequence", "seconds"], rows, note)
 
 
@@ -233,7 +252,7 @@ def _figure_7(run: EvaluationRun, bundle_at: Path, patch: int) -> Gallery:
     return Gallery(title, shown, legend=legend(labels), large=True)
 
 
-def _figures(one: Measured) -> Any:
+def _figures(one: MeasuredMethod) -> Any:
     def of(scores: Scores | None) -> dict[str, Any] | None:
         return None if scores is None else {
             "ip": scores.precision, "ir": scores.recall, "authenticity": scores.memory.authenticity,

@@ -56,6 +56,32 @@ def graded(good: bool, fair: bool) -> Level:
     return "good" if good else "fair" if fair else "poor"
 
 
+def level_of(parts: Iterable[Estimate], good: float, fair: float) -> Level:
+    """The level of figures that are better the larger they are, from their intervals.
+
+    Good where all lie from `good` on, poor where one lies below `fair`, fair where all lie from there on and
+    one below `good`; else the intervals reach into another level, and which it is is not known.
+    """
+    parts = list(parts)
+    lows, highs = [one.low for one in parts], [one.high for one in parts]
+    if min(highs) < fair:
+        return "poor"
+    if min(lows) >= good:
+        return "good"
+    return "fair" if min(lows) >= fair and min(highs) < good else "unknown"
+
+
+def level_of_errors(found: Iterable[tuple[Estimate, tuple[float, float]]]) -> Level:
+    """The level of errors, each with the limits up to which it is good, and fair: as `level_of`."""
+    ends = [(one.low / fair, one.high / fair, good / fair) for one, (good, fair) in found]
+    if any(low > 1 for low, _, _ in ends):
+        return "poor"
+    if all(high <= good for _, high, good in ends):
+        return "good"
+    known = all(high <= 1 for _, high, _ in ends) and any(low > good for low, _, good in ends)
+    return "fair" if known else "unknown"
+
+
 def band(of: Iterable[Estimate | MeanStd]) -> plots.Band:
     """A curve of figures with their intervals, or deviations."""
     ends = [

@@ -3,19 +3,30 @@
 import numpy as np
 
 from diffgen.evaluation import plots
-from diffgen.evaluation.bootstrap import as_json
+from diffgen.evaluation.bootstrap import Estimate, as_json
 from diffgen.evaluation.divergences import KID_SIZE, principal
 from diffgen.evaluation.page import Block, Note, Plot, Table, Verdict
-from diffgen.evaluation.precision_recall import Fidelity, evaluate_fidelity
+from diffgen.evaluation.precision_recall import Fidelity, enough_components, evaluate_fidelity, part_of
 from diffgen.evaluation.run import EvaluationRun, SectionResult
-from diffgen.evaluation.sections.cells import SHARE, RowSpec, graded, not_chosen, rows_of
+from diffgen.evaluation.sections.cells import SHARE, RowSpec, level_of, not_chosen, rows_of
 from diffgen.evaluation.sets import numbered
 
 TITLE = "How good, how diverse?"
-GOOD, FAIR = 0.9, 0.6
-"""Share of what real against real gets, of precision and of recall, from which on a verdict is given."""
+GOOD, FAIR = 0.8, 0.5
+"""Part of what real against real gets, of each figure that is judged, from which on a level is given."""
+JUDGED = ("precision", "recall", "coverage")
+WORSE = {
+    "precision": "; part of what is drawn is not like real tissue",
+    "recall": "; part of real tissue is not drawn",
+    "coverage": "; part of real tissue is not drawn",
+}
 SHOWN = 18
-SUBSETS = "KID × 1000, of subsets"
+SUBSETS, FRECHET, SCORE = "KID × 1000, of subsets", "Fréchet distance, without its bias", "Inception Score"
+NO_INTERVAL = (
+    "A sample at the very radius of a ball lies in it. Without an interval: the Fréchet distance of all "
+    "dimensions, as its bias cannot be told from fewer sources than four a dimension; what has ±, the "
+    "deviation over subsets (KID) or splits (Inception Score), which is not that of the mean."
+)
 ROWS: tuple[RowSpec, ...] = (
     ("precision (IP, eq. 11)", lambda f: f.precision, 2, SHARE, 1.0, ""),
     ("recall (IR, eq. 12)", lambda f: f.recall, 2, SHARE, 1.0, ""),
@@ -23,9 +34,9 @@ ROWS: tuple[RowSpec, ...] = (
     ("coverage", lambda f: f.coverage, 2, SHARE, 1.0, ""),
     ("KID × 1000", lambda f: f.kid, 1, None, 1000.0, ""),
     (SUBSETS, lambda f: f.kid_subsets, 1, None, 1000.0, ""),
-    ("Fréchet distance, 64 components", lambda f: f.frechet, 2, None, 1.0, ""),
+    (FRECHET, lambda f: f.frechet, 2, None, 1.0, ""),
     ("Fréchet distance (FID with Inception-v3)", lambda f: f.fid, 2, None, 1.0, ""),
-    ("Inception Score", lambda f: f.inception_score, 2, None, 1.0, ""),
+    (SCORE, lambda f: f.inception_score, 2, None, 1.0, ""),
 )
 BLIND = (
     "None of these figures sees a copy: a generator that repeats its training images is perfect by all.",
@@ -41,16 +52,21 @@ def build(run: EvaluationRun) -> SectionResult:
     real, synthetic, other = run.sets.compared
     found = [run.features(crops) for crops in (real, synthetic, other)]
     sources, settings = numbered([real, synthetic, other]), run.settings
+    components = enough_components(sources)
     with run.measuring("comparing distributions"):
         of_synthetic, of_real = (
             evaluate_fidelity(
                 found[0].values, found[i].values, sources[0], sources[i],
-                k=settings.k, class_logits=found[i].logits, count=settings.bootstrap,
+                k=settings.k, components=components, class_logits=found[i].logits, count=settings.bootstrap,
             )
             for i in (1, 2)
         )  # fmt: skip
+    named = {
+        FRECHET: f"{FRECHET}, {components} components",
+        SCORE: f"{SCORE} (classes of {run.backbone.name})",
+    }
     rows = [
-        row
+        (named.get(row[0], row[0]), *row[1:])
         for row in ROWS
         if row[1](of_synthetic) is not None
         and not (row[0] == SUBSETS and len(real) <= KID_SIZE)  # one subset would be all, without a spread
@@ -62,8 +78,10 @@ def build(run: EvaluationRun) -> SectionResult:
             "Synthetic against real, and real against real",
             ["", "synthetic", "real against real"],
             rows_of(rows, of_synthetic, of_real),
-            f"{len(real):,} regions of {real.side} px a set; k = {settings.k}; intervals of 95 % over "
-            f"sources. Real against real is what a perfect generator would get. "
+            f"{len(real):,} regions of {real.side} px a set, of "
+            f"{' and '.join(map(str, of_synthetic.sources))} sources; k = {settings.k}. Intervals of 95 % "
+            "over sources of both sets: for KID and the Fréchet distance of the populations, for the others "
+            f"of sets of this size. {NO_INTERVAL} Real against real is what a perfect generator would get. "
             f"Pictures: {run.view}; {run.backbone.name}, {run.backbone.filter}.",
         ),
         *([Note(of_synthetic.warning, warning=True)] if of_synthetic.warning else []),
@@ -83,22 +101,36 @@ def build(run: EvaluationRun) -> SectionResult:
 
 
 def verdict(synthetic: Fidelity, real: Fidelity) -> Verdict:
-    """By the lesser of precision's and recall's share of what real against real gets."""
-    pairs = {
-        "precision": (synthetic.precision.value, real.precision.value),
-        "recall": (synthetic.recall.value, real.recall.value),
-    }
-    shares = {name: mine / possible if possible else 1.0 for name, (mine, possible) in pairs.items()}
-    worst = min(shares, key=lambda name: shares[name])
-    level = graded(shares[worst] >= GOOD, shares[worst] >= FAIR)
-    said = f"Real against real has {real.precision.value:.2f} and {real.recall.value:.2f}"
-    if level != "good":
-        said += {
-            "precision": "; part of what is drawn is not like real tissue",
-            "recall": "; part of real tissue is not drawn",
-        }[worst]
+    """By precision, recall and coverage as parts of what real against real gets, and by their intervals.
+
+    Precision alone would praise noise that lies in the one wide ball of an outlying real region, and one
+    image copied often: coverage sees both, and where it is poor precision is no figure to show.
+    """
+    parts = {name: part_of(synthetic, real, name) for name in JUDGED}
+    level = level_of(parts.values(), GOOD, FAIR)
+    worst = min(parts, key=lambda name: parts[name].value)
+    empty = not parts["coverage"].value >= FAIR
+    shown = ("coverage", "recall") if empty else ("precision", "recall", "coverage")
+    possible = ", ".join(f"{name} {getattr(real, name).value:.2f}" for name in shown)
+    said = f"Real against real has {possible}"
+    if empty and synthetic.precision.value > synthetic.coverage.value:
+        said += (
+            f"; precision ({synthetic.precision.value:.2f}) says nothing here: the images lie by few of the "
+            "real ones, as noise or copies of one image do"
+        )
+    elif level in ("fair", "poor"):
+        said += WORSE[worst]
+    if level == "unknown":
+        said = (
+            f"Too few images to tell: {worst} may be {_percent(parts[worst])} of what real images get, of "
+            f"{min(synthetic.sources):,} sources. {said}"
+        )
     return Verdict(
         level,
-        f"precision {synthetic.precision.value:.2f}, recall {synthetic.recall.value:.2f}",
-        f"{said}. Good from {GOOD:.0%} of that in both on, fair from {FAIR:.0%} on.",
+        ", ".join(f"{name} {getattr(synthetic, name).value:.2f}" for name in shown),
+        f"{said}. Good where all are surely {GOOD:.0%} of that, fair where they are {FAIR:.0%}.",
     )
+
+
+def _percent(of: Estimate) -> str:
+    return f"{of.low:.0%} to {of.high:.0%}" if np.isfinite(of.high) else f"{of.low:.0%} or more"

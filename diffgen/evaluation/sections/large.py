@@ -10,15 +10,13 @@ from diffgen.errors import UserError
 from diffgen.evaluation import plots
 from diffgen.evaluation.features import View
 from diffgen.evaluation.images import RegionSet
-from diffgen.evaluation.large_images import Large, Scores, evaluate_large, scores
+from diffgen.evaluation.large_images import Judge, Large, Measured, compare, measure
 from diffgen.evaluation.page import Block, Note, Plot, Table, Verdict
 from diffgen.evaluation.run import EvaluationRun, SectionResult
-from diffgen.evaluation.sections.cells import RowSpec, band, cell, graded, not_chosen, rows_of, text
+from diffgen.evaluation.sections.cells import RowSpec, band, cell, level_of_errors, not_chosen, rows_of, text
 from diffgen.evaluation.sets import LEAST, numbered
 
 TITLE = "Do large images hold together?"
-TWICE = 2.0
-"""What halves of the real images differ by excuses as much."""
 FEW = 8
 """Images of a set, below which nothing is said."""
 MOST = 256
@@ -47,7 +45,8 @@ def build(run: EvaluationRun) -> SectionResult:
     synthetic, real, other = sets.synthetic.images.crops(side).drawn(MOST), *_two(run, side)
     if min(map(len, (synthetic, real))) < FEW or not len(other):
         raise UserError(f"There are too few regions of {side} px to compare")
-    found = measured(run, synthetic, real, patch)
+    both = [measured(run, crops, patch) for crops in (synthetic, real)]
+    found = compare(both[0], both[1], patch, sets.mpp, run.settings.bootstrap)
     blocks: list[Block] = [
         _table(found),
         _curve(found),
@@ -63,22 +62,23 @@ def build(run: EvaluationRun) -> SectionResult:
 
 
 def verdict(found: Large) -> Verdict:
-    """By seams beside those of real images, and by the error of correlation."""
-    error, possible = found.correlation_error.value, found.correlation_error_real.mean
-    step, seams = 0.0, "seams not measured"
-    seen = found.synthetic.seam is not None and found.real.seam is not None
-    if found.synthetic.seam is not None and found.real.seam is not None:
-        step, seams = (
-            abs(found.synthetic.seam.value - found.real.seam.value),
-            f"seams {text(found.synthetic.seam)}",
-        )
-    good, fair = (step <= SEAM[level] and error <= max(ERROR[level], TWICE * possible) for level in (0, 1))
-    return Verdict(
-        graded(good and seen, fair),
-        f"{seams}, correlation by distance off by {text(found.correlation_error)}",
-        f"Images of {found.side} px; halves of the real ones are off by {possible:.2f}. Good up to {SEAM[0]} "
-        f"from real seams and {ERROR[0]}, fair up to {SEAM[1]} and {ERROR[1]}, or twice what halves have.",
+    """By seams beside those of real images, by the error of correlation, and by their intervals."""
+    error, seam = found.correlation_error, found.seam_error
+    level = level_of_errors([(error, ERROR), *([(seam, SEAM)] if seam else [])])
+    if level == "good" and seam is None:
+        level = "fair"
+    seams = "seams not measured"
+    if found.synthetic.seam is not None:
+        seams = f"seams {text(found.synthetic.seam)}"
+    said = (
+        f"Images of {found.side} px; halves of the real ones are off by "
+        f"{found.correlation_error_real.mean:.2f}. Good where they are surely no more than {SEAM[0]} off "
+        f"real seams and {ERROR[0]} off real correlation, fair up to {SEAM[1]} and {ERROR[1]}."
     )
+    if level == "unknown":
+        few = f"{found.synthetic.images:,} synthetic and {found.real.images:,} real ones"
+        said = f"Too few images to tell: {few}. {said}"
+    return Verdict(level, f"{seams}, correlation by distance off by {text(error)}", said)
 
 
 def largest(sets: Sequence[RegionSet], patch: int | None) -> int:
@@ -87,20 +87,16 @@ def largest(sets: Sequence[RegionSet], patch: int | None) -> int:
     return side - side % patch if patch and side > patch else side
 
 
-def measured(run: EvaluationRun, synthetic: RegionSet, real: RegionSet, patch: int | None) -> Large:
-    """Figures of large images beside real ones, read one after the other."""
+def measured(run: EvaluationRun, crops: RegionSet, patch: int | None) -> Measured:
+    """What is measured of large images, read one after the other."""
     with progress.bar(run.console) as bar:
-        row = bar.add_task("large images", total=len(synthetic) + len(real), figures="images")
-        return evaluate_large(
-            synthetic, real, patch, run.sets.mpp, view=run.view,
-            tell=lambda count: bar.advance(row, count), count=run.settings.bootstrap,
-        )  # fmt: skip
+        row = bar.add_task("large images", total=len(crops), figures="images")
+        return measure(crops, patch, run.view, lambda count: bar.advance(row, count))
 
 
-def scored(run: EvaluationRun, features: Sequence[Any], sources: Sequence[Any]) -> Scores:
-    """Scores of the last of some sets, which stands after the training set and the other real one."""
-    known = run.sets.held_out is not None
-    return scores(features, sources, held_out=known, k=run.settings.k, count=run.settings.bootstrap)
+def judge(run: EvaluationRun, features: Sequence[Any], sources: Sequence[Any]) -> Judge:
+    """Of features of the training set and the other real one."""
+    return Judge(features[:2], sources[:2], run.sets.held_out is not None, run.settings.k)
 
 
 def _two(run: EvaluationRun, side: int) -> tuple[RegionSet, RegionSet]:
@@ -124,7 +120,10 @@ def _table(found: Large) -> Table:
          cell(found.correlation_error_real, 3, None), "right is 0; real: one half against the other"],
         *rows_of(ROWS, synthetic, real),
     ]  # fmt: skip
-    note = f"{synthetic.images:,} synthetic and {real.images:,} real images of {found.side} px."
+    note = (
+        f"{synthetic.images:,} synthetic and {real.images:,} real images of {found.side} px. Intervals of "
+        "95 % over sources; ±: deviation over random halves, of which no interval is known."
+    )
     return Table("Seams, distance, colour", ["", "synthetic", "real", ""], rows, note)
 
 
@@ -151,13 +150,13 @@ def _variants(run: EvaluationRun, crops: Sequence[RegionSet]) -> list[Block]:
             f"Tiles of {sets.side} px, and images of {synthetic.side} px resized to that (Tables 1 and 5)",
             ["", "IP", "IR", "authenticity", "of held-out", "C_T"],
             [
-                [f"{name} ({one.compared:,})", f"{one.precision:.2f}", f"{one.recall:.2f}",
+                [f"{name} ({one.compared:,})", cell(one.precision), cell(one.recall),
                  cell(one.memory.authenticity), cell(one.memory.authenticity_held_out),
                  cell(one.memory.c_t, 1, None)]
                 for name, (values, sources) in features.items()
-                for one in [scored(run, values, sources)]
+                for one in [judge(run, values, sources).scores(values[2], sources[2], run.settings.bootstrap)]
             ],
             "Compare a row with real images treated in the same way only; IP and IR of small sets are "
-            "larger than those of large ones.",
+            "larger than those of large ones. Intervals of 95 % over sources.",
         )
     ]  # fmt: skip

@@ -68,7 +68,7 @@ def _found(memory: Memorization, copies: Copies | None, exact: int) -> tuple[lis
             "features cannot tell: synthetic regions are so unlike real ones that copies would not be near "
             f"(authenticity of held-out regions is {null.value:.2f})"
         )
-    if memory.duplicates.share.low > memory.duplicates.expected:
+    if memory.duplicates.more:
         share = percent(memory.duplicates.share.value)
         fair.append(f"{share} are nearer to one another than 99 % of real ones")
     return poor, fair
