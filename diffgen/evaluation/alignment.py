@@ -1,4 +1,4 @@
-"""Whether two pictures show the same tissue: one is laid over the other by their points, and grey is compared.
+"""Whether two pictures show the same tissue: one is laid over the other by their points, and compared.
 
 The map is a similarity (shift, turn, scale) found by RANSAC and least squares (OpenCV), which most of the
 matched points need not follow. What decides is not their number but the pixels: both pictures, of one size
@@ -21,13 +21,15 @@ FINE, COARSE = 1.5, 8.0
 """Pixels: deviations of the Gaussians between which a picture is compared."""
 PATTERN = 2.0
 """Standard deviation in grey levels (of 48 in the whole picture) from which a block has a pattern."""
+FAINT = 0.1
+"""Of the strongest block's: what is fainter is the halo of a speck on glass."""
 AGREES = 0.7
 """Correlation from which a block agrees."""
 REACH = 3.0
 """Pixels by which a point may be off the map."""
 LEAST_POINTS = 4
 SCALES = 0.38, 2.65
-"""A crop of a quarter that was enlarged, or one of four regions of what was halved, and 1.25 more or 0.8 less."""
+"""A crop of a quarter, enlarged, or one of four regions of what was halved; and 1.25 times more, or less."""
 
 Map = NDArray[np.float64]
 """(2, 3): from pixels of a training picture to those of the picture."""
@@ -42,9 +44,14 @@ class Alignment(NamedTuple):
     """Mean correlation of those blocks in which both have a pattern."""
     map: Map
 
+    @property
+    def score(self) -> float:
+        """Of several, the one with the largest is right."""
+        return self.agreeing * max(self.ncc, 0.0)
+
 
 def matched(picture: LocalFeatures, row: int, training: LocalFeatures, other: int) -> Map | None:
-    """The map between two pictures by those of their points that are each other's nearest, if there is one."""
+    """The map between two pictures by those of their points that are each other's nearest, if any."""
     mine, theirs = picture.of(row), training.of(other)
     likeness = picture.descriptors[mine] @ training.descriptors[theirs].T
     if not likeness.size:
@@ -76,15 +83,53 @@ def fitted(of_picture: NDArray[np.float32], of_training: NDArray[np.float32]) ->
 
 def aligned(picture: NDArray[np.float32], training: Greys, over: Map) -> Alignment:
     """How far a picture (as `banded`) and a training picture that is laid over it agree."""
+    one, two = _whitened(picture, training, over)
+    ncc = (one * two).mean(axis=1)
+    told = one.any(axis=1)
+    return Alignment(int((ncc > AGREES).sum()), float(ncc[told].mean()) if told.any() else 0.0, over)
+
+
+def peak(picture: NDArray[np.float32], training: Greys, over: Map) -> float:
+    """How much better the two agree as they are laid than shifted otherwise, in standard deviations.
+
+    Large, smooth shapes agree in many places: what they have by chance is a few deviations at most.
+    """
+    one, two = (np.fft.rfft2(_joined(x)) for x in _whitened(picture, training, over))
+    surface = np.fft.irfft2(one * two.conj())
+    return float(surface[0, 0] / max(surface.std(), 1e-9))
+
+
+def _whitened(
+    picture: NDArray[np.float32], training: Greys, over: Map
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Blocks (64, pixels) of both, each of mean 0 and deviation 1; zeros where one of them has no pattern."""
     size = (SIDE, SIDE)
     laid = cv2.warpAffine(training, over, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     inside = cv2.warpAffine(np.ones_like(training), over, size, flags=cv2.INTER_NEAREST)
-    one, two = (_blocks(x) for x in (picture, banded(laid)))
+    one, two = (_blocks(x) for x in (picture, banded(np.asarray(laid, np.uint8))))
     one, two = one - one.mean(axis=1, keepdims=True), two - two.mean(axis=1, keepdims=True)
-    spread = one.std(axis=1), two.std(axis=1)
-    told = (np.minimum(*spread) > PATTERN) & (_blocks(inside).mean(axis=1) > 0.9)
-    ncc = (one * two).mean(axis=1)[told] / (spread[0] * spread[1])[told]
-    return Alignment(int((ncc > AGREES).sum()), float(ncc.mean()) if len(ncc) else 0.0, over)
+    spreads = one.std(axis=1), two.std(axis=1)
+    told = _blocks(inside).mean(axis=1) > 0.9
+    for spread in spreads:
+        told &= spread > max(PATTERN, FAINT * float(spread.max()))
+    one, two = (
+        np.where(told[:, None], x / np.maximum(s, PATTERN)[:, None], 0)
+        for x, s in zip((one, two), spreads, strict=True)
+    )
+    return one, two
+
+
+def _joined(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A picture of its blocks."""
+    across = SIDE // BLOCK
+    return blocks.reshape(across, across, BLOCK, BLOCK).swapaxes(1, 2).reshape(SIDE, SIDE)
+
+
+def quarters(number: int) -> Map:
+    """The map of so many quarter turns about the picture's middle, as `numpy.rot90` makes them."""
+    cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[number % 4]
+    turn, middle = np.array([[cosine, sine], [-sine, cosine]], float), np.full(2, (SIDE - 1) / 2)
+    return np.column_stack([turn, middle - turn @ middle])
 
 
 def _blocks(one: NDArray[np.generic]) -> NDArray[np.float32]:

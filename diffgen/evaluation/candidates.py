@@ -13,8 +13,6 @@ from torch import Tensor
 
 from diffgen.evaluation.local_features import LocalFeatures
 
-PER_CELL, MOST_CELLS = 400, 8192
-"""Descriptors of a cell, on average, and cells."""
 PROBED = 4
 """Cells that a descriptor is looked for in."""
 NEAREST = 4
@@ -27,9 +25,9 @@ class InvertedFile:
 
     def __init__(self, of: LocalFeatures) -> None:
         points = torch.from_numpy(of.descriptors)
-        cells = min(MOST_CELLS, max(1, len(points) // PER_CELL))
+        cells = max(1, int(len(points) ** 0.5))  # looking for the cell, and in it, cost the same
         self.centres = points[torch.linspace(0, max(0, len(points) - 1), cells).long()]
-        where = torch.cat([(part @ self.centres.T).argmax(dim=1) for part in points.split(ROWS)])
+        where = torch.cat([(part @ self.centres.T).argmax(dim=1) for part in torch.split(points, ROWS)])
         order = where.argsort(stable=True)
         self.ends = torch.bincount(where, minlength=cells).cumsum(0).tolist()
         self.points = points[order]
@@ -57,14 +55,14 @@ class InvertedFile:
         """Of each point, likeness and picture (n, NEAREST + 1) of those nearest in its cells; -1: no more."""
         keep, probed = NEAREST + 1, min(PROBED, len(self.centres))
         cells = torch.cat(
-            [(part @ self.centres.T).topk(probed, dim=1).indices for part in points.split(ROWS)]
+            [(part @ self.centres.T).topk(probed, dim=1).indices for part in torch.split(points, ROWS)]
         )
         likeness = torch.full((len(points), probed, keep), -1.0)
         whose = torch.full((len(points), probed, keep), -1, dtype=torch.long)
         order = cells.flatten().argsort(stable=True)
         counts = torch.bincount(cells.flatten(), minlength=len(self.centres)).tolist()
         first = 0
-        for cell, (asked, count) in enumerate(zip(order.split(counts), counts, strict=True)):
+        for cell, (asked, count) in enumerate(zip(torch.split(order, counts), counts, strict=True)):
             last = self.ends[cell]
             if count and last > first:
                 rows, probe = asked // probed, asked % probed

@@ -14,16 +14,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffgen.evaluation.alignment import Alignment, aligned, banded, matched
+from diffgen.evaluation.alignment import Alignment, aligned, banded, matched, peak, quarters
 from diffgen.evaluation.candidates import InvertedFile
 from diffgen.evaluation.local_features import LocalFeatures
 
 CANDIDATES = 8
 """Training pictures that each picture is compared with, mirrored ones among them."""
-SAME = 14
-"""Blocks of 64 that agree, from which two pictures show the same tissue."""
+ALIKE, PEAK = 8, 6.0
+"""Two pictures show the same tissue where 8 of 64 blocks agree, and by 6 deviations better than shifted
+otherwise. How often pictures of different tissue do is in docs/evaluation.md."""
 ROWS = 256  # pictures at a time
 NOTHING = Alignment(0, 0.0, np.zeros((2, 3)))
+
+Guess = tuple[int, int]
+"""A training picture, and how it is turned for it to lie in place, as `patterns.turned` numbers it."""
 
 
 class _Best(NamedTuple):
@@ -32,6 +36,7 @@ class _Best(NamedTuple):
     alignment: Alignment
     row: int
     mirrored: bool
+    peak: float
 
 
 @dataclass(frozen=True)
@@ -40,41 +45,64 @@ class Found:
 
     agreeing: NDArray[np.intp]
     """(N,): blocks of 64."""
+    ncc: NDArray[np.float64]
+    """(N,): mean correlation of the blocks that have a pattern in both."""
     rows: NDArray[np.intp]
     """(N,): row of the training picture; 0 where none was compared."""
     maps: NDArray[np.float64]
     """(N, 2, 3): from its pixels to the picture's, of `SIDE` pixels both."""
     mirrored: NDArray[np.bool_]
     """(N,): whether it is the mirrored picture that agrees."""
+    peaks: NDArray[np.float64]
+    """(N,): by how many deviations they agree better so than shifted; 0 where too few blocks agree."""
 
     @property
     def same(self) -> NDArray[np.bool_]:
         """(N,): pictures that show the same tissue as a training picture."""
-        return self.agreeing >= SAME
+        return (self.agreeing >= ALIKE) & (self.peaks >= PEAK)
+
+
+@dataclass(frozen=True)
+class SearchedIn:
+    """Pictures in which copies are looked for."""
+
+    features: LocalFeatures
+    file: InvertedFile
 
 
 def search(
-    pictures: LocalFeatures, training: LocalFeatures, done: Callable[[int], object] = lambda _: None
-) -> Found:
-    """The training picture that each picture is most likely a copy of; `done` counts the pictures."""
-    file, views = InvertedFile(training), (pictures, pictures.mirrored())
+    pictures: LocalFeatures, of: SearchedIn, guesses: Sequence[Guess] = (),
+    done: Callable[[int], object] = lambda _: None,
+) -> Found:  # fmt: skip
+    """The training picture that each picture is most likely a copy of; `done` counts the pictures.
+
+    `guesses`, one a picture where there are any, are looked at beside what the points say.
+    """
+    training, views = of.features, (pictures, pictures.mirrored())
     best = list[_Best]()
 
     def compared(row: int, candidates: Sequence[int]) -> _Best:
         bands = [banded(view.greys[row]) for view in views]
-        found = _Best(NOTHING, 0, False)
-        for side, other in (divmod(k, len(training)) for k in candidates):
-            over = matched(views[side], row, training, other)
+        asked = [divmod(k, len(training)) for k in candidates]
+        maps = [(side, other, matched(views[side], row, training, other)) for side, other in asked]
+        if guesses:
+            other, turn = guesses[row]
+            maps.append((turn // 4, other, quarters(-turn if turn >= 4 else turn)))
+        found, laid = _Best(NOTHING, 0, False, 0.0), None
+        for side, other, over in maps:
             if over is not None:
                 one = aligned(bands[side], training.greys[other], over)
-                if one[:2] > found.alignment[:2]:
-                    found = _Best(one, other, side == 1)
+                if one.score > found.alignment.score:
+                    found, laid = _Best(one, other, side == 1, 0.0), over
+        if laid is not None and found.alignment.agreeing >= ALIKE:
+            sharp = peak(bands[found.mirrored], training.greys[found.row], laid)
+            found = found._replace(peak=sharp)
         return found
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of it is outside of Python's lock
         for start in range(0, len(pictures), ROWS):
             block = range(start, min(start + ROWS, len(pictures)))
-            votes = np.concatenate([file.votes(view, block) for view in views], axis=1)
+            votes = np.concatenate([of.file.votes(view, block) for view in views], axis=1)
             order = np.argsort(-votes, axis=1, kind="stable")[:, :CANDIDATES]
             given = [near[got[near] > 0].tolist() for near, got in zip(order, votes, strict=True)]
             for one in pool.map(compared, block, given):
@@ -82,7 +110,9 @@ def search(
                 done(1)
     return Found(
         agreeing=np.array([one.alignment.agreeing for one in best], np.intp),
+        ncc=np.array([one.alignment.ncc for one in best], np.float64),
         rows=np.array([one.row for one in best], np.intp),
         maps=np.array([one.alignment.map for one in best], np.float64).reshape(-1, 2, 3),
+        peaks=np.array([one.peak for one in best], np.float64),
         mirrored=np.array([one.mirrored for one in best], np.bool_),
     )
