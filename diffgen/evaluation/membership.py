@@ -2,7 +2,7 @@
 
 The attack of Chen et al. (2020, GAN-Leaks, "full black-box"): a real sample that is near to a synthetic one
 is guessed to be of the training set. Its AUC is the probability that a training sample is nearer than a
-held-out one: 0.5 is a coin, 1 tells all. Distances are those of one network's features, so 0.5 proves nothing.
+held-out one: 0.5 is a coin, 1 tells all. Distances are those of one network's features: 0.5 proves nothing.
 """
 
 from typing import Any

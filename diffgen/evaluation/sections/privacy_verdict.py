@@ -131,7 +131,8 @@ def _fair(of: Evidence) -> Iterator[str]:
             f"(authenticity of held-out regions is {null.value:.2f})"
         )
     if of.membership is not None and of.membership.low > 0.5:
-        yield f"training regions are nearer to synthetic ones than held-out ones: AUC {of.membership.value:.2f}"
+        auc = f"AUC {of.membership.value:.2f}"
+        yield f"training regions are nearer to synthetic ones than held-out ones are ({auc})"
     if memory.duplicates.share.low > memory.duplicates.expected:
         share = percent(memory.duplicates.share.value)
         yield f"{share} are nearer to one another than 99 % of real ones"
