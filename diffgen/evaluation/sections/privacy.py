@@ -26,8 +26,10 @@ Inside = NDArray[np.bool_]
 TITLE = "How private?"
 SHOWN = 12
 BLIND = (
-    "A copy of a part of a training region, or one that is shifted by more than a fifth of its side, or "
-    "shifted and enlarged: features see it poorly, pixels hardly.",
+    "A copy of which less than a quarter of a region is left, under noise of 30 grey levels or more, or "
+    "hidden in several ways at once (mirrored, turned, enlarged, in other stain and in JPEG of quality 50 or "
+    "less): docs/evaluation.md has the share found of each.",
+    "Tissue that was drawn anew after a training region, and is not its pixels: no search by pixels sees it.",
     "Few copies among many others hardly move C_T and authenticity, which see tendencies: look at the "
     "galleries, which show the nearest first.",
     "Training data with near-duplicates in it (overlapping crops, glass) hides copies from authenticity; "
