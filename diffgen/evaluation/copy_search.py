@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from diffgen.evaluation.alignment import Alignment, aligned, banded, matched, peak, quarters
@@ -106,9 +107,9 @@ def search(
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of it is outside of Python's lock
         for start in range(0, len(pictures), ROWS):
             block = range(start, min(start + ROWS, len(pictures)))
-            votes = np.concatenate([of.file.votes(view, block) for view in views], axis=1)
-            order = np.argsort(-votes, axis=1, kind="stable")[:, :CANDIDATES]
-            given = [near[got[near] > 0].tolist() for near, got in zip(order, votes, strict=True)]
+            votes = torch.cat([torch.from_numpy(of.file.votes(view, block)) for view in views], dim=1)
+            most = votes.topk(min(CANDIDATES, votes.shape[1]), dim=1)
+            given = [near[got > 0].tolist() for got, near in zip(*most, strict=True)]
             for one in pool.map(compared, block, given):
                 best.append(one)
                 done(1)
