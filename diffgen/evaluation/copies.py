@@ -20,7 +20,7 @@ from scipy.stats import binom
 from diffgen.errors import UserError
 from diffgen.evaluation.bootstrap import Estimate, of_sources
 from diffgen.evaluation.candidates import InvertedFile
-from diffgen.evaluation.copy_search import Found, SearchedIn, search
+from diffgen.evaluation.copy_search import SearchedIn, TissueMatches, search
 from diffgen.evaluation.local_features import local_features
 from diffgen.evaluation.patterns import TURNS, Fingerprints, Patterns, same_pixels, turned
 from diffgen.evaluation.shares import exact_share
@@ -52,7 +52,7 @@ class Matches:
     """(N,): row of that training picture."""
     turns: NDArray[np.intp]
     """(N,): how the training picture is turned for the largest |NCC|, as `turned` numbers it."""
-    found: Found
+    found: TissueMatches
     """By points and pixels: the training picture that shows the same tissue, if one does."""
     flat: NDArray[np.bool_]
     """(N,): pictures without contrast, of which nothing can be said; their ncc is 0."""

@@ -44,7 +44,7 @@ class _Best(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
+class TissueMatches:
     """Of each picture, the training picture that agrees with it in most blocks."""
 
     agreeing: NDArray[np.intp]
@@ -78,7 +78,7 @@ class SearchedIn:
 def search(
     pictures: LocalFeatures, of: SearchedIn, guesses: Sequence[Guess] = (),
     done: Callable[[int], object] = lambda _: None,
-) -> Found:  # fmt: skip
+) -> TissueMatches:  # fmt: skip
     """The training picture that each picture is most likely a copy of; `done` counts the pictures.
 
     `guesses`, one a picture where there are any, are looked at beside what the points say.
@@ -113,7 +113,7 @@ def search(
             for one in pool.map(compared, block, given):
                 best.append(one)
                 done(1)
-    return Found(
+    return TissueMatches(
         agreeing=np.array([one.alignment.agreeing for one in best], np.intp),
         ncc=np.array([one.alignment.ncc for one in best], np.float64),
         rows=np.array([one.row for one in best], np.intp),

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.crimes import CRIMES as HIDDEN
 from benchmarks.crimes import cut, jpeg
 from diffgen.evaluation.candidates import InvertedFile
-from diffgen.evaluation.copy_search import Found, SearchedIn, search
+from diffgen.evaluation.copy_search import SearchedIn, TissueMatches, search
 from diffgen.evaluation.local_features import MIRROR, grey, local_features
 from diffgen.evaluation.sections.privacy_pairs import how
 from tests.evaluation.crimes import textures
@@ -34,7 +34,7 @@ MODERATE = {
 }
 
 
-def found_of(pictures) -> Found:
+def found_of(pictures) -> TissueMatches:
     return search(points(pictures), WITHIN)
 
 

@@ -204,7 +204,7 @@ def test_covering_regions_leave_no_pixel_out(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "two.png")
     Image.fromarray(np.zeros((20, 64, 3), np.uint8)).save(tmp_path / "small.png")
     found = open_images(str(tmp_path)).covering(32)
-    seen = {"one": np.zeros((100, 65), bool), "two": np.zeros((64, 64), int)}
+    seen = {"one": np.zeros((100, 65), int), "two": np.zeros((64, 64), int)}
     for region in found.regions:
         seen[region.image.removesuffix(".png")][region.box] += 1
     assert seen["one"].all()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from diffgen.evaluation import local_features
 from diffgen.evaluation.copies import Matches
-from diffgen.evaluation.copy_search import Found
+from diffgen.evaluation.copy_search import TissueMatches
 from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.page import Table
 
@@ -16,7 +16,7 @@ NAMED, SHOWN = 1000, 30
 """Copies in `metrics.json` and in the report, at most; the surest first."""
 
 
-def how(found: Found, row: int, side: int) -> str:
+def how(found: TissueMatches, row: int, side: int) -> str:
     """How a training region lies in a picture, in words; lengths in pixels of a region of `side`."""
     over, middle = found.maps[row], np.full(2, (local_features.SIDE - 1) / 2)
     scale = float(np.hypot(over[0, 0], over[1, 0]))
