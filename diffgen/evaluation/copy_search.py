@@ -23,8 +23,8 @@ CANDIDATES = 8
 """Training pictures that each picture is compared with, mirrored ones among them."""
 ALIKE = 8
 """Blocks of 64 that agree at least, where two pictures show the same tissue."""
-PEAK, PART, SURE = 6.0, 0.5, 9.0
-"""They do so by 6 deviations better than shifted, and all blocks with a pattern have a mean correlation of
+PEAK, PART, SURE = 7.0, 0.5, 9.0
+"""They do so by 7 deviations better than shifted, and all blocks with a pattern have a mean correlation of
 a half; or by 9, as the rest may be another picture's. Pictures of different tissue had 7.1 at most,
 with a correlation of 0.4; of the same, 16 and more (EBHI-Seg, 128 px)."""
 ROWS = 256  # pictures at a time
