@@ -249,6 +249,8 @@ class Evaluation(SettingsSection):
     """Regions of each set at most; sets are cut to one size, as the figures depend on it."""
     training_samples: Annotated[int, Field(ge=20)] = 20000
     """Regions of the training set at most that copies are looked for in."""
+    copy_samples: Annotated[int, Field(ge=20)] = 10000
+    """Synthetic regions at most that are looked at for copies."""
     patch_px: Positive | None = None
     """Side in pixels of the patches that images were made of, where the set does not say it."""
     backbone: str = "efficientnet-lite0"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, norm, t
+from scipy.stats import norm, t
 
 from diffgen.errors import UserError
 
@@ -193,29 +193,6 @@ def mean_of(values: NDArray[np.float64], weights: Weights) -> NDArray[np.float64
     """(B,): weighted means of values (N,), those that are not a number left out."""
     there = np.isfinite(values)
     return weights[:, there] @ values[there] / weights[:, there].sum(axis=1)
-
-
-def share_of(inside: NDArray[Any], weights: Weights) -> Estimate:
-    """The share of samples (N,) at which `inside` is true, from bootstraps of their sources."""
-    values = mean_of(inside.astype(float), weights)
-    sources = np.unique(weights[1:], axis=1).shape[1]
-    return Estimate(float(values[0]), *binomial(float(values[0]), float(values[1:].var()), sources))
-
-
-def binomial(value: float, variance: float, sources: int) -> tuple[float, float]:
-    """Ends of the interval of a share with a variance, over so many sources (Korn and Graubard, 1998).
-
-    As surveys have it: the exact binomial one (Clopper and Pearson) with the number of samples that would be
-    as sure if all were independent, p(1 − p) over the variance, and wider for few sources. None of 100
-    sources is up to 3.6 %, and the interval never leaves 0 to 1.
-    """
-    independent = value * (1 - value) / variance if variance > 0 and 0 < value < 1 else sources
-    independent = max(1.0, independent)
-    independent *= (norm.ppf(TAILS[1]) / t.ppf(TAILS[1], max(1, sources - 1))) ** 2
-    there = value * independent
-    low = beta.ppf(TAILS[0], there, independent - there + 1) if value > 0 else 0.0
-    high = beta.ppf(TAILS[1], there + 1, independent - there) if value < 1 else 1.0
-    return float(low), float(high)
 
 
 def as_json(value: Any) -> Any:

@@ -6,12 +6,15 @@ from diffgen.evaluation.page import WORDS, Verdict
 from diffgen.storage import Folder
 
 BEGIN, END = "<!-- evaluation -->", "<!-- /evaluation -->"
+CAVEAT = """\
+No verdict on privacy is a proof of anonymity: copies of small parts, under heavy noise, or drawn anew are not
+found."""
 SECTION = """\
 {begin}
 ## Evaluation
 
 By `diffgen evaluate`, against {real} regions of the real training images{held_out}. The report has all
-figures, how sure each is, and what it does not detect.
+figures, how sure each is, and what it does not detect. {caveat}
 
 | question | verdict | figures |
 |---|---|---|
@@ -25,14 +28,20 @@ figures, how sure each is, and what it does not detect.
 
 
 def section(verdicts: Mapping[str, Verdict], real: int, held_out: int | None, command: str) -> str:
-    """The section in Markdown: a row a question, by its title."""
+    """The section in Markdown: a row a question, by its title; the caveat of privacy stands above."""
     rows = [
         f"| {title} | {WORDS[verdict.level]} | {verdict.number}. {verdict.text} |".replace("\n", " ")
         for title, verdict in verdicts.items()
     ]
     held = "" if held_out is None else f" and {held_out:,} held-out ones"
     return SECTION.format(
-        begin=BEGIN, end=END, real=f"{real:,}", held_out=held, rows="\n".join(rows), command=command
+        begin=BEGIN,
+        end=END,
+        real=f"{real:,}",
+        held_out=held,
+        caveat=CAVEAT,
+        rows="\n".join(rows),
+        command=command,
     )
 
 

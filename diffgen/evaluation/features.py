@@ -31,6 +31,8 @@ from diffgen.storage import atomic
 CHUNK = 256
 """Regions per file: what is lost of a run that is interrupted."""
 BATCH = 16
+"""Pictures that a network is given at once, always (the last batch is filled up): with fewer it may sum in
+another order, and the features of a picture would depend on where it stands."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class FeatureJob:
     @cached_property
     def folder(self) -> Path:
         regions = json.dumps([list(vars(region).values()) for region in self.crops.regions])
-        about = json.dumps([self.backbone.digest, self.crops.images.digest, asdict(self.view)])
+        about = json.dumps([self.backbone.digest, BATCH, self.crops.images.digest, asdict(self.view)])
         return self.cache / hashlib.sha256(f"{about}{regions}".encode()).hexdigest()[:24]
 
     @property
@@ -105,6 +107,8 @@ def compute(job: FeatureJob, chunk: int, device: str = "cpu") -> None:
     values, logits = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
     for batch in _ahead(crops, job.view):
         found, classes = job.backbone(batch, device)
+        rest = len(crops) - sum(map(len, values))
+        found, classes = found[:rest], None if classes is None else classes[:rest]
         bad = ~np.isfinite(found).all(axis=1)
         if bad.any():
             where = f"{crops.images.where}, {crops.regions[sum(map(len, values)) + int(bad.argmax())].image}"
@@ -124,11 +128,15 @@ def compute(job: FeatureJob, chunk: int, device: str = "cpu") -> None:
 
 
 def _ahead(crops: RegionSet, view: View) -> Iterator[NDArray[np.uint8]]:
-    """Batches of pictures, the next one read while the network is at work on one."""
+    """Batches of BATCH pictures, the last filled up with its last one.
+
+    The next one is read while the network is at work on one.
+    """
 
     def read(start: int) -> NDArray[np.uint8]:
         regions = crops.regions[start : start + BATCH]
-        return np.stack([view(crops.images.read(region)[0]) for region in regions])
+        found = [view(crops.images.read(region)[0]) for region in regions]
+        return np.stack([*found, *[found[-1]] * (BATCH - len(found))])
 
     with ThreadPoolExecutor(1) as reader:
         following = reader.submit(read, 0)

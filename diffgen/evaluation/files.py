@@ -22,7 +22,7 @@ from rich.console import Console
 from diffgen import label_maps, progress
 from diffgen.companions import WITHOUT_PICTURE, pair, suffix_of
 from diffgen.errors import UserError, one_line
-from diffgen.evaluation.images import Images, Region
+from diffgen.evaluation.images import Images, Region, RegionSet
 from diffgen.labels import LabelMap, Labels, Picture
 from diffgen.shards import members, open_picture
 from diffgen.urls import CHUNK, open_url
@@ -89,6 +89,17 @@ class Files(Images):
             for y in range(0, entry.height - side + 1, side)
             for x in range(0, entry.width - side + 1, side)
         ]
+
+    def covering(self, side: int) -> RegionSet:
+        return RegionSet(
+            self,
+            tuple(
+                Region(entry.key, entry.source, y, x, side, entry.mask is not None)
+                for entry in self.entries.values()
+                for y in _covering(entry.height, side)
+                for x in _covering(entry.width, side)
+            ),
+        )
 
     def read(self, region: Region) -> tuple[Picture, LabelMap | None]:
         picture, labels = self._whole(region.image)
@@ -279,3 +290,11 @@ def _labels(data: bytes, where: str) -> Labels:
         return Labels.from_json(json.loads(data))
     except ValueError as error:
         raise UserError(f"{where}: {one_line(error)}") from error
+
+
+def _covering(length: int, side: int) -> list[int]:
+    """Where as few parts of `side` begin as cover a length, evenly; none where it is shorter."""
+    if length < side:
+        return []
+    number = -(-length // side)
+    return [round(k * (length - side) / max(1, number - 1)) for k in range(number)]

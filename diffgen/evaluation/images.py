@@ -78,6 +78,10 @@ class Images(ABC):
         """All regions of `side` pixels as a set."""
         return RegionSet(self, tuple(self.regions(side)))
 
+    def covering(self, side: int) -> "RegionSet":
+        """Regions of `side` pixels that cover all images of at least that side, and may overlap."""
+        return self.crops(side)
+
     @abstractmethod
     def read(self, region: Region) -> tuple[Picture, LabelMap | None]:
         """Picture (side, side, 3) and label map (side, side) of a region."""

@@ -1,4 +1,4 @@
-"""What is compared of pictures when copies are looked for: checksums, and small grey patterns.
+"""What is compared of pictures when copies are looked for: checksums, small grey patterns, and grey pictures.
 
 Invariants: a picture without contrast (glass) has neither, as any other is its copy; a pattern has mean 0 and
 length 1, so that a product of two is their normalised cross-correlation (NCC).
@@ -6,7 +6,7 @@ length 1, so that a product of two is their normalised cross-correlation (NCC).
 
 import hashlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from diffgen.errors import UserError
+from diffgen.evaluation.local_features import Greys, grey
 from diffgen.labels import Picture
 
 SIDE = 32
@@ -27,24 +28,40 @@ Patterns = NDArray[np.float32]
 """(N, 1024): grey pictures of mean 0 and length 1; rows of zeros for pictures without contrast."""
 
 
-class Fingerprints(NamedTuple):
+@dataclass(frozen=True)
+class Fingerprints:
     """Of a set of pictures, in their order."""
 
     digests: NDArray[np.str_]
     """(N,): SHA-256 of the pixels; "" for pictures without contrast."""
     patterns: Patterns | None
     """`None` where the pictures are too small for it."""
+    greys: Greys | None
+    """(N, 128, 128), what points are looked for in; `None` likewise."""
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def part(self, inside: NDArray[np.bool_]) -> "Fingerprints":
+        """Those of the pictures at which `inside` (N,) is true."""
+        return Fingerprints(
+            self.digests[inside],
+            None if self.patterns is None else self.patterns[inside],
+            None if self.greys is None else self.greys[inside],
+        )
 
 
 def fingerprints(pictures: Iterable[Picture]) -> Fingerprints:
     """Checksums and patterns of pictures (H, W, 3) uint8, all of one size."""
-    digests, found = list[str](), list[Patterns]()
+    digests, found, greys = list[str](), list[Patterns](), list[Greys]()
     for picture in pictures:
         flat = picture.std(axis=(0, 1)).max() < FLAT
         digests.append("" if flat else hashlib.sha256(picture.tobytes()).hexdigest())
         if min(picture.shape[:2]) >= SIDE:
             found.append(patterns([picture]))
-    return Fingerprints(np.array(digests, dtype=np.str_), np.concatenate(found) if found else None)
+            greys.append(grey(picture))
+    seen = (np.concatenate(found), np.stack(greys)) if found else (None, None)
+    return Fingerprints(np.array(digests, dtype=np.str_), *seen)
 
 
 def first_of_each(digests: NDArray[np.str_]) -> NDArray[np.bool_]:
@@ -52,6 +69,12 @@ def first_of_each(digests: NDArray[np.str_]) -> NDArray[np.bool_]:
     inside = digests == ""
     inside[np.unique(digests, return_index=True)[1]] = True
     return inside
+
+
+def partners(pictures: Fingerprints, others: Fingerprints) -> NDArray[np.intp]:
+    """(N,): the first of the others whose very pixels each picture has; -1 where none has."""
+    where = {digest: row for row, digest in reversed(list(enumerate(others.digests.tolist()))) if digest}
+    return np.array([where.get(digest, -1) for digest in pictures.digests.tolist()], np.intp)
 
 
 def same_pixels(pictures: Fingerprints, others: Fingerprints) -> NDArray[np.bool_]:

@@ -24,6 +24,25 @@ USUAL = 512
 
 
 @dataclass(frozen=True)
+class Searched:
+    """Regions of a copy search, and how many there are in all."""
+
+    training: RegionSet
+    """They cover the images, and so may overlap: a copy may be of any part."""
+    synthetic: RegionSet
+    of_training: int
+    of_synthetic: int
+    too_small: int
+    """Synthetic images without a region of that side, which are not looked at."""
+
+    @property
+    def left_out(self) -> bool:
+        """Whether there is more than was looked at."""
+        of = self.of_training, self.of_synthetic
+        return of != (len(self.training), len(self.synthetic)) or self.too_small > 0
+
+
+@dataclass(frozen=True)
 class Sets:
     """Regions of one side in pixels."""
 
@@ -34,6 +53,8 @@ class Sets:
     synthetic: RegionSet
     samples: int
     """Regions of each set in a comparison, at most."""
+    searched: Searched
+    """What copies are looked for in and among: more than is compared."""
 
     @property
     def named(self) -> dict[str, RegionSet | None]:
@@ -97,7 +118,15 @@ def make_sets(
                     f"[yellow]{one.where}[/] says no µm per pixel: {known.mpp:g}, that of {known.where}, is "
                     "assumed (--set evaluation.assume_mpp=…)"
                 )
+    cover = training.covering(side)
     return Sets(
+        searched=Searched(
+            training=cover.drawn(settings.training_samples),
+            synthetic=crops[1].drawn(settings.copy_samples),
+            of_training=len(cover),
+            of_synthetic=len(crops[1]),
+            too_small=drawn.smaller_than(side),
+        ),
         training=crops[0].drawn(settings.training_samples),
         held_out=crops[2].drawn(settings.samples) if kept else None,
         synthetic=crops[1].drawn(settings.samples),

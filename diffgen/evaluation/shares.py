@@ -4,21 +4,35 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.stats import beta, chi2, norm, t
 
-from diffgen.evaluation.bootstrap import TAILS, Estimate, binomial
+from diffgen.evaluation.bootstrap import TAILS, Estimate
 
 
 def share(inside: NDArray[Any], sources: NDArray[np.intp], variance: float | None = None) -> Estimate:
     """The share of samples (N,) at which `inside` is true.
 
-    `sources` (N,) number what each sample is of. `variance` of the share, where more than the sources makes
-    it vary; None: that over sources.
+    `sources` (N,) number what each sample is of. Where each has one sample, the interval is the exact one of
+    Clopper and Pearson (1934): none of 100 is up to 3.6 %. Else, or with a `variance` of the share where more
+    than the sources makes it vary, that of Korn and Graubard (1998): the exact one of as many samples as
+    would be as sure if they were independent, p(1 − p) over the variance, and wider for few sources.
     """
-    value, number = float(inside.mean()), len(np.unique(sources))
+    value, number = float(np.mean(inside)), len(np.unique(sources))
+    if variance is None and number == len(inside):
+        return _exact(value, number)
     if variance is None:
         variance = variance_over(inside, sources)
-    return Estimate(value, *binomial(value, variance, number))
+    if variance <= 0 or not 0 < value < 1:
+        return _exact(value, number)
+    wider = (t.ppf(TAILS[1], max(1, number - 1)) / norm.ppf(TAILS[1])) ** 2
+    return _exact(value, max(1.0, value * (1 - value) / variance) / wider)
+
+
+def _exact(value: float, trials: float) -> Estimate:
+    hits = value * trials
+    low = beta.ppf(TAILS[0], hits, trials - hits + 1) if value > 0 else 0.0
+    high = beta.ppf(TAILS[1], hits + 1, trials - hits) if value < 1 else 1.0
+    return Estimate(value, float(low), float(high))
 
 
 def mean_count(counts: NDArray[Any], variance: float, sources: int) -> Estimate:

@@ -143,3 +143,13 @@ def test_ray_gives_the_same_numbers(crops: RegionSet, lite: backbones.Backbone, 
     (inline,) = extract(task(crops, lite, tmp_path / "inline"))
     (pooled,) = extract(task(crops, lite, tmp_path / "ray"), inline=False)
     assert np.array_equal(inline.values, pooled.values)
+
+
+def test_features_of_a_region_do_not_depend_on_its_batch(
+    crops: RegionSet, lite: backbones.Backbone, tmp_path: Path
+) -> None:
+    alone = [task(RegionSet(crops.images, (region,)), lite, tmp_path) for region in crops.regions]
+    turned = task(RegionSet(crops.images, crops.regions[::-1] * 4), lite, tmp_path)
+    rows = np.concatenate([found.values for found in extract(*alone)])
+    (found,) = extract(turned)
+    assert np.array_equal(found.values, np.tile(rows[::-1], (4, 1)))

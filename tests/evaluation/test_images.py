@@ -197,3 +197,16 @@ def test_a_class_id_without_a_name_is_refused(tmp_path: Path) -> None:
     images = open_images(str(shards(tmp_path / "set", 1, ("unknown", "a"))))
     with pytest.raises(UserError, match="class id 2"):
         images.label_map(images.regions(64)[0])
+
+
+def test_covering_regions_leave_no_pixel_out(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((100, 65, 3), np.uint8)).save(tmp_path / "one.png")
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "two.png")
+    Image.fromarray(np.zeros((20, 64, 3), np.uint8)).save(tmp_path / "small.png")
+    found = open_images(str(tmp_path)).covering(32)
+    seen = {"one": np.zeros((100, 65), int), "two": np.zeros((64, 64), int)}
+    for region in found.regions:
+        seen[region.image.removesuffix(".png")][region.box] += 1
+    assert seen["one"].all()
+    assert (seen["two"] == 1).all(), "where regions fit, none overlaps"
+    assert all(region.image != "small.png" for region in found.regions)

