@@ -26,7 +26,7 @@ class Downstream(SettingsSection):
     real ones."""
     shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5,)
     """Of `both`: shares of the regions that are synthetic; the best on validation images counts."""
-    filters: tuple[Literal["off", "on"], ...] = ("off",)
+    filters: tuple[bool, ...] = (False,)
     """`on`: segmenters learn from synthetic images whose pixels were judged by one that learned from the
     same real images alone (`filter.pixel_factor`; FreeMask, Yang et al., 2023)."""
     stops: Positive = 1

@@ -96,16 +96,16 @@ def write(judged: Judged, real: str, wanted: Wanted, console: Console) -> None:
     """Manifest, record and card in the run's folder; shards and label maps where they are wanted."""
     run, curated, facts, name = judged.run, judged.curated, judged.facts, PurePosixPath(real.rstrip("/")).name
     folder = run.shards.folder
-    record = {"images": curated.all, "kept": curated.kept, "left_out": dict(curated.counts)}
-    output.write_manifest(
-        folder, judged.table, {**facts, **record, "unknown_pixels": curated.unknown, "real_images": name}
-    )
+    record = {**facts, "images": curated.all, "kept": curated.kept, "left_out": dict(curated.counts)}
+    record |= {"unknown_pixels": curated.unknown, "real_images": name}
+    output.write_manifest(folder, judged.table, record)
     out = PurePosixPath(folder.url).name
     said = f"Nothing is deleted; `diffgen filter {out} --shards FOLDER` writes the kept ones by themselves."
     output.put_section(folder, output.section(curated, name, said))
     if wanted.shards and curated.kept:
         wrong = WrongPixels(run.agreement_jobs()) if "agreement" in facts["settings"]["checks"] else None
         output.write_shards(run.shards, judged.table, wrong, facts, wanted.shards, console)
+        output.write_manifest(Folder(wanted.shards), judged.table, record)
         said = "Here are the kept ones alone, under the keys they had, with such pixels unknown."
         output.put_section(Folder(wanted.shards), output.section(curated, name, said))
     if wanted.maps:

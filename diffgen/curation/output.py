@@ -15,6 +15,7 @@ from rich.console import Console
 from diffgen import progress
 from diffgen.curation.agreement import Wrong
 from diffgen.curation.decide import KINDS, SURPLUS, Decision, Figures
+from diffgen.errors import UserError
 from diffgen.evaluation.card import with_section
 from diffgen.export.shard_set import ShardSet
 from diffgen.lock import held
@@ -33,11 +34,7 @@ SECTION = """\
 
 By `diffgen filter`, against `{real}`: **{kept:,} of {all:,} images are kept**{shown}
 
-| images | reason |
-|---:|---|
-{rows}
-
-{pixels}`{manifest}` has a row an image: `keep`, `reason`, `weight` (images that its label map should
+{rows}{pixels}`{manifest}` has a row an image: `keep`, `reason`, `weight` (images that its label map should
 get when it is filled again: more for harder ones) and the figures. {where}
 {end}
 """
@@ -93,7 +90,7 @@ def with_decisions(
 
 def section(found: Curated, real: str, said: str) -> str:
     """Of the dataset card; `said` is where the kept images are."""
-    rows = [f"| {count:,} | {KINDS[kind]} |" for kind, count in found.counts.items()]
+    rows = "".join(f"| {count:,} | {KINDS[kind]} |\n" for kind, count in found.counts.items())
     pixels = ""
     if found.unknown is not None:
         pixels = (
@@ -103,7 +100,8 @@ def section(found: Curated, real: str, said: str) -> str:
     return SECTION.format(
         begin=BEGIN, end=END, real=real, kept=found.kept, all=found.all,
         shown="." if not rows else "; an image may have several reasons.",
-        rows="\n".join(rows or ["| 0 | |"]), pixels=pixels, manifest=MANIFEST, where=said,
+        rows=f"| images | reason |\n|---:|---|\n{rows}\n" if rows else "",
+        pixels=pixels, manifest=MANIFEST, where=said,
     )  # fmt: skip
 
 
@@ -167,16 +165,24 @@ def _sample(shards: ShardSet, number: int, index: int, wrong: WrongAt, facts: Ma
 
 
 def write_maps(shards: ShardSet, table: Any, folder: Path, console: Console) -> int:
-    """Label maps to fill again, each as often as its weight says, as PNG; how many files there are."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Label maps to fill again, each as often as its weight says, as PNG; how many files there are.
+
+    `UserError` where the folder holds other files: they would be filled, too.
+    """
     numbers = {key: number for number, key in enumerate(shards.table["key"].to_pylist())}
     rows = {row["mask_sha256"]: row for row in reversed(table.to_pylist()) if row["weight"]}
-    written = 0
+    names = {
+        row["key"]: [f"{row['key']}-{again:02d}.png" for again in range(row["weight"])]
+        for row in rows.values()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {name for those in names.values() for name in those}
+    if others := sorted({path.name for path in folder.iterdir()} - wanted):
+        raise UserError(f"--maps {folder}: holds {others[0]}, which is not of these label maps")
     with progress.bar(console, transient=True) as bar:
-        task = bar.add_task("label maps", total=len(rows), figures="maps")
-        for row in bar.track(sorted(rows.values(), key=lambda row: row["index"]), task_id=task):
-            data = shards.file(numbers[row["key"]], "mask.png")
-            for again in range(row["weight"]):
-                (folder / f"{row['key']}-{again:02d}.png").write_bytes(data)
-                written += 1
-    return written
+        task = bar.add_task("label maps", total=len(names), figures="maps")
+        for key in bar.track(sorted(names), task_id=task):
+            data = shards.file(numbers[key], "mask.png")
+            for name in names[key]:
+                (folder / name).write_bytes(data)
+    return len(wanted)

@@ -76,4 +76,4 @@ def arms(task: TaskName, settings: Downstream) -> list[Arm]:
 def _filters(task: TaskName, trained_on: TrainingSet, settings: Downstream) -> tuple[bool, ...]:
     if task == "classification" or trained_on == "real":
         return (False,)
-    return tuple(one == "on" for one in settings.filters)
+    return settings.filters

@@ -182,7 +182,7 @@ def test_the_share_is_chosen_on_validation_images_alone(tmp_path: Path) -> None:
 def test_arms_beyond_the_usual_only_where_asked() -> None:
     usual = {one.arm.name for one in experiments(Downstream(positive="nuclei"))}
     assert usual == {"real", "synthetic", "both, 50% synthetic"}
-    more = Downstream(positive="nuclei", arms=("real", "pretrained"), filters=("off", "on"), real_images=(5,))
+    more = Downstream(positive="nuclei", arms=("real", "pretrained"), filters=(False, True), real_images=(5,))
     arms = [one.arm for one in experiments(more) if one.seed == 0]
     assert not any(arm.filtered for arm in arms if arm.task == "classification" or arm.trained_on == "real")
     assert sum(arm.filtered for arm in arms) == 2

@@ -161,7 +161,7 @@ EVERY = SHORT.model_copy(
     update={
         "arms": ("real", "synthetic", "both", "pretrained"),
         "shares": (0.25, 0.5),
-        "filters": ("off", "on"),
+        "filters": (False, True),
         "stops": 2,
         "real_images": (6,),
     }
@@ -182,7 +182,7 @@ def test_every_arm_and_nothing_twice(sets: Sets, tmp_path: Path, monkeypatch: py
 
 
 def test_a_filter_takes_the_masks_of_other_images_away(sets: Sets, cache: Path) -> None:
-    settings = SETTINGS.model_copy(update={"filters": ("off", "on"), "arms": ("real", "both")})
+    settings = SETTINGS.model_copy(update={"filters": (False, True), "arms": ("real", "both")})
     found = evaluate_downstream(*arguments(sets, cache, settings, synthetic=sets["shuffled"]))
     of = {row.arm.name: row.figures["mean Dice"].mean for row in found.rows}
     assert of["both, 50% synthetic, filtered"] > of["both, 50% synthetic"] + 0.02
