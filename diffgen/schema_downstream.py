@@ -19,6 +19,9 @@ class Downstream(SettingsSection):
     """A region is positive if at least so much of it is of that class (paper: 0.05 %)."""
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Name → classes that count as one of this name (such as all kinds of glands)."""
+    contexts: tuple[str, ...] = ()
+    """Real images of these contexts (organs, say) alone, to learn from and to be tested on; synthetic ones of
+    all. None: of all."""
     real_images: tuple[Positive, ...] = ()
     """Train on so few real images, too (slides, files), beside all there are."""
     arms: tuple[Literal["real", "synthetic", "both", "pretrained"], ...] = ("real", "synthetic", "both")

@@ -60,6 +60,10 @@ class GroupedClasses(Images):
         self.images, self.labels = images, Labels(tuple(merged))
         self.where, self.mpp, self.cache = images.where, images.mpp, images.cache
 
+    @cached_property
+    def contexts(self) -> Mapping[str, str]:
+        return self.images.contexts
+
     @property
     def largest(self) -> int:
         return self.images.largest

@@ -1,5 +1,6 @@
 """What small networks can learn from the sets at hand: said before any of them is trained."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,20 @@ Pixels = NDArray[np.int64]
 """(N, classes): pixels of each class in each region."""
 VALIDATED = 256
 """Validation regions at most: they are looked at again and again."""
+
+
+def of_contexts(crops: RegionSet, names: Sequence[str]) -> RegionSet:
+    """Regions of sources of these contexts; all where none is named. `UserError` where there is none."""
+    if not names:
+        return crops
+    of = crops.images.contexts
+    known = sorted(set(of.values()))
+    if unknown := [name for name in names if name not in known]:
+        said = f"it has {', '.join(known)}" if known else "only prepared data tells contexts"
+        raise UserError(
+            f"evaluation.downstream.contexts: {unknown[0]} is none of {crops.images.where}: {said}"
+        )
+    return crops.part(np.array([of[region.source] in names for region in crops.regions], bool))
 
 
 def set_apart(real: RegionSet, settings: Downstream) -> tuple[RegionSet, RegionSet | None]:

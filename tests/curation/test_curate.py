@@ -14,6 +14,7 @@ from diffgen.curation import agreement, curate
 from diffgen.curation.curate import Wanted, filter_run
 from diffgen.errors import UserError
 from diffgen.evaluation import small_nets
+from diffgen.evaluation.images import open_images
 from diffgen.export.shard_set import ShardSet
 from diffgen.labels import Labels
 from tests.evaluation.painted import NAMES, painted, tissue
@@ -107,6 +108,8 @@ def test_what_is_planted_is_left_out_and_nothing_is_lost(
         wrong = ((mine == 0) & (theirs > 0)).sum() / (theirs > 0).sum()
         assert wrong == pytest.approx(next(row["disagreement"] for row in table if row["key"] == key))
         assert kept.record(k)["class_shares"] == pytest.approx(kept.labels.shares(mine))
+    read = open_images(str(tmp_path / "kept"))
+    assert [region.image for region in read.regions(SIDE)] == keys
     holes = pq.read_table(tmp_path / "kept" / "manifest.parquet").to_pylist()
     assert {row["index"] for row in holes if row["failed"]} == kinds.keys()
     assert f"{found.kept} of 14" in (tmp_path / "kept" / "README.md").read_text()

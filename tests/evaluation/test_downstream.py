@@ -202,6 +202,18 @@ def test_validation_images_are_of_other_sources_and_the_same_for_all(tmp_path: P
         learnable.set_apart(painted(tmp_path / "few", 4, 0), Downstream(shares=(0.1, 0.2)))
 
 
+def test_real_images_of_some_contexts(tmp_path: Path) -> None:
+    crops = painted(tmp_path / "set", 4, 0)
+    assert learnable.of_contexts(crops, ()) is crops
+    with pytest.raises(UserError, match=r"lung is none of .*set: only prepared data tells contexts"):
+        learnable.of_contexts(crops, ("lung",))
+    crops.images.contexts = dict.fromkeys((region.source for region in crops.regions), "skin")
+    crops.images.contexts[crops.regions[2].source] = "lung"
+    assert learnable.of_contexts(crops, ("lung",)).regions == crops.regions[2:3]
+    with pytest.raises(UserError, match=r"liver is none of .*: it has lung, skin"):
+        learnable.of_contexts(crops, ("liver",))
+
+
 def test_classes_that_count_as_one(tmp_path: Path) -> None:
     crops = painted(tmp_path / "set", 2, 0)
     grouped = GroupedClasses(crops.images, {"tissue": ("nuclei", "stroma")})

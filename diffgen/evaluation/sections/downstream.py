@@ -4,6 +4,7 @@ from diffgen.errors import UserError
 from diffgen.evaluation import plots
 from diffgen.evaluation.downstream import DownstreamResults, ResultRow, evaluate_downstream
 from diffgen.evaluation.labelled_regions import GroupedClasses
+from diffgen.evaluation.learnable import of_contexts
 from diffgen.evaluation.page import Block, Note, Plot, Table, Verdict
 from diffgen.evaluation.run import EvaluationRun, SectionResult
 from diffgen.evaluation.sections.cells import band, cell, graded, text
@@ -41,6 +42,7 @@ def build(run: EvaluationRun) -> SectionResult:
     if settings.groups:
         every = [GroupedClasses(images, settings.groups) for images in every]
     real, synthetic, test = (images.crops(side).labelled for images in every)
+    real, test = (of_contexts(crops, settings.contexts) for crops in (real, test))
     cache = run.cache / "downstream"
     found = evaluate_downstream(real, synthetic, test, settings, cache, run.workers, run.tree.filter)
     agree = found.agreement
