@@ -24,6 +24,8 @@ class Downstream(SettingsSection):
     all. None: of all."""
     real_images: tuple[Positive, ...] = ()
     """Train on so few real images, too (slides, files), beside all there are."""
+    all_images: bool = True
+    """Whether all arms are trained on all real images, too; if not, `real` alone is."""
     arms: tuple[Literal["real", "synthetic", "both", "pretrained"], ...] = ("real", "synthetic", "both")
     """What is learned from. `pretrained`: the first half of the steps on synthetic images, the second on
     real ones."""

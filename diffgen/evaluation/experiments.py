@@ -69,8 +69,15 @@ def arms(task: TaskName, settings: Downstream) -> list[Arm]:
         for trained_on in settings.arms
         for share in (settings.shares if trained_on == "both" else (None,))
         for filtered in _filters(task, trained_on, settings)
-        for images in (None, *(settings.real_images if trained_on != "synthetic" else ()))
+        for images in _counts(trained_on, settings)
     ]
+
+
+def _counts(trained_on: TrainingSet, settings: Downstream) -> tuple[int | None, ...]:
+    """Of real images; None for all, or none."""
+    if trained_on == "synthetic":
+        return (None,)
+    return (*([None] if settings.all_images or trained_on == "real" else []), *settings.real_images)
 
 
 def _filters(task: TaskName, trained_on: TrainingSet, settings: Downstream) -> tuple[bool, ...]:

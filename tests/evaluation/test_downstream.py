@@ -186,6 +186,9 @@ def test_arms_beyond_the_usual_only_where_asked() -> None:
     arms = [one.arm for one in experiments(more) if one.seed == 0]
     assert not any(arm.filtered for arm in arms if arm.task == "classification" or arm.trained_on == "real")
     assert sum(arm.filtered for arm in arms) == 2
+    few = more.model_copy(update={"all_images": False})
+    counted = [one.arm[1:3] for one in experiments(few) if one.arm.task == "segmentation"]
+    assert set(counted) == {("real", None), ("real", 5), ("pretrained", 5)}
     with pytest.raises(ValueError, match="real is what the others are compared with"):
         Downstream(arms=("synthetic",))
 

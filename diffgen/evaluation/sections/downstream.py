@@ -143,7 +143,7 @@ def _curves(found: DownstreamResults) -> list[Block]:
     kinds = dict.fromkeys((trained_on, filtered) for trained_on, filtered, _ in of)
     series: dict[str, plots.Values | plots.Band] = {
         f"{trained_on}{', filtered' * filtered}": band(
-            of.get((trained_on, filtered, count), of[trained_on, filtered, None]) for count in counts
+            of.get((trained_on, filtered, count)) or of[trained_on, filtered, None] for count in counts
         )
         for trained_on, filtered in kinds
     }
