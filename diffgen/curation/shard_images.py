@@ -8,14 +8,21 @@ from diffgen.evaluation.images import Images, Region
 from diffgen.export.shard_set import ShardSet
 from diffgen.labels import LabelMap, Picture
 
+REST = 4
+"""A border thinner than a region's side ÷ this is in no region."""
 
-def corners(length: int, side: int) -> list[int]:
-    """Where windows of `side` pixels begin that cover a length: the last one may overlap the one before."""
-    return [*range(0, length - side, side), length - side]
+
+def corners(length: int, side: int, rest: int = 0) -> list[int]:
+    """Where windows of `side` pixels begin that cover a length, or leave no more than `rest` pixels of it.
+
+    The last one may overlap the one before.
+    """
+    found = [*range(0, length - side + 1, side)]
+    return found if length - side - found[-1] <= rest else [*found, length - side]
 
 
 class ShardImages(Images):
-    """Samples by their numbers. Unlike those of other sets, regions overlap where they would leave a rest."""
+    """Samples by their numbers. Unlike those of other sets, regions overlap where much would be left over."""
 
     def __init__(self, shards: ShardSet, numbers: Sequence[int], sums: Sequence[str]) -> None:
         """`sums`: what each sample's pixels and label map are told by, as the manifest has it."""
@@ -37,8 +44,9 @@ class ShardImages(Images):
         found = []
         for number in self.numbers:
             place = self.shards.place(number)
-            for y in corners(place.height, side):
-                found += [Region(place.key, place.key, y, x, side, True) for x in corners(place.width, side)]
+            for y in corners(place.height, side, side // REST):
+                across = corners(place.width, side, side // REST)
+                found += [Region(place.key, place.key, y, x, side, True) for x in across]
         return found
 
     def read(self, region: Region) -> tuple[Picture, LabelMap | None]:

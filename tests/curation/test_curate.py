@@ -174,6 +174,8 @@ def test_windows_cover_a_length(length: int, side: int, expected: list[int]) -> 
     from diffgen.curation.shard_images import corners
 
     assert corners(length, side) == expected
+    assert corners(40, 32, 8) == [0]
+    assert corners(60, 32, 8) == [0, 28]
 
 
 @pytest.mark.slow
