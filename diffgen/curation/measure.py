@@ -151,7 +151,8 @@ class Measuring:
         how, segmenter = self.settings.evaluation.downstream, self.segmenter
         if not segmenter.weights.exists():
             self.workers.console.print(f"segmenter: 1 training of {how.steps} steps of {how.batch} regions")
-        self.workers.run(agreement.train, [(segmenter,)], [1], "segmenter", "network")
+        if not segmenter.losses.exists():
+            self.workers.run(agreement.train, [(segmenter,)], [1], "segmenter", "network")
         jobs = [job for job in self.agreement_jobs() if not job.path.exists()]
         costs = [len(job.images.numbers) for job in jobs]
         self.workers.run(agreement.judge, [(job,) for job in jobs], costs, "agreement", "images")

@@ -133,7 +133,10 @@ def write_shards(
     each, made_on = shards.run.get("images_per_shard", 64), shards.run.get(MADE_ON) or [None]
     writer = ShardWriter(where, run | {"filter": facts}, each, made_on=made_on[0], mix=True)
     with held(writer.store, "--shards"), progress.bar(console) as bar:
-        there = writer.begin(total)
+        try:
+            there = writer.begin(total)
+        except UserError as error:  # it names the option of another command
+            raise UserError(str(error).replace("another --out", "another folder")) from error
         task = bar.add_task(
             "filtered shards", total=num_shards(total, each), completed=len(there), figures=""
         )

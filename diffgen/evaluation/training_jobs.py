@@ -123,9 +123,14 @@ class TrainingJob:
         network.load_state_dict(load_file(self.weights))
         return network
 
+    @property
+    def losses(self) -> Path:
+        """Where `class_means` are kept."""
+        return self.weights.with_name(f"{self.weights.stem}-losses.json")
+
     def class_means(self, device: str) -> NDArray[np.float64]:
         """(classes,): mean losses of a segmenter on what it was trained on; measured once."""
-        path = self.weights.with_name(f"{self.weights.stem}-losses.json")
+        path = self.losses
         if not path.exists():
             drawn = LabelledRegions(self.training[0].crops.drawn(MEASURED))
             pairs = ((a[0], b[0]) for a, b in (drawn.read([k]) for k in range(len(drawn.crops))))
@@ -163,11 +168,8 @@ def run(job: TrainingJob, device: str = "cpu") -> None:
 
 def _train(network: nn.Module, job: TrainingJob, device: str) -> None:
     """Only regions that are drawn are read: memory is bounded by the steps, not by the sets."""
-    ends, seed, task = (
-        np.cumsum([0, *(len(one.crops) for one in job.training)]),
-        job.experiment.seed,
-        (job.experiment.arm.task),
-    )
+    task, seed = job.experiment.arm.task, job.experiment.seed
+    ends = np.cumsum([0, *(len(one.crops) for one in job.training)])
     orders = _orders(job, ends)
     drawn = np.unique(np.concatenate([order.reshape(-1) for order in orders]))
     read = [
