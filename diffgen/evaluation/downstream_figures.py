@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from diffgen.evaluation.bootstrap import Estimate, MeanStd, estimate, of_sources, resampled
@@ -70,23 +71,26 @@ def score(outcomes: NDArray[np.int64], task: TaskName) -> float:
 
 def gains(
     by_seed: Sequence[NDArray[np.int64]], real: Sequence[NDArray[np.int64]], groups: NDArray[np.intp],
-    task: TaskName, labels: Labels, where: str, seed: int = 0,
+    task: TaskName, labels: Labels, where: str,
 ) -> dict[str, Estimate]:  # fmt: skip
     """What networks reach above those of real images alone, by figure: mean over seeds, paired.
 
-    Both are outcomes of each seed's network on the same regions (N, …). In every bootstrap the sources of
-    the regions (`groups`, (N,)) are drawn again, the same for both, and so are the pairs of one seed: of one
-    subset of the real images. With few seeds the interval is a little narrow. `UserError` for one source.
+    Both are outcomes of each seed's network on the same regions (N, …). The interval has two parts, added in
+    quadrature: a bootstrap draws the sources of the regions (`groups`, (N,)) again, the same for both, and
+    Student's t covers the differences of the seeds (each a subset of the real images, and a start of its
+    own): few seeds, wide intervals. `UserError` for one source.
     """
     (weights,) = resampled([of_sources(groups, len(groups), where)])
     pairs = [(_drawn(a, weights, task, labels), _drawn(b, weights, task, labels))
              for a, b in zip(by_seed, real, strict=True)]  # fmt: skip
-    picks = np.random.default_rng(seed).integers(len(pairs), size=(len(weights), len(pairs)))
-    picks[0] = np.arange(len(pairs))
-    found = {}
+    found, seeds = {}, len(pairs)
     for name in pairs[0][0]:
         differences = np.stack([a[name] - b[name] for a, b in pairs], axis=1)  # (1 + B, seeds)
-        found[name] = estimate(np.take_along_axis(differences, picks, axis=1).mean(axis=1), centred=False)
+        of = estimate(differences.mean(axis=1), centred=False)
+        apart = differences[0].std(ddof=1) if seeds > 1 else 0.0
+        half = float(t.ppf(0.975, max(seeds - 1, 1)) * apart / np.sqrt(seeds))
+        low, high = (float(np.hypot(of.value - end, half)) for end in (of.low, of.high))
+        found[name] = Estimate(of.value, of.value - low, of.value + high)
     return found
 
 

@@ -20,7 +20,7 @@ BLIND = (
     "The test images are held out of the same collection: other laboratories and scanners are not asked.",
     "The generator saw all of the training images, whatever few of them the networks are given, and so do "
     "validation images know what it draws: gains on tissue that no one labelled may be smaller.",
-    "Intervals of gains draw test sources and seeds again; of three seeds they are a little narrow.",
+    "Each gain has its own interval of 95 %: of twenty arms that gain nothing one is expected to seem to.",
     "Agreement is judged by a segmenter that errs itself: compare it with that on real images only.",
 )
 
