@@ -60,7 +60,7 @@ def segmenter(train: Tissue, classes: int, steps: int) -> Callable[[NDArray[np.u
     """Mean Dice of pictures by a network that learned from real ones, as a function."""
     settings = config.load(None).evaluation.downstream
     network = build("segmentation", classes - 1, settings.width, seed=0)
-    order = draws([np.arange(len(train.pictures))], settings.batch, steps, seed=0)
+    order = draws([np.arange(len(train.pictures))], [1.0], settings.batch, steps, seed=0)
     fit(network, "segmentation", train.pictures, train.label_maps, order, settings, seed=0)
 
     def judged(pictures: NDArray[np.uint8], of: Tissue) -> float:

@@ -14,6 +14,7 @@ from diffgen.cli_options import (
     Gpu,
     Inline,
     Overrides,
+    Real,
     Run,
     argument,
     new_console,
@@ -186,6 +187,8 @@ def synthesize(
     save_time_map: Annotated[bool, option("Keep time-state maps, and a film.", "--save-time-map")] = False,
     mix_devices: Annotated[bool, option("Resume what another device began.", "--mix-devices")] = False,
     format: Annotated[str | None, option("Also write that: what `diffgen export --to` takes.")] = None,
+    filter: Annotated[bool, option("Go on until n are kept by `diffgen filter`.", "--filter")] = False,
+    real: Real = None,
     config: Config = None,
     overrides: Overrides = None,
 ) -> None:
@@ -197,7 +200,7 @@ def synthesize(
     Example: `diffgen synthesize --n 10000 --size 2048 --out s3://bucket/tissue`
     """
     from diffgen.config import load
-    from diffgen.defaults import bundle_folder, check_size, saved
+    from diffgen.defaults import bundle_folder, check_size, real_images, saved
 
     if masks and size:
         raise UserError("--masks gives each image its size; leave --size out")
@@ -212,6 +215,7 @@ def synthesize(
     console, looks = new_console(), appearance or ()
     folder = bundle_folder(bundle, console)
     under = saved(folder, f"{bundle or folder} is not a bundle: diffgen train")
+    under.pop("evaluation", None)  # defaults of the day when a bundle was trained say nothing of today's
     options = {"n": n, "size": size, "seed": seed, "context": context, "samplers": samplers}
     options |= {"emit": emit, "tile": tile, "mix_devices": mix_devices or None}
     values: dict[str, Any] = {f"synthesis.{key}": value for key, value in options.items()}
@@ -219,6 +223,9 @@ def synthesize(
     settings = load(config, overrides or (), under, values)
     if not masks:
         check_size(folder, settings.synthesis.size)
+    data = real_images(real, console) if filter or real else ""
+    if (filter and save_time_map) or (real and not filter):
+        raise UserError("--real is of --filter, which keeps no time-state maps")
     from diffgen.synthesis import driver
 
     if dry_run:
@@ -227,11 +234,16 @@ def synthesize(
     out = settings.places.out
     console.print(f"out: {out}")
     with stoppable(f"whole shards are in {out}; the same command resumes from there"):
-        done = driver.synthesize(folder, out, settings, masks, inline, console, save_time_map, looks)
+        if filter:
+            from diffgen.curation.curate import synthesize_kept
+
+            done, out = synthesize_kept(folder, out, data, settings, masks, inline, console, looks)
+        else:
+            done = driver.synthesize(folder, out, settings, masks, inline, console, save_time_map, looks)
     size_text = "given label maps" if masks else f"{settings.synthesis.size} px"
     console.print(
         f"{done.made} images ({size_text}) in {done.seconds:.0f} s; "
-        f"{settings.synthesis.n} images in {done.shards} shard(s): {done.out}"
+        f"{settings.synthesis.n} images in {done.shards} shard(s): {out if filter else done.out}"
     )
     if done.made:
         driver.summarise(done, console)
@@ -302,6 +314,45 @@ def evaluate(
         run(real, synthetic, held_out, settings, ["diffgen", *sys.argv[1:]], inline, console)
     console.print(f"report: {folder}/report.html   figures: {folder}/metrics.json")
     say_next(f"open {folder}/report.html in a browser")
+
+
+@app.command("filter")
+def curate(
+    out: Annotated[str, argument("Folder or URL that `diffgen synthesize` wrote.")],
+    real: Real = None,
+    shards: Annotated[
+        str | None, option("Also write shards of what is kept there, with doubtful pixels unknown.")
+    ] = None,
+    maps: Annotated[
+        Path | None, option("Also write label maps there, harder ones more often, for `--masks`.")
+    ] = None,
+    work: Annotated[Path | None, option("Folder for what is computed. [default: OUT-filter-work]")] = None,
+    inline: Inline = False,
+    gpu: Gpu = None,
+    config: Config = None,
+    overrides: Overrides = None,
+) -> None:
+    """Say which synthetic images, and which of their pixels, others should learn from.
+
+    A segmenter that learned from the real images judges each pixel; copies of training images, repeats and
+    images unlike real ones are left out. Writes `filter.parquet` (`keep`, `weight`, `reason`, figures) and a
+    section of the card; deletes nothing. The same command resumes where it was stopped.
+
+    Example: `diffgen filter out --real data --shards out-filtered`
+    """
+    from diffgen.config import load
+    from diffgen.defaults import real_images
+
+    settings, console = load(config, overrides or (), options={"gpu": gpu}), new_console()
+    data = real_images(real, console)
+    from diffgen.curation.curate import Wanted, filter_run
+
+    with stoppable("what is computed is kept; the same command resumes from there"):
+        found = filter_run(out, data, settings, Wanted(shards, maps), work, inline, console)
+    console.print(f"{found.kept} of {found.all} images are kept: {out}/filter.parquet{found.told}")
+    say_next(
+        f"diffgen evaluate {data} {shards}" if shards else f"diffgen filter {out} --shards {out}-filtered"
+    )
 
 
 def main() -> NoReturn:

@@ -31,6 +31,7 @@ Overrides = Annotated[
 Inline = Annotated[bool, option("One process, without Ray.", "--inline")]
 Gpu = Annotated[bool | None, option("Use no GPU, also where there is one.", " /--cpu")]
 DryRun = Annotated[bool, option("Only say what it takes: FLOPs, time, memory.", "--dry-run")]
+Real = Annotated[str | None, option("Real images the generator learned from. [default: last prepared]")]
 Data = Annotated[Path | None, option("Prepared data. [default: the last prepared]")]
 Run = Annotated[str | None, option("Name of the run, in `places.runs`; the same name resumes.")]
 

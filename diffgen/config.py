@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from diffgen.errors import UserError, one_line
 from diffgen.places import presets
 from diffgen.schema import *
+from diffgen.schema_downstream import *
 from diffgen.schema_training import *
 
 
@@ -41,6 +42,7 @@ class Settings(SettingsSection):
     sampling: Sampling = Sampling()
     synthesis: Synthesis = Synthesis()
     evaluation: Evaluation = Evaluation()
+    filter: Filter = Filter()
 
     @property
     def image_patch_px(self) -> int:

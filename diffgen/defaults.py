@@ -84,6 +84,14 @@ def check_size(folder: Path, size: str) -> None:
     config.check_sides(config.parse_size(size), factor, patch, f"--size {size}")
 
 
+def real_images(real: str | None, console: Console) -> str:
+    """The real images that synthetic ones are filtered by: those named, else the data prepared last."""
+    found = real or _last("data", console)
+    if found is None:
+        raise UserError("no real images to judge by: --real DATA, what the generator learned from")
+    return str(found)
+
+
 def _last(thing: places.Thing, console: Console) -> Path | None:
     path = places.recall(thing)
     if path is not None:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from diffgen.schema_downstream import Downstream
 from diffgen.schema_training import Positive, SettingsSection, Settled, Share
 
 
@@ -211,30 +212,6 @@ class Synthesis(SettingsSection):
 
 Topic = Literal["fidelity", "privacy", "labels", "large", "downstream", "baselines"]
 Method = Literal["jittered", "random", "diffcollage", "multidiffusion", "outpaint"]
-
-
-class Downstream(SettingsSection):
-    """Small networks trained on real images, synthetic ones or both, tested on real ones (Section 5.3)."""
-
-    tasks: tuple[Literal["classification", "segmentation"], ...] = ("classification", "segmentation")
-    positive: str | None = None
-    """Class that classification looks for (paper: carcinoma); None leaves classification out."""
-    positive_share: Share = 0.0005
-    """A region is positive if at least so much of it is of that class (paper: 0.05 %)."""
-    real_images: tuple[Positive, ...] = ()
-    """Train on so few real images, too (slides, files), beside all there are."""
-    seeds: Annotated[int, Field(ge=3)] = 3
-    """Networks of each kind; figures are their mean and deviation."""
-    side: Annotated[int, Field(ge=16)] = 128
-    """Side of the regions that are learned and judged, in pixels."""
-    steps: Annotated[int, Field(ge=10)] = 500
-    """The same for all that a network is trained on, however many images these are."""
-    batch: Annotated[int, Field(ge=4, multiple_of=4)] = 8
-    """Regions per step; trained on both, half of them are real."""
-    lr: Annotated[float, Field(gt=0)] = 3e-3
-    """Peak of the OneCycle schedule."""
-    width: Annotated[int, Field(ge=4)] = 16
-    """Channels of the networks' first layer."""
 
 
 class Evaluation(SettingsSection):

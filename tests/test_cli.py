@@ -43,7 +43,7 @@ def diffgen(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
-@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["synthesize"], ["export"]])
+@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["synthesize"], ["filter"], ["export"]])
 def test_help_teaches_and_imports_nothing_heavy(command: list[str], tmp_path: Path) -> None:
     line = [str(BIN), *command, "--help"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -77,6 +77,13 @@ def test_python_m_is_the_command_and_help_names_the_presets_that_are_there(tmp_p
         (["prepare", ".", "--labels", "magic"], "'magic'"),
         (["prepare", ".", "-c", "huge"], "preset 'huge' is unknown"),
         (["train"], "diffgen prepare"),
+        (["filter", "nowhere"], "no real images to judge by: --real DATA"),
+        (["filter", "nowhere", "--real", "data"], "nowhere: no shards can be read there"),
+        (
+            ["filter", "nowhere", "--set", "filter.factor=2"],
+            "filter.factor: unknown key; allowed here: checks",
+        ),
+        (["synthesize", "--real", "data"], "--real is of --filter"),
         (["train", "masks"], "expected both, image, mask or autoencoder"),
         (["train", "--data", "nowhere"], "nowhere holds no prepared data"),
         (["train", "--set", "places=3", "--data", "nowhere"], "nowhere holds no prepared data"),

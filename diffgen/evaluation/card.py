@@ -45,11 +45,11 @@ def section(verdicts: Mapping[str, Verdict], real: int, held_out: int | None, co
     )
 
 
-def with_section(card: str, text: str) -> str:
+def with_section(card: str, text: str, begin: str = BEGIN, end: str = END) -> str:
     """A card with this section: in place of an earlier one, else before its limitations, else at its end."""
-    before, found, after = card.partition(BEGIN)
+    before, found, after = card.partition(begin)
     if found:
-        return before + text + after.partition(f"{END}\n")[2]
+        return before + text + after.partition(f"{end}\n")[2]
     before, found, after = card.partition("## Limitations")
     return f"{before}{text}\n{found}{after}" if found else f"{card.rstrip()}\n\n{text}"
 

@@ -2,49 +2,54 @@
 
 A network is trained on real images, on synthetic ones or on both, always for the same number of steps, and
 tested on real images of sources that neither it nor the generator saw; one task per network. Invariants:
-what a network cannot learn from the data at hand is an error before any training, and what is
-finished is not done again.
+what a network cannot learn from the data at hand is an error before any training; what is finished is not
+done again; shares and stopping steps are chosen on validation sources, and the test sources choose nothing.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffgen.config import Downstream
+from diffgen.config import Downstream, Filter
 from diffgen.errors import UserError
-from diffgen.evaluation import training_jobs
+from diffgen.evaluation import learnable, training_jobs
 from diffgen.evaluation.bootstrap import Estimate, MeanStd, as_json
 from diffgen.evaluation.downstream_figures import (
     agreement,
     classification_figures,
+    gains,
+    score,
     segmentation_figures,
     spread,
 )
+from diffgen.evaluation.experiments import Arm, Experiment, experiments
 from diffgen.evaluation.images import RegionSet
-from diffgen.evaluation.small_nets import TaskName
+from diffgen.evaluation.labelled_regions import LabelledRegions
+from diffgen.evaluation.learnable import name_of
 from diffgen.evaluation.tasks import Workers
-from diffgen.evaluation.training_jobs import Experiment, LabelledRegions, TrainingJob, TrainingSet
-from diffgen.labels import MAX_CLASSES, UNKNOWN, Labels
-from diffgen.storage import atomic
-
-TRAINING_SETS: tuple[TrainingSet, ...] = get_args(TrainingSet)
-Pixels = NDArray[np.int64]
-"""(N, classes): pixels of each class in each region."""
+from diffgen.evaluation.training_jobs import PixelFilter, TrainingJob
+from diffgen.labels import Labels
 
 
 @dataclass(frozen=True)
 class ResultRow:
     """Networks that differ in their seed alone."""
 
-    task: TaskName
-    trained_on: TrainingSet
-    real_images: int | None
+    arm: Arm
     figures: dict[str, MeanStd]
     """Segmentation: `Dice CLASS`, and `mean Dice`; classification: `balanced accuracy`, `F1`."""
+    gains: dict[str, Estimate] = field(default_factory=dict)
+    """Of each figure above that of the same real images alone; none for these."""
+    validation: float | None = None
+    """Mean score on validation images."""
+    stopped: tuple[int, ...] = ()
+    """Steps of each seed's network."""
+    chosen: bool = True
+    """Whether its share is the best on validation images, of those that were tried."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ class DownstreamResults:
 
     def to_json(self) -> dict[str, Any]:
         """Spreads as [mean, deviation], figures as [value, low, high]."""
-        return as_json(vars(self) | {"rows": [vars(row) for row in self.rows]})
+        rows = [vars(row) | {"arm": row.arm.name} | row.arm._asdict() for row in self.rows]
+        return as_json(vars(self) | {"rows": rows})
 
 
 def evaluate_downstream(
@@ -71,6 +77,7 @@ def evaluate_downstream(
     settings: Downstream,
     cache: Path,
     workers: Workers,
+    filtering: Filter | None = None,
 ) -> DownstreamResults:
     """Networks trained on `real`, `synthetic` and both, on `test`: mean and deviation over seeds.
 
@@ -79,38 +86,37 @@ def evaluate_downstream(
     before any training, where the data does not serve (see `plan`).
     """
     asked = experiments(settings)
-    segmenters = [Experiment("segmentation", "real", None, seed) for seed in range(settings.seeds)]
+    segmenters = [Experiment(Arm("segmentation", "real", None), seed) for seed in range(settings.seeds)]
     more = [one for one in segmenters if one not in asked]
-    labels, jobs = plan([*asked, *more], real, synthetic, test, settings, cache)
-    # So few real images may be all there are: one network then serves two experiments.
-    once = {job.weights: job for job in sorted(jobs.values(), key=lambda job: len(job.judged))}
-    todo = [job for job in once.values() if job.missing]
-    costs, unit = [job.cost for job in todo], f"steps of {len(todo)} networks"
-    workers.run(training_jobs.run, [(job,) for job in todo], costs, "downstream", unit)
+    labels, jobs, sets = plan([*asked, *more], real, synthetic, test, settings, cache, filtering or Filter())
+    _train(list(jobs.values()), settings, workers)
     judges = [jobs[one] for one in segmenters]
     return DownstreamResults(
-        rows=table([(one, _figures(jobs[one], labels)) for one in asked]),
+        rows=table([(one, jobs[one]) for one in asked], labels, sets["test"]),
         seeds=settings.seeds,
-        regions={name: len(crops.labelled) for name, crops in _named(real, synthetic, test).items()},
+        regions={name: len(crops) for name, crops in sets.items()},
         agreement={
             name: agreement(
-                [job.outcomes(number) for job in judges], crops.labelled.groups, labels, crops.images.where
+                [job.outcomes(of) for job in judges], sets[of].groups, labels, sets[of].images.where
             )
-            for name, number, crops in (("synthetic", 1, synthetic), ("real", 0, test))
+            for name, of in (("synthetic", "synthetic"), ("real", "test"))
         },
     )
 
 
-def experiments(settings: Downstream) -> list[Experiment]:
-    """All that are asked for; classification only where it is said what is positive."""
-    return [
-        Experiment(task, arm, images, seed)
-        for task in settings.tasks
-        if task == "segmentation" or settings.positive is not None
-        for arm in TRAINING_SETS
-        for images in (None, *(settings.real_images if arm != "synthetic" else ()))
-        for seed in range(settings.seeds)
-    ]
+def _train(jobs: Sequence[TrainingJob], settings: Downstream, workers: Workers) -> None:
+    """What is not finished; first the networks that judge the pixels which others learn from."""
+    # So few real images may be all there are: one network then serves two experiments.
+    once = {job.weights: job for job in sorted(jobs, key=lambda job: len(job.judged))}
+    todo = [job for job in once.values() if job.missing]
+    workers.console.print(
+        f"  {len(once)} trainings of {settings.steps} steps of {settings.batch} regions, "
+        f"{len(once) - len(todo)} of them finished before"
+    )
+    for first in (True, False):
+        part = [job for job in todo if (job.filter is None) == first]
+        costs, unit = [job.cost for job in part], f"steps of {len(part)} networks"
+        workers.run(training_jobs.run, [(job,) for job in part], costs, "downstream", unit)
 
 
 def plan(
@@ -120,154 +126,113 @@ def plan(
     test: RegionSet,
     settings: Downstream,
     cache: Path,
-) -> tuple[Labels, dict[Experiment, TrainingJob]]:
-    """Names of the classes, and a job per experiment.
+    filtering: Filter,
+) -> tuple[Labels, dict[Experiment, TrainingJob], dict[str, RegionSet]]:
+    """Names of the classes, a job per experiment, and the sets by name.
 
     A segmenter that learned from all real images is judged on the synthetic ones, too. `UserError` where a
     set has too little to learn from or to be judged on.
     """
     cache = cache.absolute()  # workers have another working folder
-    sets = {name: crops.labelled for name, crops in _named(real, synthetic, test).items()}
+    sets = {"real": real.labelled, "synthetic": synthetic.labelled, "test": test.labelled}
     for name, crops in sets.items():
         if not crops.regions:
-            raise UserError(f"{_name(name, crops)}: no labelled regions of {settings.side} px")
-    pixels = {name: class_pixels(crops, cache) for name, crops in sets.items()}
-    labels = _labels(sets, pixels)
+            raise UserError(f"{name_of(name, crops)}: no labelled regions of {settings.side} px")
+    sets["real"], validation = learnable.set_apart(sets["real"], settings)
+    if validation is not None:
+        sets["validation"] = validation
+    pixels = {name: learnable.class_pixels(crops, cache) for name, crops in sets.items()}
+    labels = learnable.common_labels(sets, pixels)
     pixels = {name: those[:, : len(labels)] for name, those in pixels.items()}
-    tasks, kinds, told = (
-        {one.task for one in asked},
-        dict[str, NDArray[np.bool_]](),
-        _name("test", sets["test"]),
-    )
+    tasks, kinds = {one.arm.task for one in asked}, dict[str, NDArray[np.bool_]]()
+    tested = [name for name in ("test", "validation") if name in sets]
     if "classification" in tasks:
-        kinds = {name: positive(those, labels, settings) for name, those in pixels.items()}
-        check_positive(told, kinds["test"], settings)
+        kinds = {name: learnable.positive(those, labels, settings) for name, those in pixels.items()}
+        for name in tested:
+            learnable.check_positive(name_of(name, sets[name]), kinds[name], settings)
     if "segmentation" in tasks:
-        check_test(told, pixels["test"])
+        for name in tested:
+            learnable.check_test(name_of(name, sets[name]), pixels[name])
 
     def learned(one: Experiment, name: str) -> LabelledRegions:
         """What a network learns from one set, checked."""
-        here = few(sets[name], one.real_images if name == "real" else None, one.seed)
+        arm, few = one.arm, one.arm.real_images if name == "real" else None
+        here = learnable.few(sets[name], few, one.seed)
         crops = sets[name].part(here)
-        told = _name(name if here.all() else f"{one.real_images} of {name}", crops)
-        if one.task == "segmentation":
-            check_classes(told, pixels[name][here], pixels["test"], labels)
+        told = name_of(name if here.all() else f"{few} of {name}", crops)
+        if arm.task == "segmentation":
+            learnable.check_classes(told, pixels[name][here], pixels["test"], labels)
             return LabelledRegions(crops)
-        check_positive(told, kinds[name][here], settings)
+        learnable.check_positive(told, kinds[name][here], settings)
         return LabelledRegions(crops, kinds[name][here])
 
-    jobs = {}
-    for one in asked:
+    def job(one: Experiment) -> TrainingJob:
+        arm = one.arm
+        judged = dict[str, LabelledRegions]()
+        for name in tested:
+            judged[name] = LabelledRegions(
+                sets[name], kinds.get(name) if arm.task == "classification" else None
+            )
+        if arm.baseline == arm and arm.task == "segmentation" and arm.real_images is None:
+            judged["synthetic"] = LabelledRegions(sets["synthetic"])
+        judge = None
+        if arm.filtered:
+            judge = PixelFilter(
+                job(Experiment(arm.baseline, one.seed)), filtering.pixel_factor, filtering.disagreement
+            )
         training = tuple(learned(one, name) for name in one.sets)
-        judged = [LabelledRegions(sets["test"], kinds["test"] if one.task == "classification" else None)]
-        if one.task == "segmentation" and one.trained_on == "real" and one.real_images is None:
-            judged.append(LabelledRegions(sets["synthetic"]))
-        jobs[one] = TrainingJob(one, training, tuple(judged), len(labels), settings, cache)
-    return labels, jobs
+        return TrainingJob(one, training, judged, len(labels), settings, cache, judge)
+
+    return labels, {one: job(one) for one in asked}, sets
 
 
-def few(real: RegionSet, count: int | None, seed: int) -> NDArray[np.bool_]:
-    """(N,): regions of `count` sources drawn by `seed`: those of a smaller count are among them.
-
-    `UserError` where there are not so many sources.
-    """
-    if count is None:
-        return np.ones(len(real), bool)
-    sources = [region.source for region in real.regions]
-    names = sorted(set(sources))
-    if count > len(names):
-        raise UserError(
-            f"evaluation.downstream.real_images={count}: {real.images.where} has {len(names)} "
-            "labelled sources"
-        )
-    order = np.random.default_rng(seed).permutation(len(names))[:count]
-    return np.isin(sources, np.array(names)[order])
+def table(
+    found: Sequence[tuple[Experiment, TrainingJob]], labels: Labels, test: RegionSet
+) -> tuple[ResultRow, ...]:
+    """Mean and deviation over the seeds, and paired gains, in the order of the experiments."""
+    by_arm: dict[Arm, list[TrainingJob]] = {}
+    for one, job in found:
+        by_arm.setdefault(one.arm, []).append(job)
+    best = chosen({arm: validated(jobs) for arm, jobs in by_arm.items()})
+    return tuple(row(arm, by_arm, labels, test, arm in best) for arm in by_arm)
 
 
-def positive(pixels: Pixels, labels: Labels, settings: Downstream) -> NDArray[np.bool_]:
-    """(N,): regions with at least `positive_share` of their pixels of the class `positive`.
-
-    `UserError` where no class is called so.
-    """
-    assert settings.positive is not None
-    if settings.positive not in labels.classes[UNKNOWN + 1 :]:
-        known = ", ".join(labels.classes[UNKNOWN + 1 :])
-        raise UserError(
-            f"evaluation.downstream.positive={settings.positive}: no such class; there are {known}"
-        )
-    share = pixels[:, labels.classes.index(settings.positive)] / pixels.sum(axis=1)
-    return np.asarray(share >= settings.positive_share)
-
-
-def check_classes(name: str, pixels: Pixels, test: Pixels, labels: Labels) -> None:
-    """`UserError` where a class that the test set has is in no region of the training set `name`."""
-    here, there = pixels.sum(axis=0), test.sum(axis=0)
-    for k in range(UNKNOWN + 1, len(labels)):
-        if there[k] and not here[k]:
-            raise UserError(f"{name} has no pixel of {labels.classes[k]}, which the test images have")
-
-
-def check_test(name: str, test: Pixels) -> None:
-    """`UserError` unless there are two known classes to tell apart."""
-    if np.count_nonzero(test[:, UNKNOWN + 1 :].sum(axis=0)) < 2:
-        raise UserError(f"{name}: segmentation needs two known classes in the test images")
-
-
-def check_positive(name: str, regions: NDArray[np.bool_], settings: Downstream) -> None:
-    """`UserError` unless a set has regions of both kinds."""
-    if regions.all() or not regions.any():
-        what = "without" if regions.all() else "with"
-        raise UserError(
-            f"{name} has no region {what} {settings.positive_share:.2%} of {settings.positive}: "
-            "nothing to classify"
-        )
-
-
-def class_pixels(crops: RegionSet, cache: Path) -> Pixels:
-    """(N, 256) pixels of each class id in labelled regions; kept, for to count them all are read."""
-    path = cache / f"pixels-{LabelledRegions(crops).digest[:24]}.npy"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        counts = [np.bincount(one.reshape(-1), minlength=MAX_CLASSES) for one in crops.label_maps()]
-        with atomic(path) as file:
-            np.save(file, np.array(counts, dtype=np.int64))
-    return np.asarray(np.load(path), dtype=np.int64)
-
-
-def table(found: Sequence[tuple[Experiment, dict[str, float]]]) -> tuple[ResultRow, ...]:
-    """Mean and sample deviation over the seeds, in the order of the experiments."""
-    rows: dict[tuple[TaskName, TrainingSet, int | None], list[dict[str, float]]] = {}
-    for one, figures in found:
-        rows.setdefault((one.task, one.trained_on, one.real_images), []).append(figures)
-    return tuple(
-        ResultRow(*key, {name: spread([figures[name] for figures in seeds]) for name in seeds[0]})
-        for key, seeds in rows.items()
+def row(
+    arm: Arm, by_arm: Mapping[Arm, Sequence[TrainingJob]], labels: Labels, test: RegionSet, best: bool
+) -> ResultRow:
+    """Of the networks of one arm, one a seed."""
+    outcomes = {name: [job.outcomes() for job in by_arm[name]] for name in (arm, arm.baseline)}
+    figures = [
+        segmentation_figures(one, labels) if arm.task == "segmentation" else classification_figures(one)
+        for one in outcomes[arm]
+    ]
+    above = {}
+    if arm != arm.baseline:
+        where = name_of("test", test)
+        above = gains(outcomes[arm], outcomes[arm.baseline], test.groups, arm.task, labels, where)
+    return ResultRow(
+        arm,
+        {name: spread([those[name] for those in figures]) for name in figures[0]},
+        above,
+        validated(by_arm[arm]),
+        tuple(job.stopped for job in by_arm[arm]),
+        best,
     )
 
 
-def _figures(job: TrainingJob, labels: Labels) -> dict[str, float]:
-    if job.experiment.task == "segmentation":
-        return segmentation_figures(job.outcomes(), labels)
-    return classification_figures(job.outcomes())
+def validated(jobs: Sequence[TrainingJob]) -> float | None:
+    """Mean score on validation images, where there are some."""
+    if "validation" not in jobs[0].judged:
+        return None
+    return float(np.mean([score(job.outcomes("validation"), job.experiment.arm.task) for job in jobs]))
 
 
-def _named(real: RegionSet, synthetic: RegionSet, test: RegionSet) -> dict[str, RegionSet]:
-    return {"real": real, "synthetic": synthetic, "test": test}
-
-
-def _name(name: str, crops: RegionSet) -> str:
-    return f"{crops.images.where} ({name})"
-
-
-def _labels(sets: dict[str, RegionSet], pixels: dict[str, Pixels]) -> Labels:
-    """Names of the classes as one of the sets tells them, else numbers."""
-    highest = {name: int(np.flatnonzero(those.sum(axis=0)).max()) for name, those in pixels.items()}
-    told = [crops.images.labels for crops in sets.values() if crops.images.labels is not None]
-    if not told:
-        names = (f"class {k}" for k in range(1, max(highest.values()) + 1))
-        return Labels(("unknown", *names))
-    for name, crops in sets.items():
-        if highest[name] >= len(told[0]):
-            known = f"ids 0 to {len(told[0]) - 1}"
-            raise UserError(f"{_name(name, crops)} has class id {highest[name]}; the classes have {known}")
-    return told[0]
+def chosen(validation: Mapping[Arm, float | None]) -> set[Arm]:
+    """Of arms that differ in their share alone the best on validation images; the others are as they are."""
+    best: dict[Arm, Arm] = {}
+    for arm, value in validation.items():
+        key = arm._replace(share=None)
+        other = best.setdefault(key, arm)
+        if (value or 0.0) > (validation[other] or 0.0):
+            best[key] = arm
+    return set(best.values())

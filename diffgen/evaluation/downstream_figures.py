@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from diffgen.evaluation.bootstrap import Estimate, MeanStd, estimate, of_sources, resampled
+from diffgen.evaluation.small_nets import TaskName
 from diffgen.labels import UNKNOWN, LabelMap, Labels
 
 Counts = NDArray[np.int64]
@@ -58,6 +60,56 @@ def classification_figures(outcomes: NDArray[np.int64]) -> dict[str, float]:
 def spread(values: Sequence[float]) -> MeanStd:
     """Mean and sample deviation (n − 1)."""
     return MeanStd(float(np.mean(values)), float(np.std(values, ddof=1)))
+
+
+def score(outcomes: NDArray[np.int64], task: TaskName) -> float:
+    """What is chosen by: mean Dice, or balanced accuracy."""
+    if task == "segmentation":
+        return float(np.nanmean(dice(outcomes.sum(axis=0))))
+    return classification_figures(outcomes)["balanced accuracy"]
+
+
+def gains(
+    by_seed: Sequence[NDArray[np.int64]], real: Sequence[NDArray[np.int64]], groups: NDArray[np.intp],
+    task: TaskName, labels: Labels, where: str,
+) -> dict[str, Estimate]:  # fmt: skip
+    """What networks reach above those of real images alone, by figure: mean over seeds, paired.
+
+    Both are outcomes of each seed's network on the same regions (N, …). The interval has two parts, added in
+    quadrature: a bootstrap draws the sources of the regions (`groups`, (N,)) again, the same for both, and
+    Student's t covers the differences of the seeds (each a subset of the real images, and a start of its
+    own): few seeds, wide intervals. `UserError` for one source.
+    """
+    (weights,) = resampled([of_sources(groups, len(groups), where)])
+    pairs = [(_drawn(a, weights, task, labels), _drawn(b, weights, task, labels))
+             for a, b in zip(by_seed, real, strict=True)]  # fmt: skip
+    found, seeds = {}, len(pairs)
+    for name in pairs[0][0]:
+        differences = np.stack([a[name] - b[name] for a, b in pairs], axis=1)  # (1 + B, seeds)
+        of = estimate(differences.mean(axis=1), centred=False)
+        apart = differences[0].std(ddof=1) if seeds > 1 else 0.0
+        half = float(t.ppf(0.975, max(seeds - 1, 1)) * apart / np.sqrt(seeds))
+        low, high = (float(np.hypot(of.value - end, half)) for end in (of.low, of.high))
+        found[name] = Estimate(of.value, of.value - low, of.value + high)
+    return found
+
+
+def _drawn(
+    outcomes: NDArray[np.int64], weights: NDArray[np.float64], task: TaskName, labels: Labels
+) -> dict[str, NDArray[np.float64]]:
+    """Figures as `segmentation_figures` or `classification_figures` give them, of each row of weights."""
+    if task == "segmentation":
+        flat = weights @ outcomes.reshape(len(outcomes), -1).astype(float)
+        of = dice(flat.reshape(len(weights), *outcomes.shape[1:]))
+        there = np.flatnonzero(np.isfinite(of[0]))
+        by_class = {f"Dice {labels.classes[k]}": of[:, k] for k in there}
+        return {"mean Dice": np.nanmean(of[:, there], axis=1), **by_class}
+    truth, predicted = outcomes.T.astype(bool)
+    tp, fn = weights @ (truth & predicted), weights @ (truth & ~predicted)
+    tn, fp = weights @ (~truth & ~predicted), weights @ (~truth & predicted)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        accuracy = (tp / (tp + fn) + tn / (tn + fp)) / 2
+        return {"balanced accuracy": accuracy, "F1": np.where(tp > 0, 2 * tp / (2 * tp + fp + fn), 0.0)}
 
 
 def agreement(

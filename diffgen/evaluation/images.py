@@ -5,7 +5,7 @@ way wherever it lies. Pixels are 8-bit RGB as they were stored: nothing here res
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +64,11 @@ class Images(ABC):
     @abstractmethod
     def largest(self) -> int:
         """Side in pixels of the largest square that every image holds, or all but a few small ones."""
+
+    @cached_property
+    def contexts(self) -> Mapping[str, str]:
+        """Source → its context, of a set that tells them."""
+        return {}
 
     def smaller_than(self, side: int) -> int:
         """Number of images without a region of `side` pixels."""

@@ -50,6 +50,11 @@ class Prepared(Images):
         order = np.lexsort((self.places[:, 1], self.places[:, 0]))
         return {str(name): order[names[order] == name] for name in np.unique(names)}
 
+    @cached_property
+    def contexts(self) -> dict[str, str]:
+        names = self.patches.labels.contexts
+        return {row["source"]: names[row["context"]] for row in self.patches.rows}
+
     @property
     def largest(self) -> int:
         """Of prepared data: the largest side, in whole patches, of which every source has a region."""

@@ -5,7 +5,8 @@ cross-entropy. Invariants: on a CPU weights are a function of the data, the sett
 number of threads; whatever a network is trained on, steps, schedule and augmentations are the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -15,15 +16,20 @@ from monai.networks.nets import DenseNet, UNet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from diffgen.config import Downstream
 
 TaskName = Literal["classification", "segmentation"]
-VERSION = 1
+VERSION = 2
 """Raised when networks, losses or augmentations change: results of older ones are not taken for theirs."""
 WEIGHT_DECAY = 1e-2
 GAIN, OFFSET = 0.2, 0.05
 """Largest change of a picture's optical density, a channel: about what staining and scanning vary by."""
+SCALE = 1.25
+"""Largest factor by which a picture is enlarged or reduced."""
+DECAY = 0.98
+"""Of the average of weights that is looked at before a training ends: as if the rate had come to rest."""
 IGNORED = -1
 _dice = DiceLoss(softmax=True, to_onehot_y=True, batch=True, ignore_index=IGNORED)
 
@@ -51,19 +57,44 @@ def densities(pictures: NDArray[np.uint8]) -> Tensor:
     return -torch.log10((x + 1) / 256)
 
 
-def draws(pools: Sequence[NDArray[np.intp]], batch: int, steps: int, seed: int) -> NDArray[np.intp]:
-    """(steps, batch) numbers of regions: each pool gives an equal part of a batch, all of its own in turn.
+def draws(
+    pools: Sequence[NDArray[np.intp]], shares: Sequence[float], batch: int, steps: int, seed: int
+) -> NDArray[np.intp]:
+    """(steps, batch) numbers of regions: each pool gives its share of all, spread evenly, all of it in turn.
 
-    `batch` is a multiple of the number of pools.
+    `shares` add up to 1; where batch × share is whole, every batch has just so many.
     """
-    rng, part = np.random.default_rng(seed), batch // len(pools)
-    assert part * len(pools) == batch
-    columns = []
-    for pool in pools:
-        rounds = -(-steps * part // len(pool))
-        order = np.concatenate([rng.permutation(pool) for _ in range(rounds)])
-        columns.append(order[: steps * part].reshape(steps, part))
-    return np.concatenate(columns, axis=1)
+    rng, count = np.random.default_rng(seed), steps * batch
+    wanted, given = np.asarray(shares, float), np.zeros(len(pools))
+    turns = np.empty(count, np.intp)
+    for place in range(count):  # to the pool that is furthest behind its share
+        turns[place] = np.argmax(np.round(wanted * (place + 1) - given, 9))
+        given[turns[place]] += 1
+    order = np.empty(count, np.intp)
+    for number, pool in enumerate(pools):
+        part = np.flatnonzero(turns == number)
+        order[part] = np.concatenate(
+            [rng.permutation(pool) for _ in range(-(-len(part) // len(pool)))] or [part]
+        )[: len(part)]
+    return order.reshape(steps, batch)
+
+
+@dataclass
+class Checkpoints:
+    """Looks at a training between its steps, and keeps the weights that score best."""
+
+    at: frozenset[int]
+    """Steps done in this part of a training, after which it may end."""
+    score: Callable[[nn.Module], float]
+    scores: dict[int, float] = field(default_factory=dict)
+    """By step."""
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def look(self, step: int, averaged: nn.Module) -> None:
+        if step in self.at:
+            self.scores[step] = self.score(averaged)
+            if self.scores[step] >= max(self.scores.values()):
+                self.best = {name: tensor.clone() for name, tensor in averaged.state_dict().items()}
 
 
 def fit(
@@ -75,26 +106,38 @@ def fit(
     settings: Downstream,
     seed: int,
     device: str = "cpu",
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Train on pictures (N, H, W, 3) and their label maps (N, H, W), or 0 and 1 (N,).
 
-    `order` (steps, batch) says which are seen when.
+    `order` (steps, batch) says which are seen when. With `checkpoints` the network has the best of the
+    averaged weights at the end, else the last ones.
     """
     network.to(device).train()
+    average: Any = get_ema_multi_avg_fn
+    averaged = AveragedModel(network, multi_avg_fn=average(DECAY)) if checkpoints else None
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=len(order))
-    for numbers in order:
+    for step, numbers in enumerate(order, 1):
         x, y = augmented(densities(pictures[numbers]), torch.from_numpy(targets[numbers]), rng)
         lost = loss(task, network(x.to(device)), y.to(device))
         optimizer.zero_grad()
         torch.autograd.backward(lost)
         optimizer.step()
         schedule.step()
+        if checkpoints and averaged:
+            averaged.update_parameters(network)
+            checkpoints.look(step, averaged.module)
+    if checkpoints and checkpoints.best:
+        network.load_state_dict(checkpoints.best)
 
 
 def augmented(x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Densities (B, 3, H, W) turned, flipped, stained anew; label maps (B, H, W) turn along, (B,) stays."""
+    """Densities (B, 3, H, W) turned, flipped, scaled, stained anew.
+
+    Label maps (B, H, W) go along, by the nearest pixel; (B,) stays.
+    """
     turns, flips = rng.integers(4, size=len(x)).tolist(), rng.integers(2, size=len(x)).tolist()
 
     def turned(whole: Tensor) -> Tensor:
@@ -107,7 +150,17 @@ def augmented(x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, T
         torch.from_numpy(rng.uniform(-most, most, (len(x), 3, 1, 1)).astype(np.float32))
         for most in (GAIN, OFFSET)
     )
-    return turned(x) * (1 + gain) + offset, turned(y) if y.ndim > 1 else y
+    factors = torch.from_numpy(SCALE ** rng.uniform(-1, 1, len(x)).astype(np.float32))
+    stained = scaled(turned(x), factors, "bilinear") * (1 + gain) + offset
+    return stained, scaled(turned(y)[:, None], factors, "nearest")[:, 0] if y.ndim > 1 else y
+
+
+def scaled(x: Tensor, factors: Tensor, mode: str) -> Tensor:
+    """Pictures (B, C, H, W) enlarged about their centres by `factors` (B,); reflected where they end."""
+    zoom = torch.diag_embed(torch.stack([1 / factors, 1 / factors], dim=1))
+    grid = F.affine_grid(F.pad(zoom, (0, 1)), list(x.shape), align_corners=False)
+    found = F.grid_sample(x.float(), grid, mode, "reflection", align_corners=False)
+    return found if mode == "bilinear" else found.round().to(x.dtype)
 
 
 def loss(task: TaskName, logits: Tensor, y: Tensor) -> Tensor:

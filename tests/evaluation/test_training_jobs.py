@@ -11,14 +11,17 @@ from rich.console import Console
 from diffgen.config import Downstream
 from diffgen.errors import UserError
 from diffgen.evaluation import small_nets
-from diffgen.evaluation.downstream import DownstreamResults, class_pixels, evaluate_downstream
+from diffgen.evaluation.downstream import DownstreamResults, evaluate_downstream
 from diffgen.evaluation.images import RegionSet, open_images
+from diffgen.evaluation.learnable import class_pixels
 from diffgen.evaluation.tasks import Workers
 from tests.evaluation.painted import painted
 
 SETTINGS = Downstream(steps=40, batch=4, width=4, side=32, lr=3e-2, seeds=3)
 SHORT = SETTINGS.model_copy(update={"steps": 10})
-CLASSIFIED = SETTINGS.model_copy(update={"tasks": ("classification",), "positive": "nuclei", "lr": 1e-2})
+CLASSIFIED = SETTINGS.model_copy(
+    update={"tasks": ("classification",), "positive": "nuclei", "lr": 1e-2, "steps": 60}
+)
 Sets = dict[str, RegionSet]
 
 
@@ -47,7 +50,7 @@ def arguments(
 
 
 def means(results: DownstreamResults, figure: str) -> dict[str, float]:
-    return {row.trained_on: row.figures[figure].mean for row in results.rows if figure in row.figures}
+    return {row.arm.trained_on: row.figures[figure].mean for row in results.rows if figure in row.figures}
 
 
 def files(cache: Path) -> dict[str, bytes]:
@@ -56,7 +59,7 @@ def files(cache: Path) -> dict[str, bytes]:
 
 def test_segmenters_learn_from_either_set(sets: Sets, cache: Path) -> None:
     found = evaluate_downstream(*arguments(sets, cache))
-    assert [row.trained_on for row in found.rows] == ["real", "synthetic", "both"]
+    assert [row.arm.trained_on for row in found.rows] == ["real", "synthetic", "both"]
     assert found.regions == {"real": 12, "synthetic": 12, "test": 10}
     assert min(means(found, "Dice nuclei").values()) > 0.85
     assert json.loads(json.dumps(found.to_json()))["seeds"] == 3
@@ -64,7 +67,7 @@ def test_segmenters_learn_from_either_set(sets: Sets, cache: Path) -> None:
 
 def test_classifiers_learn_from_either_set(sets: Sets, cache: Path) -> None:
     found = evaluate_downstream(*arguments(sets, cache, CLASSIFIED))
-    assert [row.trained_on for row in found.rows] == ["real", "synthetic", "both"]
+    assert [row.arm.trained_on for row in found.rows] == ["real", "synthetic", "both"]
     assert min(means(found, "balanced accuracy").values()) > 0.8
 
 
@@ -112,7 +115,7 @@ def test_networks_of_real_images_serve_another_synthetic_set(
     found = evaluate_downstream(*arguments(sets, tmp_path, SHORT.model_copy(update={"real_images": (12,)})))
     assert len(fitted) == 9 + 6 + 9
     assert found.rows[0].figures == found.rows[1].figures
-    assert [row.real_images for row in found.rows[:2]] == [None, 12]
+    assert [row.arm.real_images for row in found.rows[:2]] == [None, 12]
 
 
 def test_what_cannot_be_learned_is_an_error_before_any_training(
@@ -152,6 +155,38 @@ def test_a_picture_that_cannot_be_read_is_named(sets: Sets, tmp_path: Path) -> N
     (tmp_path / "broken" / "003.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"003\.png cannot be read"):
         evaluate_downstream(*arguments_of)
+
+
+EVERY = SHORT.model_copy(
+    update={
+        "arms": ("real", "synthetic", "both", "pretrained"),
+        "shares": (0.25, 0.5),
+        "filters": (False, True),
+        "stops": 2,
+        "real_images": (6,),
+    }
+)
+
+
+def test_every_arm_and_nothing_twice(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = evaluate_downstream(*arguments(sets, tmp_path, EVERY))
+    names = [row.arm.name for row in found.rows]
+    assert len(names) == len(set(names)) == 2 + 2 + 2 * 2 * 2 + 2 * 2
+    assert found.regions == {"real": 10, "synthetic": 12, "test": 10, "validation": 2}
+    assert sum(row.chosen for row in found.rows if row.arm.share) == 4
+    assert {step for row in found.rows for step in row.stopped} <= {5, 10}
+    assert all(row.validation is not None for row in found.rows)
+    assert all(bool(row.gains) == (row.arm.trained_on != "real") for row in found.rows)
+    monkeypatch.setattr(small_nets, "fit", lambda *_: pytest.fail("trained again"))
+    assert evaluate_downstream(*arguments(sets, tmp_path, EVERY)) == found
+
+
+def test_a_filter_takes_the_masks_of_other_images_away(sets: Sets, cache: Path) -> None:
+    settings = SETTINGS.model_copy(update={"filters": (False, True), "arms": ("real", "both")})
+    found = evaluate_downstream(*arguments(sets, cache, settings, synthetic=sets["shuffled"]))
+    of = {row.arm.name: row.figures["mean Dice"].mean for row in found.rows}
+    assert of["both, 50% synthetic, filtered"] > of["both, 50% synthetic"] + 0.02
+    assert of["both, 50% synthetic, filtered"] > 0.85
 
 
 @pytest.mark.slow

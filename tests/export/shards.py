@@ -58,7 +58,9 @@ def write(
                     "given_label_map": None,
                     "mpp": MPP,
                     "forwards": 12,
-                    "class_shares": [float(s) for s in np.bincount(part.ravel(), minlength=4) / part.size],
+                    "class_shares": [
+                        float(s) for s in np.bincount(part.ravel(), minlength=len(labels)) / part.size
+                    ],
                     "classes": list(labels.classes),
                     "run": run,
                     **(place if tile else {}),

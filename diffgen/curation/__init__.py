@@ -1,0 +1,1 @@
+"""Which synthetic images, and which of their pixels, others should learn from."""
