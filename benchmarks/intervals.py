@@ -37,7 +37,8 @@ from threadpoolctl import threadpool_limits
 
 from diffgen.evaluation.bootstrap import RESAMPLES, Estimate
 from diffgen.evaluation.divergences import principal, squared_frechet
-from diffgen.evaluation.memorization import Reference, near_duplicates
+from diffgen.evaluation.memorization import Reference
+from diffgen.evaluation.near_duplicates import near_duplicates
 from diffgen.evaluation.precision_recall import Fidelity, evaluate_fidelity
 from diffgen.evaluation.sections.fidelity import verdict
 

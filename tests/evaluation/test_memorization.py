@@ -11,9 +11,9 @@ from diffgen.evaluation.memorization import (
     authentic,
     data_copying,
     evaluate_memorization,
-    near_duplicates,
     z_u,
 )
+from diffgen.evaluation.near_duplicates import near_duplicates
 from tests.evaluation.crimes import copied, features, textures
 
 TRAINING, HELD_OUT, FRESH = (textures(160, seed) for seed in range(3))
