@@ -13,6 +13,7 @@ from diffgen.cli_options import (
     Data,
     DryRun,
     Gpu,
+    InitFrom,
     Inline,
     Overrides,
     Real,
@@ -92,6 +93,7 @@ def prepare(
 def encode(
     data: Data = None,
     run: Run = None,
+    init_from: InitFrom = None,
     inline: Inline = False,
     gpu: Gpu = None,
     config: Config = None,
@@ -108,10 +110,13 @@ def encode(
 
     console = new_console()
     data, settings = training_settings(data, run, config, overrides or (), gpu, console)
+    from diffgen.models.shipped import resolve
     from diffgen.training.driver import prepare_latents
 
-    prepare_latents(data, run_folder(settings), settings, console, inline)
-    say_next(f"diffgen train --data {data} --set autoencoder.latents=stored")
+    start = resolve(init_from) if init_from else None
+    prepare_latents(data, run_folder(settings), settings, console, start, inline)
+    more = f" --init-from {init_from}" if init_from else ""
+    say_next(f"diffgen train --data {data}{more} --set autoencoder.latents=stored")
 
 
 @app.command()
@@ -119,7 +124,7 @@ def train(
     which: Annotated[str, argument("`both`, `image`, `mask`, or `autoencoder`. [default: both]")] = "both",
     data: Data = None,
     run: Run = None,
-    init_from: Annotated[str | None, option("Bundle that a new run starts from.")] = None,
+    init_from: InitFrom = None,
     inline: Inline = False,
     gpu: Gpu = None,
     dry_run: DryRun = False,

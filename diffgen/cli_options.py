@@ -33,6 +33,7 @@ Gpu = Annotated[bool | None, option("Use no GPU, also where there is one.", " /-
 DryRun = Annotated[bool, option("Only say what it takes: FLOPs, time, memory.", "--dry-run")]
 Real = Annotated[str | None, option("Real images the generator learned from. [default: last prepared]")]
 Data = Annotated[Path | None, option("Prepared data. [default: the last prepared]")]
+InitFrom = Annotated[str | None, option("Bundle that a new run starts from.")]
 Run = Annotated[str | None, option("Name of the run, in `places.runs`; the same name resumes.")]
 
 

@@ -157,11 +157,17 @@ def launch_autoencoder(
 
 
 def prepare_latents(
-    data: Path, run: str, settings: config.Settings, console: Console, inline: bool = False
+    data: Path,
+    run: str,
+    settings: config.Settings,
+    console: Console,
+    start: str | None = None,
+    inline: bool = False,
 ) -> Path:
-    """`diffgen encode`: the run's autoencoder, and the latents of all patches by it."""
+    """`diffgen encode`: the run's autoencoder, or that of the bundle `start`, and all latents by it."""
     with _driver(data, run, settings, console, inline) as driver:
-        driver.base(["image"], _shaping(driver.data, settings, None), None)
+        begin = InitBundle(start, fetched(start, driver.scratch / START)) if start else None
+        driver.base(["image"], _shaping(driver.data, settings, start), begin)
         return driver.encode(driver.run.pull("base", driver.scratch / "base"))
 
 

@@ -12,6 +12,9 @@ from diffgen import config
 from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import Labels
+from diffgen.models import bundle
+from diffgen.training.driver import prepare_latents
+from diffgen.training.latent_shards import cache_key
 from diffgen.training.latents import encode
 from diffgen.training.stored import StoredCrops
 from tests.data import prepared
@@ -90,3 +93,12 @@ def test_no_image_patches_are_named(
     data = prepared.make(tmp_path / "maps", tiny, labels, images=0, unlabelled=0)
     with pytest.raises(UserError, match="no image patches"):
         encode(data, tiny_bundle, tiny, console())
+
+
+def test_a_run_that_starts_from_a_bundle_has_its_latents(
+    data: Path, tiny_bundle: Path, tiny: config.Settings, tmp_path: Path
+) -> None:
+    """In the bundle's own scaling, so that training from it does not encode all again."""
+    folder = prepare_latents(data, str(tmp_path / "run"), tiny, console(), str(tiny_bundle), inline=True)
+    codec = bundle.load(tiny_bundle).codec
+    assert folder.name == cache_key(data, codec, tiny.autoencoder.dihedral).identity
