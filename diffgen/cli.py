@@ -25,6 +25,7 @@ from diffgen.cli_options import (
     scales_of,
     stoppable,
 )
+from diffgen.cli_watch import status
 from diffgen.errors import UserError, explained
 
 app = typer.Typer(
@@ -262,6 +263,7 @@ def synthesize(
 app.command()(export)
 app.command()(evaluate)
 app.command("filter")(curate)
+app.command()(status)
 
 
 def main() -> NoReturn:

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -98,6 +99,66 @@ def _leased(folder: Folder, option: str, patience_s: float, say: Callable[[str],
         with contextlib.suppress(OSError):
             if _is(folder, mine):
                 folder.delete(HOLDER)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a folder, or did last."""
+
+    named: str
+    """Process, host and since when."""
+    since: float | None
+    """s since 1970, by the holder's clock."""
+    at_work: bool | None
+    """Whether it still does; None where the filesystem cannot say."""
+
+
+def holder(folder: Folder) -> Holder | None:
+    """Who writes into the folder now, or did when it died; None after a clean end. Writes nothing.
+
+    Of a lease whose renewal, by the clocks, is long ago the next one is waited for: clocks may differ.
+    """
+    found = _holder(folder)
+    at_work = _is_locked(folder) if folder.local is not None else found is not None and _is_renewed(folder)
+    if found is None and not at_work:
+        return None
+    return Holder(_named(found), _seconds((found or {}).get("since")), at_work)
+
+
+def _is_locked(folder: Folder) -> bool | None:
+    """By asking for a share of the lock, which is given back at once."""
+    assert folder.local is not None
+    try:
+        import fcntl
+
+        with (folder.local / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):  # no locks here, or not ours to read
+        return None
+    return False
+
+
+def _is_renewed(folder: Folder) -> bool:
+    first, ends = _holder(folder), time.monotonic() + 3 * RENEW_S
+    renewed = _seconds((first or {}).get("renewed"))
+    if renewed is not None and abs(time.time() - renewed) < 2 * RENEW_S:
+        return True
+    while time.monotonic() < ends:
+        time.sleep(RENEW_S / 5)
+        if (now := _holder(folder)) != first:
+            return now is not None
+    return False
+
+
+def _seconds(text: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return None
 
 
 def _keep(folder: Folder, mine: dict[str, Any], option: str, ended: threading.Event) -> None:

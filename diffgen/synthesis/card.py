@@ -64,7 +64,7 @@ The licence is left to whoever publishes it.
 | `manifest/` | the same, one part a shard, written after it: a shard without its part is not finished |
 | `labels.json` | names and colours of the classes, names of the contexts |
 | `run.json` | what the samples depend on: images of another run do not come into this folder |
-| `settings.yaml` | all settings of the run that finished last, as they were resolved |
+| `settings.yaml` | all settings of the run that was started last, as they were resolved |
 
 ## Classes
 

@@ -27,6 +27,7 @@ from diffgen.synthesis import snapshots
 from diffgen.synthesis.backlog import Backlog, Report, claim
 from diffgen.synthesis.leases import Status
 from diffgen.synthesis.plan import Plan, make_plan
+from diffgen.synthesis.run_record import SETTINGS
 from diffgen.synthesis.sampler import Sampler
 from diffgen.synthesis.shards import num_shards
 
@@ -103,6 +104,8 @@ def synthesize(
         raise UserError("--save-time-map: sampling.cover=outpaint has no step that the whole canvas takes")
     with held(Folder(out), "--out"):
         backlog = claim(plan, packed, out, settings.synthesis)
+        settled = settings.model_copy(update={"synthesis": backlog.settings})
+        Folder(out).write_text(SETTINGS, settled.dump())  # now: who looks at the run learns n from it
         began, images, status = time.monotonic(), backlog.images, Status()
         if already := backlog.n - len(images):
             console.print(f"resuming: {already} of {backlog.n} images are already there")
@@ -116,8 +119,6 @@ def synthesize(
                     status = run_on_ray(backlog, report)
         writer = backlog.writer()
         writer.begin(backlog.total)
-        settled = settings.model_copy(update={"synthesis": backlog.settings})
-        writer.store.write("settings.yaml", settled.dump().encode())
         writer.finish(backlog.total, plan.labels)
         snapshots.clear(writer.store)
         if time_maps:

@@ -9,6 +9,8 @@ from diffgen.errors import UserError, one_line
 from diffgen.storage import Folder
 
 RUN = "run.json"
+SETTINGS = "settings.yaml"
+"""Beside it: all settings of the run that was started last."""
 MADE_ON = "made_on"
 """In it: kinds of device, with precision and version of torch, that samples here were made on."""
 

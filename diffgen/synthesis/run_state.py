@@ -1,0 +1,190 @@
+"""How far a run of `diffgen synthesize` is, by its output folder alone, from any machine: nothing is written.
+
+Shards and their times are the store's, so a rate and an end are of the shards that stand: what is in the
+works counts when its shard is written. Only whether a driver is at work is asked of its lock.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pyarrow.compute as pc
+import yaml
+
+from diffgen.errors import UserError, one_line
+from diffgen.lock import Holder, holder
+from diffgen.storage import Folder
+from diffgen.synthesis import manifest, snapshots
+from diffgen.synthesis.run_record import RUN, SETTINGS
+from diffgen.synthesis.shards import num_shards
+
+RECENT = 16
+"""Shards that a rate is taken of."""
+QUIET_S = 900.0
+QUIET = 10
+"""A run in which nothing is written for so long, and for so many times what a shard takes, counts as quiet."""
+READERS = 16
+
+State = Literal["finished", "running", "quiet", "stopped"]
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What `diffgen filter` said of the images that were there then."""
+
+    kept: int
+    images: int
+    left_out: dict[str, int]
+    """By kind of reason, of which an image may have several."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run as its folder shows it; counts are of samples: images, or tiles of them."""
+
+    out: str
+    state: State
+    unit: Literal["images", "tiles"]
+    total: int | None
+    """None where the folder does not say: a run of an earlier diffgen, or tiles of given label maps."""
+    made: int
+    failed: int
+    share: float | None
+    per_minute: float | None
+    seconds_left: float | None
+    shards: int
+    shards_total: int | None
+    num_bytes: int
+    """Of tars and snapshots."""
+    in_the_works: int
+    """Large images of which there is a snapshot."""
+    last_written: float | None
+    """s since 1970, by the store's clock."""
+    driver: str | None
+    driver_at_work: bool | None
+    filter: Filtered | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def look(where: str) -> RunState:
+    """Of a folder or URL; `UserError` where there is no run, or it cannot be read."""
+    folder = Folder(where)
+    try:
+        return _look(where, folder)
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({one_line(error)})") from error
+
+
+def _look(where: str, folder: Folder) -> RunState:
+    run = _run(where, folder)
+    each, total = run["images_per_shard"], samples(_wanted(folder), run)
+    tars = folder.files("", ".tar")
+    parts = folder.times("manifest", ".parquet") or dict.fromkeys(folder.files("manifest", ".parquet"), 0.0)
+    saved = folder.files(snapshots.FOLDER, snapshots.SUFFIX)
+    written = list[tuple[float, int]]()
+    made = failed = shards = 0
+    for (_, when), table in zip(parts.items(), _tables(folder, list(parts)), strict=True):
+        if table is None:  # rewritten just now, or damaged: the next start makes it anew
+            continue
+        shards += 1
+        mine = table if total is None else table.filter(pc.less(table["index"], total))
+        holes = len(mine) - mine["failed"].null_count
+        made, failed = made + len(mine) - holes, failed + holes
+        if when:
+            written.append((when, len(mine)))
+    written.sort()
+    other = [*folder.times(snapshots.FOLDER, snapshots.SUFFIX).values()]
+    last = max([when for when, _ in written] + other, default=None)
+    driver = holder(folder)
+    speed = rate(written, folder.times("", SETTINGS).get(SETTINGS))
+    left = None if total is None else total - made - failed
+    whole = left == 0 if left is not None else folder.exists("manifest.parquet")
+    now = state_of(whole, driver, last, time.time(), each / speed if speed else 0.0)
+    return RunState(
+        folder.url, now, "tiles" if run.get("tile") else "images", total, made, failed,
+        None if not total else (made + failed) / total,
+        60 * speed if speed else None,
+        left / speed if left and speed and now == "running" else None,
+        shards, None if total is None else num_shards(total, each),
+        sum(tars.values()) + sum(saved.values()), len(saved), last,
+        driver.named if driver else None, driver.at_work if driver else False,
+        _filtered(folder),
+    )  # fmt: skip
+
+
+def rate(written: Sequence[tuple[float, int]], began: float | None = None) -> float | None:
+    """Samples a second, of shards (time written in s, samples) in the order of their times.
+
+    Of the last `RECENT` ones since the run began (was started last); of fewer from its beginning on, as images
+    that are painted together are finished together. None where nothing was written since.
+    """
+    mine = [one for one in written if began is None or one[0] > began]
+    if began is not None and len(mine) <= RECENT:
+        mine = [(began, 0), *mine]
+    mine = mine[-RECENT - 1 :]
+    if len(mine) < 2 or (seconds := mine[-1][0] - mine[0][0]) <= 0:
+        return None
+    return sum(samples for _, samples in mine[1:]) / seconds
+
+
+def state_of(whole: bool, driver: Holder | None, last: float | None, now: float, usual_s: float) -> State:
+    """Whether a run goes on: `last` is when something was written, `usual_s` the time that a shard takes."""
+    at_work = driver.at_work if driver else False
+    if whole and not at_work:
+        return "finished"
+    if at_work is False:
+        return "stopped"
+    begun = max(last or 0.0, (driver and driver.since) or 0.0)
+    silent = now - begun > max(QUIET_S, QUIET * usual_s)
+    return "running" if not silent else "quiet" if at_work else "stopped"
+
+
+def samples(n: int | None, run: dict[str, Any]) -> int | None:
+    """Samples that n images of a run are; None where that depends on what is not in the folder."""
+    if n is None or not (tile := run.get("tile")):
+        return n
+    size = run.get("size")
+    return n * (size["height"] // tile) * (size["width"] // tile) if size else None
+
+
+def _run(where: str, folder: Folder) -> dict[str, Any]:
+    try:
+        run = json.loads(folder.read_text(RUN) or "{}")
+        if isinstance(run, dict) and int(run["images_per_shard"]) > 0:
+            return run
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{where} is no run of diffgen synthesize: no readable {RUN} there")
+
+
+def _wanted(folder: Folder) -> int | None:
+    """n of the run that was started last."""
+    try:
+        return int(yaml.safe_load(folder.read_text(SETTINGS) or "")["synthesis"]["n"])
+    except (yaml.YAMLError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _tables(folder: Folder, names: Sequence[str]) -> Iterator[Any]:
+    def read(name: str) -> Any:
+        try:
+            return manifest.read(folder, f"manifest/{name}")
+        except FileNotFoundError:
+            return None
+
+    with ThreadPoolExecutor(READERS) as readers:
+        yield from readers.map(read, names)
+
+
+def _filtered(folder: Folder) -> Filtered | None:
+    """By the record beside `filter.parquet`."""
+    try:
+        record = json.loads(folder.read("filter.json"))
+        return Filtered(int(record["kept"]), int(record["images"]), dict(record["left_out"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
