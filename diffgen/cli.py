@@ -25,8 +25,8 @@ from diffgen.cli_options import (
     scales_of,
     stoppable,
 )
-from diffgen.cli_watch import status
-from diffgen.errors import UserError, explained
+from diffgen.cli_watch import doctor, say_what_is_wrong, status
+from diffgen.errors import CannotStartError, UserError, explained
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -264,6 +264,7 @@ app.command()(export)
 app.command()(evaluate)
 app.command("filter")(curate)
 app.command()(status)
+app.command()(doctor)
 
 
 def main() -> NoReturn:
@@ -278,5 +279,7 @@ def main() -> NoReturn:
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)
+        if isinstance(error, CannotStartError):
+            say_what_is_wrong()
         sys.exit(error.status if isinstance(error, UserError) else 2)
     sys.exit(0)

@@ -6,9 +6,10 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from diffgen.errors import UserError, one_line
+from diffgen.errors import CannotStartError, UserError, one_line
 
 MALLOC_ENV = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62), "MALLOC_ARENA_MAX": "1"}
 """glibc's settings under which memory that was freed stays with its process.
@@ -19,6 +20,8 @@ time for new pages to be cleared. The price: a process never gives back what it 
 
 
 POLL_S = 0.2
+NODE_S = 60.0
+"""Time for a node to start a worker and answer."""
 MALLOPT = ((-4, 0), (-1, -1), (-8, 1))
 """The same by `mallopt(3)`: M_MMAP_MAX, M_TRIM_THRESHOLD (−1: never), M_ARENA_MAX."""
 
@@ -53,7 +56,11 @@ def connect(address: str | None = None, **options: Any) -> None:
         try:
             ray.init(address=address or "local", **quiet, **new)
         except ConnectionError as error:
-            raise UserError(f"no Ray cluster at {address}: {one_line(error)}") from error
+            raise CannotStartError(
+                f"no Ray cluster at {address or 'this machine'}: {one_line(error)}"
+            ) from error
+        except OSError as error:  # such as a path of a socket that is too long
+            raise CannotStartError(f"Ray does not start here: {one_line(error)}") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the commands draw their own
     context.execution_options.preserve_order = True  # the same input gives the same shards
@@ -90,7 +97,7 @@ def on_gpus(wanted: bool | None, inline: bool = False) -> bool:
 
         found = wanted is not False and torch.cuda.is_available()
         if wanted and not found:
-            raise UserError(
+            raise CannotStartError(
                 "gpu=true, and torch finds no GPU on this machine: --cpu, or RAY_ADDRESS=… of a cluster that "
                 "has some"
             )
@@ -119,6 +126,56 @@ def scales_to(kind: str) -> bool:
 
     most: dict[str, Any] = getattr(state, "get_max_resources_from_cluster_config", dict)() or {}
     return float(most.get(kind) or 0) > 0
+
+
+def running() -> str | None:
+    """Address of the cluster that commands are told to join, or else of one that runs on this machine."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address
+    from ray._private.services import find_bootstrap_address  # where `ray start` left it; no public way
+
+    with contextlib.suppress(OSError, RuntimeError):
+        found: str | None = find_bootstrap_address(None)
+        return found
+    return None
+
+
+def on_each_node(
+    function: Callable[[float], dict[str, Any]], clock: Callable[[], float]
+) -> list[dict[str, Any]]:
+    """What `function`, of the GPUs that Ray sees, gives on every node of the cluster that was joined.
+
+    Its module goes there by value: a node may have another diffgen, or none. Added to each: `node` (its
+    address), `ahead` and `doubt` (s that its `clock` is ahead of ours, and how far that may be wrong);
+    of a node that does not answer in `NODE_S` there is but `fault`, which says why.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+    remote, asked = ray.remote(num_cpus=0, max_retries=0), []
+    for node in ray.nodes():
+        if node["Alive"]:
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = remote(function).options(scheduling_strategy=here)
+            asked.append((node, here, task.remote(node["Resources"].get("GPU", 0.0))))
+    until, found = time.monotonic() + NODE_S, []
+    for node, here, reference in asked:
+        of = {"node": node["NodeManagerAddress"]}
+        try:
+            of |= ray.get(reference, timeout=max(1.0, until - time.monotonic()))
+            began = time.time()  # its worker is there by now, so the way is short
+            theirs = ray.get(remote(clock).options(scheduling_strategy=here).remote(), timeout=NODE_S)
+            took = time.time() - began
+            of |= {"ahead": theirs - began - took / 2, "doubt": took / 2, "socket": _socket(node, of)}
+        except Exception as error:  # Ray raises many kinds, and so does what runs there
+            of["fault"] = one_line(error)[-200:]
+        found.append(of)
+    return found
+
+
+def _socket(node: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
+    return node.get("ObjectStoreSocketName") or facts.get("socket")
 
 
 def _elsewhere() -> bool:

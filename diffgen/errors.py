@@ -21,6 +21,10 @@ class UserError(ValueError):
     status = 2
 
 
+class CannotStartError(UserError):
+    """The machine or the cluster lacks what a run needs to start; `diffgen doctor` says more."""
+
+
 class IncompleteError(UserError):
     """All is done that can be, and a part of what was asked for is not there; exit status 3."""
 

@@ -121,7 +121,7 @@ class Folder:
         return {i.base_name: i.size for i in infos if i.is_file and i.base_name.endswith(suffix)}
 
     def times(self, folder: str, suffix: str = "") -> dict[str, float]:
-        """The same names with the times when they were written, s since 1970 by the store's clock, if it says."""
+        """The same names with the times they were written, s since 1970 by the store's clock, if it says."""
         infos = (info for info in self._infos(folder) if info.is_file and info.mtime_ns is not None)
         return {i.base_name: i.mtime_ns / 1e9 for i in infos if i.base_name.endswith(suffix)}
 

@@ -25,7 +25,7 @@ RECENT = 16
 """Shards that a rate is taken of."""
 QUIET_S = 900.0
 QUIET = 10
-"""A run in which nothing is written for so long, and for so many times what a shard takes, counts as quiet."""
+"""A run that writes nothing for so long, and for so many times what a shard takes, counts as quiet."""
 READERS = 16
 
 State = Literal["finished", "running", "quiet", "stopped"]
@@ -120,8 +120,8 @@ def _look(where: str, folder: Folder) -> RunState:
 def rate(written: Sequence[tuple[float, int]], began: float | None = None) -> float | None:
     """Samples a second, of shards (time written in s, samples) in the order of their times.
 
-    Of the last `RECENT` ones since the run began (was started last); of fewer from its beginning on, as images
-    that are painted together are finished together. None where nothing was written since.
+    Of the last `RECENT` ones since the run began (was started last); of fewer from its beginning on, as
+    images that are painted together are finished together. None where nothing was written since.
     """
     mine = [one for one in written if began is None or one[0] > began]
     if began is not None and len(mine) <= RECENT:

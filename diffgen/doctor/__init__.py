@@ -1,0 +1,1 @@
+"""What this machine, and the cluster, have, what is wrong and its remedy."""
