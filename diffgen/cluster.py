@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ time for new pages to be cleared. The price: a process never gives back what it 
 
 
 POLL_S = 0.2
+ANSWER_S = 5.0
 NODE_S = 60.0
 """Time for a node to start a worker and answer."""
 MALLOPT = ((-4, 0), (-1, -1), (-8, 1))
@@ -138,6 +140,18 @@ def running() -> str | None:
         found: str | None = find_bootstrap_address(None)
         return found
     return None
+
+
+def answers(address: str) -> bool:
+    """Whether something listens at a cluster's `host:port`; True for an address of another form."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return True
+    try:
+        socket.create_connection((host, int(port)), ANSWER_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def on_each_node(

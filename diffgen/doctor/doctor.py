@@ -29,6 +29,8 @@ def examine(out: str, bundle: str | None, inline: bool, console: Console) -> lis
         rows.append(row)
         for node in found:
             name = f"{node.get('host', '?')} ({node['node']})"
+            if name in by_host:  # several nodes on one machine
+                name = f"{name} {len(by_host)}"
             if "fault" in node:
                 remedy = "look at its raylet's log; ray status"
                 rows.append(Row("node", f"does not answer: {node['fault']}", "wrong", remedy, name))
@@ -79,7 +81,7 @@ def probed(out: str) -> Row:
             folder.url, seconds, None, None if whole else "reads something else than was written"
         )
     except (OSError, UserError) as error:
-        return judge.store(out, None, None, one_line(error))
+        return judge.store(out, None, None, getattr(error, "strerror", None) or one_line(error))
 
 
 def _bundle(named: str | None) -> Row:
@@ -114,6 +116,8 @@ def _cluster(console: Console) -> tuple[Row, list[dict[str, Any]]]:
     if (address := cluster.running()) is None:
         return Row("Ray", "no cluster runs here: commands start one on this machine"), []
     try:
+        if not cluster.answers(address):  # Ray itself tries for minutes
+            raise UserError(f"{address}: nothing answers there")
         with console.status(f"asking the nodes of {address}"):
             cluster.connect(address)
             nodes = cluster.on_each_node(facts.collect, facts.clock)
