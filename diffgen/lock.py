@@ -27,6 +27,7 @@ HOLDER = ".lock.json"
 """Who holds the lock; behind a URL the lock itself."""
 RENEW_S = 5.0
 EXPIRE_S = 30.0  # of the reader's own clock without a renewal: clocks of two machines need not agree
+LOOK_S = 0.1  # who asks for the holder (`holder`) has a share of a local lock for a moment
 SETTLE_S = 0.5  # an object store has no locks: of two that write a lease at once the last one has it
 
 
@@ -49,7 +50,7 @@ def _locked(folder: Folder, option: str, patience_s: float, say: Callable[[str],
     try:
         folder.local.mkdir(parents=True, exist_ok=True)
         try:
-            taken = lock.acquire(timeout=0)
+            taken = lock.acquire(timeout=LOOK_S, poll_interval=LOOK_S / 5)
         except Timeout:
             if patience_s:
                 say(f"{folder}: waiting for {_named(_holder(folder))} to end")

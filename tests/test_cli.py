@@ -43,7 +43,9 @@ def diffgen(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
-@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["synthesize"], ["filter"], ["export"]])
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in "prepare train synthesize filter export status doctor".split())]
+)
 def test_help_teaches_and_imports_nothing_heavy(command: list[str], tmp_path: Path) -> None:
     line = [str(BIN), *command, "--help"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)

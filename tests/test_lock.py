@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from diffgen import lock
 from diffgen.errors import UserError
-from diffgen.lock import HOLDER, LOCK, held
+from diffgen.lock import HOLDER, LOCK, held, holder
 from diffgen.storage import Folder
 from tests.synthesis.helpers import run
 
@@ -148,3 +148,55 @@ def test_it_is_let_go_by_leaving_not_by_what_python_collects(
     with held(Folder(str(tmp_path)), "--run"):
         assert alive.is_locked
     assert not alive.is_locked
+
+
+def test_who_holds_a_folder_is_told_and_nothing_is_written(store: Folder) -> None:
+    assert holder(store) is None
+    with held(store, "--out"):
+        found = holder(store)
+        assert found is not None
+        assert found.at_work
+        assert f"process {os.getpid()} on {socket.gethostname()}" in found.named
+        assert found.since == pytest.approx(time.time(), abs=60)
+    assert holder(store) is None
+    assert not store.exists(LOCK)
+
+
+def test_who_died_in_a_folder_is_told(store: Folder) -> None:
+    long_ago = {
+        "host": "h",
+        "pid": 7,
+        "since": "2026-01-01T00:00:00+00:00",
+        "renewed": "2026-01-01T00:00:00+00:00",
+    }
+    store.write(HOLDER, json.dumps(long_ago).encode())
+    found = holder(store)
+    assert found is not None
+    assert found.named == "process 7 on h (since 2026-01-01 00:00:00 UTC)"
+    assert found.at_work is False
+
+
+def test_a_lease_by_a_clock_that_is_off_is_seen_to_be_renewed() -> None:
+    store = Folder(f"memory://{uuid.uuid4().hex}/out")
+    mine = {"host": "h", "pid": 7, "renewed": "2026-01-01T00:00:00+00:00"}
+    store.write(HOLDER, json.dumps(mine).encode())
+    ended = threading.Event()
+
+    def renew() -> None:
+        for k in range(1, 1000):
+            if ended.wait(0.02):
+                return
+            store.write(
+                HOLDER,
+                json.dumps(mine | {"renewed": f"2026-01-01T00:{k // 60:02d}:{k % 60:02d}+00:00"}).encode(),
+            )
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        found = holder(store)
+        assert found is not None
+        assert found.at_work
+    finally:
+        ended.set()
+        thread.join()
