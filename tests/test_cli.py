@@ -44,7 +44,8 @@ def diffgen(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "command", [[], *([name] for name in "prepare train synthesize filter export status doctor".split())]
+    "command",
+    [[], ["prepare"], ["train"], ["synthesize"], ["filter"], ["export"], ["status"], ["doctor"]],
 )
 def test_help_teaches_and_imports_nothing_heavy(command: list[str], tmp_path: Path) -> None:
     line = [str(BIN), *command, "--help"]
