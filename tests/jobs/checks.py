@@ -86,7 +86,9 @@ def parse(words: list[str]) -> tuple[str, dict[str, Any], config.Settings]:
     values = {setting: options.get(key) for key, setting in OPTIONS.items()}
     try:
         settings = config.load(
-            options["config"], options["overrides"] or (), options=values | {"places.out": options.get("out")}
+            options.get("config"),
+            options.get("overrides") or (),
+            options=values | {"places.out": options.get("out")},
         )
         config.parse_size(settings.synthesis.size)
     except UserError as error:
@@ -98,9 +100,12 @@ def check_command(words: list[str], shared: set[str]) -> None:
     """It is valid, and what it reads and writes is in one of the folders `shared` or behind a URL."""
     name, options, settings = parse(words)
     places = [place for key in PLACES for place in _listed(options.get(key))]
-    needed = {"prepare": "out", "synthesize": "bundle"}.get(name, "data")
+    needed = {"prepare": "out", "status": "out", "synthesize": "bundle", "doctor": "bundle"}.get(name, "data")
     assert options[needed], f"{shlex.join(words)}: --{needed} would be looked for on the node's own disk"
-    written = {"prepare": options.get("out"), "synthesize": settings.places.out}
+    written = {
+        "prepare": options.get("out"),
+        **dict.fromkeys(("synthesize", "status", "doctor"), settings.places.out),
+    }
     places.append(written.get(name, settings.places.runs))
     for place in map(str, places):
         assert "://" in place or _inside(place, shared), f"{shlex.join(words)}: {place} is on one node's disk"
