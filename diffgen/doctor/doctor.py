@@ -54,7 +54,10 @@ def wrong_here() -> list[Row]:
 
 
 def probed(out: str) -> Row:
-    """Of the output folder, by a file that is written and removed; a local one need not be there yet."""
+    """Of the output folder, by a file that is written and removed; a local one need not be there yet.
+
+    On S3 the mark of an empty folder may stay, which pyarrow puts where it removes a folder's last file.
+    """
     name, data = f".diffgen-probe-{uuid.uuid4().hex}", b"diffgen doctor"
     try:
         folder = Folder(out)

@@ -11,6 +11,8 @@ from diffgen.storage import Folder
 RUN = "run.json"
 SETTINGS = "settings.yaml"
 """Beside it: all settings of the run that was started last."""
+SNAPSHOTS, SNAPSHOT = "snapshots", ".safetensors"
+"""Folder of snapshots of images in the works, and the ending of their names."""
 MADE_ON = "made_on"
 """In it: kinds of device, with precision and version of torch, that samples here were made on."""
 

@@ -17,9 +17,8 @@ import yaml
 from diffgen.errors import UserError, one_line
 from diffgen.lock import Holder, holder
 from diffgen.storage import Folder
-from diffgen.synthesis import manifest, snapshots
-from diffgen.synthesis.run_record import RUN, SETTINGS
-from diffgen.synthesis.shards import num_shards
+from diffgen.synthesis import manifest
+from diffgen.synthesis.run_record import RUN, SETTINGS, SNAPSHOT, SNAPSHOTS
 
 RECENT = 16
 """Shards that a rate is taken of."""
@@ -85,7 +84,7 @@ def _look(where: str, folder: Folder) -> RunState:
     each, total = run["images_per_shard"], samples(_wanted(folder), run)
     tars = folder.files("", ".tar")
     parts = folder.times("manifest", ".parquet") or dict.fromkeys(folder.files("manifest", ".parquet"), 0.0)
-    saved = folder.files(snapshots.FOLDER, snapshots.SUFFIX)
+    saved = folder.files(SNAPSHOTS, SNAPSHOT)
     written = list[tuple[float, int]]()
     made = failed = shards = 0
     for (_, when), table in zip(parts.items(), _tables(folder, list(parts)), strict=True):
@@ -98,7 +97,7 @@ def _look(where: str, folder: Folder) -> RunState:
         if when:
             written.append((when, len(mine)))
     written.sort()
-    other = [*folder.times(snapshots.FOLDER, snapshots.SUFFIX).values()]
+    other = [*folder.times(SNAPSHOTS, SNAPSHOT).values()]
     last = max([when for when, _ in written] + other, default=None)
     driver = holder(folder)
     speed = rate(written, folder.times("", SETTINGS).get(SETTINGS))
@@ -110,7 +109,7 @@ def _look(where: str, folder: Folder) -> RunState:
         None if not total else (made + failed) / total,
         60 * speed if speed else None,
         left / speed if left and speed and now == "running" else None,
-        shards, None if total is None else num_shards(total, each),
+        shards, None if total is None else -(-total // each),
         sum(tars.values()) + sum(saved.values()), len(saved), last,
         driver.named if driver else None, driver.at_work if driver else False,
         _filtered(folder),

@@ -15,13 +15,11 @@ from diffgen.errors import warn
 from diffgen.sampling.canvas import CanvasState
 from diffgen.storage import Folder
 from diffgen.synthesis.image_job import ImageJob
-
-FOLDER = "snapshots"
-SUFFIX = ".safetensors"
+from diffgen.synthesis.run_record import SNAPSHOT, SNAPSHOTS
 
 
 def _name(image: int) -> str:
-    return f"{FOLDER}/{image:09d}{SUFFIX}"
+    return f"{SNAPSHOTS}/{image:09d}{SNAPSHOT}"
 
 
 def save(store: Folder, job: ImageJob) -> None:
@@ -53,7 +51,9 @@ def _read(store: Folder, name: str) -> CanvasState:
 def saved(store: Folder) -> set[int]:
     """Images of which there is a snapshot, by one look into the folder."""
     return {
-        int(stem) for name in store.files(FOLDER, SUFFIX) if (stem := name.removesuffix(SUFFIX)).isdigit()
+        int(stem)
+        for name in store.files(SNAPSHOTS, SNAPSHOT)
+        if (stem := name.removesuffix(SNAPSHOT)).isdigit()
     }
 
 
@@ -63,7 +63,7 @@ def forget(store: Folder, image: int) -> None:
 
 def clear(store: Folder) -> None:
     """Remove what is left when all is done."""
-    for name in store.files(FOLDER, SUFFIX):
-        store.delete(f"{FOLDER}/{name}")
-    if store.local is not None and (store.local / FOLDER).is_dir():
-        (store.local / FOLDER).rmdir()
+    for name in store.files(SNAPSHOTS, SNAPSHOT):
+        store.delete(f"{SNAPSHOTS}/{name}")
+    if store.local is not None and (store.local / SNAPSHOTS).is_dir():
+        (store.local / SNAPSHOTS).rmdir()
