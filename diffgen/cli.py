@@ -248,6 +248,7 @@ def synthesize(
         else:
             done = driver.synthesize(folder, out, settings, masks, inline, console, save_time_map, looks)
     size_text = "given label maps" if masks else f"{settings.synthesis.size} px"
+    size_text += f", region {region}" if region else ""
     console.print(
         f"{done.made} images ({size_text}) in {done.seconds:.0f} s; "
         f"{settings.synthesis.n} images in {done.shards} shard(s): {out if filter else done.out}"

@@ -75,6 +75,13 @@ class Plan:
     def size_of(self, index: int) -> Size:
         return self.sizes[index % len(self.sizes)]
 
+    def made_size(self, index: int) -> Size:
+        """Height and width in pixels of what is made of an image: all, or its region."""
+        if self.region is None:
+            return self.size_of(index)
+        y0, x0, y1, x1 = self.region
+        return y1 - y0, x1 - x0
+
     def num_tiles(self, index: int) -> int:
         """Samples that an image is written as."""
         height, width = self.size_of(index)

@@ -5,26 +5,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from diffgen.errors import UserError
-from tests.synthesis.helpers import Watch, run
+from diffgen.models import bundle
+from diffgen.sampling.decode import windows_box
+from diffgen.synthesis.driver import synthesize
+from diffgen.synthesis.forecast import forecast
+from diffgen.synthesis.plan import Plan, make_plan
+from diffgen.synthesis.region import image_covers, mask_parts
+from tests.synthesis.helpers import QUIET, StopError, Watch, run, settings, shard_hashes
 from tests.synthesis.test_driver import members
 from tests.synthesis.test_tiles import picture
 
-SIZE = "640x512"
-PLACES = ["0,0,64,64", "320,256,96,40", "576,480,64,32", "4,200,20,300"]
+SIZE = "800x160"
+SHORT = {"mask_steps": 2, "steps": 2}
+PLACES = ["0,0,64,64", "360,60,96,40", "736,120,64,40", "4,20,20,120"]
 
 
-def compare(bundle: Path, tmp_path: Path, place: str, masks: Path | None = None, **more: Any) -> None:
+def compare(bundle_at: Path, tmp_path: Path, place: str, masks: Path | None = None, **more: Any) -> None:
+    """A region is that crop of the whole, which is made once a folder."""
     x, y, width, height = map(int, place.split(","))
-    size = {} if masks else {"size": SIZE}
-    settings = {"n": 1, **size, **more}
+    given = {"n": 1, **({} if masks else {"size": SIZE}), **more}
     if not (tmp_path / "whole").exists():
-        run(bundle, tmp_path / "whole", masks, **settings)
+        run(bundle_at, tmp_path / "whole", masks, **given)
     out = tmp_path / place
-    run(bundle, out, masks, region=place, **settings)
+    run(bundle_at, out, masks, region=place, **given)
     whole, part = members(tmp_path / "whole"), members(out)
     for kind in ("png", "mask.png"):
         expected = picture(whole, f"000000000.{kind}")[y : y + height, x : x + width]
@@ -33,14 +41,129 @@ def compare(bundle: Path, tmp_path: Path, place: str, masks: Path | None = None,
     told = {"x": x, "y": y, "width": width, "height": height}
     assert records[1]["region"] == records[1]["run"]["region"] == told
     assert "region" not in records[0]
-    assert records[1]["parent"] == {"index": 0, "height": 512, "width": 640}
+    assert records[1]["parent"] == {"index": 0, "height": 160, "width": 800}
     assert json.loads((out / "run.json").read_text())["region"] == told
+    row = pq.read_table(out / "manifest.parquet").to_pylist()[0]
+    assert (row["width"], row["height"]) == (width, height)
 
 
-@pytest.mark.parametrize("sampling", [{}, {"cover": "random"}, {"cover": "aligned"},
-                                      {"solver": "sde-dpmsolver++", "guidance": {"scale": 1.5}}])  # fmt: skip
+@pytest.mark.parametrize("place", PLACES)
 def test_a_region_is_the_crop_of_the_whole(
-    tiny_bundle: Path, tmp_path: Path, sampling: dict[str, Any]
+    tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, place: str
 ) -> None:
-    for place in PLACES if not sampling else PLACES[1:2]:
-        compare(tiny_bundle, tmp_path, place, sampling={"mask_steps": 2, **sampling})
+    compare(tiny_bundle, tmp_path_factory.getbasetemp() / "region", place, sampling=SHORT)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"cover": "random"},
+        {"cover": "aligned"},
+        {"solver": "sde-dpmsolver++", "guidance": 1.5, "mask_guidance": 1.0},
+        {"min_region_um2": 1500.0},
+        {"decode_tile": 8, "decode_overlap": 0.5},
+    ],
+)
+def test_other_ways_to_draw(tiny_bundle: Path, tmp_path: Path, sampling: dict[str, Any]) -> None:
+    compare(tiny_bundle, tmp_path, PLACES[1], sampling=SHORT | sampling)
+
+
+def test_a_region_of_given_label_maps(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    ids = np.random.default_rng(0).integers(0, 5, (20, 100)).repeat(8, 0).repeat(8, 1)
+    Image.fromarray(ids.astype(np.uint8)).save(tmp_path / "masks" / "one.png")
+    compare(tiny_bundle, tmp_path, PLACES[1], tmp_path / "masks", sampling=SHORT)
+
+
+def plan_of(folder: Path, **synthesis: Any) -> Plan:
+    return make_plan(bundle.pack(folder), folder, settings(**synthesis), None)
+
+
+def test_what_is_held_and_drawn_is_the_region_s_halo(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The same 64² of a small canvas and of one ten times as wide: the cost ends where the halo ends."""
+    made = {"region": "640,640,64,64", "sampling": SHORT}
+    small, large = (plan_of(tiny_bundle, size=size, **made) for size in ("1344", "12800"))
+    window = image_covers(large, 0).window
+    halo = 2 * 2 * 8 + 2 * 16  # two steps of a patch on both sides, and decoding windows
+    assert max(window[2] - window[0], window[3] - window[1]) <= 16 + halo
+    part = next(mask_parts(large, 0, window))
+    assert part is not None
+    assert part.whole == (800, 800)
+    assert part.latents[2] - part.latents[0] < 40
+    assert windows_box((3200, 3200), (160, 160, 176, 176), 16, large.tiling.overlap) == (
+        image_covers(large, 0).needed[-1]  # type: ignore[attr-defined]
+    )
+    costs = [forecast(p, bundle.pack(tiny_bundle), 1, 1, lambda _: None) for p in (small, large)]
+    assert costs[1].forwards < 1.5 * costs[0].forwards
+    assert costs[1].coordinator_bytes < 1.5 * costs[0].coordinator_bytes
+    assert costs[1].halo is not None
+    assert costs[1].halo.share < 0.001
+    assert "px of 12800x12800; 0.0% of the image model's forwards" in costs[1].halo.text
+
+
+def test_a_dry_run_counts_what_a_region_takes(tiny_bundle: Path, tmp_path: Path) -> None:
+    asked = {"size": SIZE, "region": PLACES[1], "sampling": SHORT, "n": 2}
+    told = forecast(plan_of(tiny_bundle, **asked), bundle.pack(tiny_bundle), 2, 2, lambda _: None)
+    run(tiny_bundle, tmp_path, **asked)
+    table = pq.read_table(tmp_path / "manifest.parquet")
+    assert told.exact
+    assert told.forwards == sum(table["forwards"].to_pylist())
+
+
+def test_speckles_are_drawn_wider_until_cleaning_is_sure(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A mask model of noise, and regions of no less than 30 pixels: most of it is cleaned away."""
+    from unittest.mock import patch
+
+    from diffgen.synthesis.image_job import mask_parts as parts
+
+    asked = []
+
+    def counted(*given: Any) -> Any:
+        for part in parts(*given):
+            asked.append(part)
+            yield part
+
+    with patch("diffgen.synthesis.image_job.mask_parts", counted):
+        compare(tiny_bundle, tmp_path, PLACES[0], sampling=SHORT | {"min_region_um2": 2000.0})
+    assert asked[0] is None  # the whole
+    assert len(asked) > 2
+
+
+def test_a_region_is_resumed_from_its_snapshot(tiny_bundle: Path, tmp_path: Path) -> None:
+    asked = {"size": SIZE, "region": PLACES[1], "n": 1, "sampling": {"mask_steps": 2}, "snapshot_s": 0}
+    run(tiny_bundle, tmp_path / "one", **asked)
+    watch = Watch()
+    run(tiny_bundle, tmp_path / "count", watch=watch, **asked)
+    with pytest.raises(StopError):
+        run(tiny_bundle, tmp_path / "two", watch=Watch(stop=watch.leases - 4), **asked)
+    assert list((tmp_path / "two" / "snapshots").iterdir())
+    run(tiny_bundle, tmp_path / "two", **asked)
+    assert shard_hashes(tmp_path / "one") == shard_hashes(tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("region", "more", "said"),
+    [
+        ("0,0,64", {}, "--region 0,0,64: expected X,Y,W,H in pixels"),
+        ("2,0,64,64", {}, "--region 2,0,64,64: all four must be multiples of 4, the latent grid"),
+        ("740,0,64,64", {}, "--region 740,0,64,64: not inside of the image of 800x160"),
+        ("-4,0,64,64", {}, "not inside of the image"),
+        ("0,0,0,64", {}, "not inside of the image"),
+        ("0,0,64,64", {"sampling": {"cover": "diffcollage"}}, "not with sampling.cover=diffcollage"),
+        ("0,0,64,64", {"sampling": {"cover": "multidiffusion"}}, "not with sampling.cover=multidiffusion"),
+        ("0,0,64,64", {"sampling": {"cover": "outpaint"}}, "not with sampling.cover=outpaint"),
+        ("0,0,64,64", {"emit": "tiles", "tile": 64}, "not with --emit tiles"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    tiny_bundle: Path, tmp_path: Path, region: str, more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        run(tiny_bundle, tmp_path / "out", size=SIZE, region=region, **more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_time_map_is_of_a_whole_image(tiny_bundle: Path, tmp_path: Path) -> None:
+    asked = settings(size=SIZE, region=PLACES[0])
+    with pytest.raises(UserError, match="--save-time-map: of whole images"):
+        synthesize(tiny_bundle, str(tmp_path / "out"), asked, None, True, QUIET, time_maps=True)
