@@ -133,7 +133,7 @@ def _owned(starts: Starts, patch: int, part: Area) -> tuple[Boxes, Owner]:
 def _nearest(
     patch: int, starts: NDArray[np.intp], begin: int, end: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The starts that own a pixel from `begin` to `end` of one axis, and the nearest centre's number a pixel."""
+    """The starts that own a pixel of a part of one axis, and the number of the nearest centre a pixel."""
     starts = starts[(starts > begin - patch) & (starts < end)]  # a pixel's owner holds it
     distance = np.abs(2 * np.arange(begin, end)[:, None] + 1 - (2 * starts + patch)[None, :])
     used, nearest = np.unique(distance.argmin(axis=1), return_inverse=True)  # of two equally near the first

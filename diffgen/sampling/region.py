@@ -20,7 +20,7 @@ class RegionSchedule(CoverSchedule):
     """Of all covers of a canvas the patches that a part of it depends on.
 
     Covers are those of a window of the canvas: boxes count from its corner, and pixels that no later step
-    needs have no owner (−1). Every pixel has one owner in the whole: the rules of `baselines` are not for this.
+    needs have no owner (−1). In the whole every pixel has one: the rules of `baselines` are not for this.
     """
 
     part: Area

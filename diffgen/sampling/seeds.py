@@ -57,7 +57,7 @@ def noise(
 
 
 def blocks(height: int, width: int, origin: tuple[int, int] = (0, 0)) -> list[tuple[slice, slice]]:
-    """The blocks of a canvas, row by row; or what lies of them in the window of it that begins at `origin`."""
+    """The blocks of a canvas, row by row; or what lies of them in its window that begins at `origin`."""
     rows, columns = (_cut(start, length) for start, length in zip(origin, (height, width), strict=True))
     return [(row, column) for row in rows for column in columns]
 

@@ -18,12 +18,12 @@ from diffgen.labels import LabelMap
 from diffgen.models.bundle import unpack
 from diffgen.sampling import denoise, loop
 from diffgen.sampling.canvas import Patch
-from diffgen.sampling.covers import Area, CoverSchedule
+from diffgen.sampling.covers import Area
 from diffgen.sampling.guidance import NONE
 from diffgen.sampling.region import RegionSchedule
 from diffgen.synthesis.image_job import label_map_job
 from diffgen.synthesis.plan import Plan
-from diffgen.synthesis.region import MaskPart, image_covers, mask_parts
+from diffgen.synthesis.region import image_covers, mask_covers, mask_parts
 from diffgen.synthesis.sampler import Sampler
 
 COUNTED = 64  # images whose covers are drawn; of more, the mean
@@ -75,7 +75,9 @@ class Halo:
         cost = f"{self.share:.1%} of the image model's forwards for the whole{masks}"
         if self.window == self.whole:
             return f"its halo is all of {columns}x{rows} px: no less memory than the whole takes, {cost}"
-        return f"with its halo {width}x{height} px of {columns}x{rows}; {cost}, {self.times:.1f} times its area"
+        return (
+            f"with its halo {width}x{height} px of {columns}x{rows}; {cost}, {self.times:.1f} times its area"
+        )
 
 
 def forecast(
@@ -99,8 +101,9 @@ def forecast(
         else:
             on_latents = np.ones(covers.shape, dtype=np.uint8)  # any takes the same forwards
             label_map = plan.context_map(k)
-            mask_covers = plan.model("mask").covers(*label_map.shape, k)
-            counted["mask"][k] = denoise.forwards(label_map, mask_covers, *plan.model("mask").guidance)
+            counted["mask"][k] = denoise.forwards(
+                label_map, mask_covers(plan, k, None), *plan.model("mask").guidance
+            )
         counted["image"][k] = denoise.forwards(on_latents, covers, *plan.model("image").guidance)
     step("timing the models")
     share = n / len(images)
@@ -138,21 +141,17 @@ def _halo(plan: Plan) -> Halo | None:
     rows, columns = (side * plan.facts.factor for side in covers.shape)
     whole, mask_share = plan.size_of(0), None
     if not plan.masks:
-        mask = _mask_covers(plan, 0, next(mask_parts(plan, 0, covers.window)))
+        mask = mask_covers(plan, 0, next(mask_parts(plan, 0, covers.window)))
         mask_share = mask.share if isinstance(mask, RegionSchedule) else 1.0
     own = math.prod(plan.made_size(0)) / math.prod(whole)
     return Halo((rows, columns), whole, covers.share, mask_share, covers.share / own)
-
-
-def _mask_covers(plan: Plan, index: int, part: MaskPart | None) -> CoverSchedule:
-    return plan.model("mask").covers(*plan.mask_shape(index), index, part and part.latents)
 
 
 def _label_map(plan: Plan, sampler: Sampler, index: int, window: Area) -> tuple[LabelMap, int]:
     """The label map of an image in a window of the latent grid, as the run will draw it, and its forwards."""
     model, taken = plan.model("mask"), 0
     for part in mask_parts(plan, index, window):
-        covers = _mask_covers(plan, index, part)
+        covers = mask_covers(plan, index, part)
         label_map = plan.context_map(index, covers.shape)
         taken += denoise.forwards(label_map, covers, *model.guidance)
         canvas = model.canvas(label_map, index, covers=covers)

@@ -33,7 +33,7 @@ def check_size(size: Size, facts: bundle.GeneratorConfig, what: str) -> None:
 def check_region(
     text: str | None, sizes: Sequence[Size], factor: int, cover: str, tile: int | None
 ) -> Area | None:
-    """The region `X,Y,W,H` of images of these sizes as y0, x0, y1, x1 in pixels; `UserError` if it cannot be."""
+    """The region `X,Y,W,H` of images of these sizes as y0, x0, y1, x1 in pixels; else `UserError`."""
     if text is None:
         return None
     what = f"--region {text}"

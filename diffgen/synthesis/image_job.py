@@ -25,7 +25,7 @@ from diffgen.sampling.loop import fill
 from diffgen.synthesis import render
 from diffgen.synthesis.manifest import Sample
 from diffgen.synthesis.plan import Plan
-from diffgen.synthesis.region import MaskPart, image_covers, mask_parts
+from diffgen.synthesis.region import MaskPart, image_covers, mask_covers, mask_parts
 from diffgen.synthesis.schedule import OpenPatches
 
 Stage = Literal["mask", "label_map", "image", "render", "done"]
@@ -138,20 +138,20 @@ class ImageJob:
 
     def _sampled_label_map(self, window: Area) -> Generator[Turn, None, LabelMap]:
         """The label map of the mask canvas; returns it on a window of the latent grid."""
-        plan, shape = self.plan, self.plan.mask_shape(self.index)
+        plan, results = self.plan, dict[int, LabelMaps]()
         for part in mask_parts(plan, self.index, window):
-            covers = plan.model("mask").covers(*shape, self.index, part and part.latents)
+            covers = mask_covers(plan, self.index, part)
             yield from self._fill("mask", plan.context_map(self.index, covers.shape), covers)
             assert self.canvas is not None
-            job, results = label_map_job(self.canvas, self.height, self.width, part), dict[int, LabelMaps]()
-            yield Turn("label_map", {0: 1}, lambda _, job=job: job, results.__setitem__)
+            yield self._label_map_turn(label_map_job(self.canvas, self.height, self.width, part), results)
             if results[0].sure:
                 break
         origin, whole = (part.asked[:2], part.whole) if part else ((0, 0), None)
-        self.label_map = render.ScaledLabelMap(
-            results[0].label_map, plan.facts.mask_pixel_px, origin, whole
-        )
+        self.label_map = render.ScaledLabelMap(results[0].label_map, plan.facts.mask_pixel_px, origin, whole)
         return results[0].on_latents
+
+    def _label_map_turn(self, job: LabelMapJob, results: dict[int, LabelMaps]) -> Turn:
+        return Turn("label_map", {0: 1}, lambda _: job, results.__setitem__)
 
     def _render(self) -> Iterator[Turn]:
         """The samples of the finished canvas, region by region."""
@@ -278,7 +278,7 @@ class ImageJob:
 
 
 def label_map_job(canvas: Canvas, height: int, width: int, part: MaskPart | None) -> LabelMapJob:
-    """What a sampler needs of a finished mask canvas for the label map of an image (H, W), or a part of it."""
+    """What a sampler needs of a finished mask canvas for the label map of an image (H, W), or for a part."""
     if part is None:
         return LabelMapJob(canvas.latents, height, width)
     y0, x0, y1, x1 = part.latents

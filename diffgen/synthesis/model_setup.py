@@ -58,7 +58,8 @@ class ModelSetup:
         covers: CoverSchedule | None = None,
     ) -> Canvas:
         """The canvas of image `index` under a label map (H, W) on its own grid, or `covers`' window of it."""
-        covers = covers or self.covers(*label_map.shape, index)
+        height, width = label_map.shape
+        covers = covers or self.covers(height, width, index)
         begin = baselines.method(self.sampling.cover).canvas
         if isinstance(covers, RegionSchedule):
             begin = RegionCanvas

@@ -34,6 +34,7 @@ from diffgen.sampling.solvers import Solver
 from diffgen.synthesis.given import Size, check_region, check_size, read_masks, read_references
 from diffgen.synthesis.model_setup import IMAGE, MASK, ModelSetup
 
+
 @dataclass(frozen=True)
 class Plan:
     """What shapes the samples."""
@@ -220,6 +221,7 @@ def make_plan(
         check_size(size, facts, f"--size {synthesis.size}")
     sizes = shapes or (size,)
     tile = synthesis.tile if synthesis.emit == "tiles" else None
+    region = check_region(synthesis.region, sizes, facts.factor, sampling.cover, tile)
     if tile is not None:
         for one in dict.fromkeys(sizes):
             if tile % facts.factor or one[0] % tile or one[1] % tile:
@@ -227,7 +229,6 @@ def make_plan(
                     f"--tile {tile}: must divide the sides of all images ({one[1]}x{one[0]}) "
                     f"and be a multiple of {facts.factor}"
                 )
-    region = check_region(synthesis.region, sizes, facts.factor, sampling.cover, tile)
     context = None if synthesis.context is None else base.labels.context_id(synthesis.context)
     run = {
         "version": __version__,

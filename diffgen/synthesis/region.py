@@ -59,7 +59,7 @@ def mask_parts(plan: Plan, index: int, window: Area) -> Iterator[MaskPart | None
         masks.support(np.array([start, end - 1]), facts.mask_pixel_px, side)
         for start, end, side in ((y0, y1, height), (x0, x1, width))
     )
-    margin = max(2 * plan.min_region, facts.mask_patch_pixels // 4)
+    margin = first_margin(plan)
     while True:
         box = (
             max(0, top - margin) // factor, max(0, left - margin) // factor,
@@ -73,6 +73,17 @@ def mask_parts(plan: Plan, index: int, window: Area) -> Iterator[MaskPart | None
         if box == (0, 0, *canvas):
             return
         margin *= 2
+
+
+def mask_covers(plan: Plan, index: int, part: MaskPart | None) -> CoverSchedule:
+    """The covers of a mask canvas, or those that a part of it depends on."""
+    area = None if part is None else part.latents
+    return plan.model("mask").covers(*plan.mask_shape(index), index, area)
+
+
+def first_margin(plan: Plan) -> int:
+    """Mask pixels that are drawn around what is asked, at first: rarely does cleaning look further."""
+    return max(2 * plan.min_region, plan.facts.mask_patch_pixels // 4)
 
 
 def _read(plan: Plan, canvas: tuple[int, int], box: Area) -> Area:

@@ -1,5 +1,7 @@
 """A region by itself: a cone of patches, and pixel for pixel what the whole canvas has there."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ def schedules(draw: st.DrawFn) -> tuple[covers.CoverSchedule, RegionSchedule]:
     """The covers of a canvas, and those of an area of it."""
     height, width = draw(st.integers(8, 60)), draw(st.integers(8, 60))
     (y0, y1), (x0, x1) = (
-        sorted(draw(st.tuples(st.integers(0, side - 1), st.integers(1, side)).filter(lambda p: p[0] != p[1])))
+        sorted(draw(st.lists(st.integers(0, side), min_size=2, max_size=2, unique=True)))
         for side in (height, width)
     )
     rule = covers.CoverRule(draw(st.sampled_from(RULES)), draw(st.sampled_from([0.125, 0.25])), 0.375)
@@ -114,8 +116,6 @@ def test_a_grid_over_a_gigapixel_takes_the_memory_of_its_region() -> None:
     region = RegionSchedule(
         12500, 12500, sides, log_snr, rule, (0, 0), Purpose.IMAGE_COVER, (5000, 2500, 5256, 2756)
     )
-    import tracemalloc
-
     tracemalloc.start()
     patches = sum(len(cover) for cover in region)
     peak = tracemalloc.get_traced_memory()[1]

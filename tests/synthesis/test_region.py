@@ -1,6 +1,7 @@
 """`--region`: the bytes of that crop of the whole image, from a run that never draws the whole."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from PIL import Image
 from diffgen.errors import UserError
 from diffgen.models import bundle
 from diffgen.sampling.decode import windows_box
+from diffgen.synthesis import image_job, region
 from diffgen.synthesis.driver import synthesize
 from diffgen.synthesis.forecast import forecast
 from diffgen.synthesis.plan import Plan, make_plan
-from diffgen.synthesis.region import image_covers, mask_parts
+from diffgen.synthesis.region import MaskPart, image_covers, mask_parts
 from tests.synthesis.helpers import QUIET, StopError, Watch, run, settings, shard_hashes
 from tests.synthesis.test_driver import members
 from tests.synthesis.test_tiles import picture
@@ -70,16 +72,16 @@ def test_other_ways_to_draw(tiny_bundle: Path, tmp_path: Path, sampling: dict[st
 
 def test_a_region_of_given_label_maps(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
-    ids = np.random.default_rng(0).integers(0, 5, (20, 100)).repeat(8, 0).repeat(8, 1)
+    ids = np.random.default_rng(0).integers(0, 5, (5, 25)).repeat(32, 0).repeat(32, 1)
     Image.fromarray(ids.astype(np.uint8)).save(tmp_path / "masks" / "one.png")
-    compare(tiny_bundle, tmp_path, PLACES[1], tmp_path / "masks", sampling=SHORT)
+    compare(tiny_bundle, tmp_path, PLACES[1], tmp_path / "masks", sampling=SHORT | {"guidance": 0.0})
 
 
 def plan_of(folder: Path, **synthesis: Any) -> Plan:
     return make_plan(bundle.pack(folder), folder, settings(**synthesis), None)
 
 
-def test_what_is_held_and_drawn_is_the_region_s_halo(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_what_is_held_and_drawn_is_the_region_s_halo(tiny_bundle: Path) -> None:
     """The same 64² of a small canvas and of one ten times as wide: the cost ends where the halo ends."""
     made = {"region": "640,640,64,64", "sampling": SHORT}
     small, large = (plan_of(tiny_bundle, size=size, **made) for size in ("1344", "12800"))
@@ -90,8 +92,11 @@ def test_what_is_held_and_drawn_is_the_region_s_halo(tiny_bundle: Path, tmp_path
     assert part is not None
     assert part.whole == (800, 800)
     assert part.latents[2] - part.latents[0] < 40
-    assert windows_box((3200, 3200), (160, 160, 176, 176), 16, large.tiling.overlap) == (
-        image_covers(large, 0).needed[-1]  # type: ignore[attr-defined]
+    assert (
+        windows_box((3200, 3200), (160, 160, 176, 176), 16, large.tiling.overlap)
+        == (
+            image_covers(large, 0).needed[-1]  # type: ignore[attr-defined]
+        )
     )
     costs = [forecast(p, bundle.pack(tiny_bundle), 1, 1, lambda _: None) for p in (small, large)]
     assert costs[1].forwards < 1.5 * costs[0].forwards
@@ -110,23 +115,25 @@ def test_a_dry_run_counts_what_a_region_takes(tiny_bundle: Path, tmp_path: Path)
     assert told.forwards == sum(table["forwards"].to_pylist())
 
 
-def test_speckles_are_drawn_wider_until_cleaning_is_sure(tiny_bundle: Path, tmp_path: Path) -> None:
-    """A mask model of noise, and regions of no less than 30 pixels: most of it is cleaned away."""
-    from unittest.mock import patch
+def test_a_part_is_drawn_wider_until_cleaning_is_sure(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mask model of noise, regions of 9 pixels at least, and too little around what is asked."""
+    drawn = []
 
-    from diffgen.synthesis.image_job import mask_parts as parts
-
-    asked = []
-
-    def counted(*given: Any) -> Any:
-        for part in parts(*given):
-            asked.append(part)
+    def counted(*given: Any) -> Iterator[MaskPart | None]:
+        for part in mask_parts(*given):
+            drawn.append(part)
             yield part
 
-    with patch("diffgen.synthesis.image_job.mask_parts", counted):
-        compare(tiny_bundle, tmp_path, PLACES[0], sampling=SHORT | {"min_region_um2": 2000.0})
-    assert asked[0] is None  # the whole
-    assert len(asked) > 2
+    monkeypatch.setattr(region, "first_margin", lambda _: 1)
+    monkeypatch.setattr(image_job, "mask_parts", counted)
+    compare(tiny_bundle, tmp_path, PLACES[0], sampling=SHORT | {"min_region_um2": 600.0})
+    whole, first, *more = drawn
+    assert whole is None
+    assert first is not None
+    assert first.drawn[3] < first.whole[1]
+    assert more
 
 
 def test_a_region_is_resumed_from_its_snapshot(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -142,7 +149,7 @@ def test_a_region_is_resumed_from_its_snapshot(tiny_bundle: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("region", "more", "said"),
+    ("place", "more", "said"),
     [
         ("0,0,64", {}, "--region 0,0,64: expected X,Y,W,H in pixels"),
         ("2,0,64,64", {}, "--region 2,0,64,64: all four must be multiples of 4, the latent grid"),
@@ -156,10 +163,10 @@ def test_a_region_is_resumed_from_its_snapshot(tiny_bundle: Path, tmp_path: Path
     ],
 )
 def test_what_cannot_be_is_refused(
-    tiny_bundle: Path, tmp_path: Path, region: str, more: dict[str, Any], said: str
+    tiny_bundle: Path, tmp_path: Path, place: str, more: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
-        run(tiny_bundle, tmp_path / "out", size=SIZE, region=region, **more)
+        run(tiny_bundle, tmp_path / "out", size=SIZE, region=place, **more)
     assert not (tmp_path / "out").exists()
 
 
