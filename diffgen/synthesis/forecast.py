@@ -28,6 +28,7 @@ from diffgen.synthesis.sampler import Sampler
 
 COUNTED = 64  # images whose covers are drawn; of more, the mean
 SAMPLED = 8  # images whose label map is sampled, where forwards depend on it
+DRAWN = 1000  # forwards of the mask model that a region's label map may take to be sampled here
 BYTES_PER_PIXEL = 2.0  # of a tissue PNG and its label map
 TIMED = 3  # micro-batches of each model that are timed, after one that is not
 
@@ -38,7 +39,7 @@ class Forecast:
 
     forwards: int
     exact: bool
-    """Counted for every image, or the mean of the first ones times n."""
+    """Counted for every image, or the mean of the first ones times n, or as if all had one label."""
     per_image: float
     per_megapixel: float
     seconds: float
@@ -71,8 +72,8 @@ class Halo:
     def text(self) -> str:
         """A line on it."""
         (height, width), (rows, columns) = self.window, self.whole
-        masks = "" if self.mask_share is None else f" and {self.mask_share:.1%} of the mask model's"
-        cost = f"{self.share:.1%} of the image model's forwards for the whole{masks}"
+        masks = "" if self.mask_share is None else f" and {100 * self.mask_share:.2g} % of the mask model's"
+        cost = f"{100 * self.share:.2g} % of the image model's forwards for the whole{masks}"
         if self.window == self.whole:
             return f"its halo is all of {columns}x{rows} px: no less memory than the whole takes, {cost}"
         return (
@@ -90,20 +91,18 @@ def forecast(
     # On the label map, or, of a region, on how far its cleaning looks.
     depends = not plan.masks and (plan.model("image").guidance != (NONE, "joint") or plan.region is not None)
     images = range(min(n, SAMPLED if depends else COUNTED))
-    counted = {stage: [0] * len(images) for stage in ("mask", "image")}
+    counted, exact = {stage: [0] * len(images) for stage in ("mask", "image")}, len(images) == n
     for k in images:
         covers = image_covers(plan, k)
         y0, x0, y1, x1 = covers.window
         if (given := plan.given(k)) is not None:
             on_latents = label_maps.on_grid(given[1], plan.facts.factor)[y0:y1, x0:x1]
-        elif depends:
+        elif depends and (plan.region is None or _mask_forwards(plan, k, covers.window) <= DRAWN):
             on_latents, counted["mask"][k] = _label_map(plan, sampler, k, covers.window)
         else:
             on_latents = np.ones(covers.shape, dtype=np.uint8)  # any takes the same forwards
-            label_map = plan.context_map(k)
-            counted["mask"][k] = denoise.forwards(
-                label_map, mask_covers(plan, k, None), *plan.model("mask").guidance
-            )
+            counted["mask"][k] = _mask_forwards(plan, k, covers.window)
+            exact = exact and not depends
         counted["image"][k] = denoise.forwards(on_latents, covers, *plan.model("image").guidance)
     step("timing the models")
     share = n / len(images)
@@ -123,7 +122,7 @@ def forecast(
     total = round(sum(sum(counts) for counts in counted.values()) * share)
     return Forecast(
         total,
-        len(images) == n,
+        exact,
         total / n,
         total / pixels * 1e6,
         seconds,
@@ -145,6 +144,12 @@ def _halo(plan: Plan) -> Halo | None:
         mask_share = mask.share if isinstance(mask, RegionSchedule) else 1.0
     own = math.prod(plan.made_size(0)) / math.prod(whole)
     return Halo((rows, columns), whole, covers.share, mask_share, covers.share / own)
+
+
+def _mask_forwards(plan: Plan, index: int, window: Area) -> int:
+    """Of the mask canvas, or of the part of it that is drawn first."""
+    covers = mask_covers(plan, index, next(mask_parts(plan, index, window)))
+    return denoise.forwards(plan.context_map(index, covers.shape), covers, *plan.model("mask").guidance)
 
 
 def _label_map(plan: Plan, sampler: Sampler, index: int, window: Area) -> tuple[LabelMap, int]:
