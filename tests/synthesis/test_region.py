@@ -49,6 +49,7 @@ def compare(bundle_at: Path, tmp_path: Path, place: str, masks: Path | None = No
     assert json.loads((out / "run.json").read_text())["region"] == told
     row = pq.read_table(out / "manifest.parquet").to_pylist()[0]
     assert (row["width"], row["height"]) == (width, height)
+    assert row["forwards_per_megapixel"] == pytest.approx(row["forwards"] / (width * height) * 1e6)
 
 
 @pytest.mark.parametrize("place", PLACES)
