@@ -23,7 +23,8 @@ from diffgen.labels import LabelMap, Picture
 from diffgen.models.bundle import Bundle
 from diffgen.sampling import denoise, loop
 from diffgen.sampling.decode import decode
-from diffgen.synthesis.plan import IMAGE, ModelSetup, guidance_of
+from diffgen.synthesis.model_setup import IMAGE, ModelSetup
+from diffgen.synthesis.plan import guidance_of
 
 PICTURES_AT_ONCE = 16
 

@@ -178,6 +178,7 @@ def synthesize(
     bundle: Annotated[str | None, option("Folder, URL, name. [default: last trained, or `default`]")] = None,
     n: Annotated[int | None, option("Number of images.")] = None,
     size: Annotated[str | None, option("Pixels, `S` or `WxH`.")] = None,
+    region: Annotated[str | None, option("Only that part of each image, `X,Y,W,H` in pixels.")] = None,
     out: Annotated[str | None, option("Folder or filesystem URL. [default: out]")] = None,
     seed: Annotated[int | None, option("Seed of all images.")] = None,
     context: Annotated[str | None, option("Context of all images. [default: by share in the data]")] = None,
@@ -224,7 +225,7 @@ def synthesize(
     under = saved(folder, f"{bundle or folder} is not a bundle: diffgen train")
     under.pop("evaluation", None)  # defaults of the day when a bundle was trained say nothing of today's
     options = {"n": n, "size": size, "seed": seed, "context": context, "samplers": samplers}
-    options |= {"emit": emit, "tile": tile, "mix_devices": mix_devices or None}
+    options |= {"region": region, "emit": emit, "tile": tile, "mix_devices": mix_devices or None}
     values: dict[str, Any] = {f"synthesis.{key}": value for key, value in options.items()}
     values |= {"places.out": out, "gpu": gpu}
     settings = load(config, overrides or (), under, values)
@@ -248,6 +249,7 @@ def synthesize(
         else:
             done = driver.synthesize(folder, out, settings, masks, inline, console, save_time_map, looks)
     size_text = "given label maps" if masks else f"{settings.synthesis.size} px"
+    size_text += f", region {region}" if region else ""
     console.print(
         f"{done.made} images ({size_text}) in {done.seconds:.0f} s; "
         f"{settings.synthesis.n} images in {done.shards} shard(s): {out if filter else done.out}"

@@ -184,6 +184,8 @@ class Synthesis(SettingsSection):
     n: Positive = 4
     size: Annotated[str, BeforeValidator(str)] = "512"
     """Side of the images in pixels, `S` or `WxH`."""
+    region: str | None = None
+    """`X,Y,W,H` in pixels: only this part of each image, with the bytes that it has in the whole."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     context: str | None = None
     """Context of all images; by default drawn by its share in the data."""

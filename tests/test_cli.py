@@ -228,6 +228,21 @@ def test_inline_run_says_what_it_took_and_what_is_next(tiny_bundle: Path, tmp_pa
     assert "2 of 2 images are already there" in diffgen(*words, cwd=tmp_path).stdout
 
 
+def test_a_region_and_what_its_halo_takes(tiny_bundle: Path, tmp_path: Path) -> None:
+    words = ["synthesize", "--bundle", str(tiny_bundle), "--n", "1", "--size", "1280x320"]
+    words += ["--inline", "--region", "64,32,32,40"]
+    dry = diffgen(*words, "--dry-run", cwd=tmp_path)
+    assert dry.returncode == 0, dry.stderr
+    assert " px of 1280x320; " in " ".join(dry.stdout.split())
+    done = diffgen(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    row = pq.read_table(tmp_path / "out" / "manifest.parquet").to_pylist()[0]
+    assert (row["width"], row["height"]) == (32, 40)
+    beyond = diffgen(*words[:-1], "64,320,32,40", cwd=tmp_path)
+    assert (beyond.returncode, beyond.stderr.count("\n")) == (2, 1)
+    assert "not inside of the image of 1280x320" in beyond.stderr
+
+
 def test_a_dry_run_foretells_and_writes_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
     words = ["synthesize", "--bundle", str(tiny_bundle), "--n", "2", "--size", "64x48"]
     dry = diffgen(*words, "--dry-run", cwd=tmp_path)

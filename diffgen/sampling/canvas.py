@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffgen.labels import LabelMap
-from diffgen.sampling.covers import Cover, CoverSchedule, rectangle
+from diffgen.sampling.covers import Cover, CoverSchedule, rectangle, shifted
 from diffgen.sampling.seeds import Purpose, blocks, noise
 from diffgen.sampling.solvers import Solver, SolverState, as_tensor
 
@@ -74,7 +74,7 @@ class Canvas:
         `purposes` name the streams of y_T and of the solver's own noise.
         """
         height, width = label_map.shape
-        assert (height, width) == (covers.height, covers.width), "covers fit the label map"
+        assert (height, width) == covers.shape, "covers fit the label map"
         assert min(height, width) >= covers.base, "a canvas is at least one patch wide"
         self.label_map, self.covers, self.solver, self.purposes = (
             label_map,
@@ -82,7 +82,11 @@ class Canvas:
             solver,
             purposes,
         )
-        self.whole, self.blocks = whole, blocks(height, width)
+        self.whole = whole
+        self.blocks = [
+            (shifted(block, covers.origin), block) for block in blocks(height, width, covers.origin)
+        ]
+        """Where each lies here, and where in the canvas: the same, unless this is a window of it."""
         self.latents: Latents = self._start_noise(channels)
         self.latents *= np.float32(solver.start_scale)
         self.noise: Latents = np.zeros_like(self.latents)
@@ -94,10 +98,8 @@ class Canvas:
     def _start_noise(self, channels: int) -> Latents:
         """y_T (C, H, W), of unit variance."""
         drawn = np.empty((channels, *self.label_map.shape), dtype=np.float32)
-        for rows, columns in self.blocks:
-            drawn[:, rows, columns] = noise(
-                self.covers.key, self.purposes[0], self.first, channels, (rows, columns)
-            )
+        for (rows, columns), block in self.blocks:
+            drawn[:, rows, columns] = noise(self.covers.key, self.purposes[0], self.first, channels, block)
         return drawn
 
     @property
@@ -168,16 +170,11 @@ class Canvas:
         """
         assert self.full, "a step ends when every pixel has its estimate"
         channels = self.latents.shape[0]
-        for number, (rows, columns) in enumerate(self.blocks):
+        for number, ((rows, columns), block) in enumerate(self.blocks):
             fresh = None
             if self.solver.draws_noise:
-                drawn = noise(
-                    self.covers.key,
-                    self.purposes[1],
-                    self.first + self.step,
-                    channels,
-                    (rows, columns),
-                )
+                step = self.first + self.step
+                drawn = noise(self.covers.key, self.purposes[1], step, channels, block)
                 fresh = as_tensor(np.ascontiguousarray(drawn))
             # A block of its own: what the solver keeps must not be the canvas that is written next.
             estimate = as_tensor(self.noise[:, rows, columns].copy())

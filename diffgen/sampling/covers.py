@@ -17,6 +17,10 @@ from diffgen.sampling.seeds import Purpose, generator
 
 Box = tuple[slice, slice]
 """Where a patch lies, as an index of the last two axes of a canvas."""
+Area = tuple[int, int, int, int]
+"""y0, x0, y1, x1 of a part of a canvas, in latent pixels."""
+Boxes = NDArray[np.int32]
+Owner = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,26 @@ def jittered(height: int, width: int, patch: int, rng: np.random.Generator, over
     A pixel belongs to the patch whose centre is nearest: every estimate is taken far from a
     patch's border, where it knows its surroundings on all sides.
     """
-    stride = max(1, int(patch * (1 - overlap)))
-    offset_y, offset_x = (int(offset) for offset in rng.integers(stride, size=2))
-    return _owned(_shifted(height, patch, stride, offset_y), _shifted(width, patch, stride, offset_x),
-                  height, width, patch)  # fmt: skip
+    return Cover(*_owned(_jittered(height, width, patch, rng, overlap), patch, (0, 0, height, width)))
 
 
 def aligned(height: int, width: int, patch: int) -> Cover:
     """The plain grid without overlap, the same in every step: what tiling does, seams included."""
-    return _owned(grid(height, patch, patch), grid(width, patch, patch), height, width, patch)
+    return Cover(*_owned(_aligned(height, width, patch), patch, (0, 0, height, width)))
+
+
+Starts = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Of a grid of patches, along both axes."""
+
+
+def _jittered(height: int, width: int, patch: int, rng: np.random.Generator, overlap: float) -> Starts:
+    stride = max(1, int(patch * (1 - overlap)))
+    offset_y, offset_x = (int(offset) for offset in rng.integers(stride, size=2))
+    return _shifted(height, patch, stride, offset_y), _shifted(width, patch, stride, offset_x)
+
+
+def _aligned(height: int, width: int, patch: int) -> Starts:
+    return grid(height, patch, patch), grid(width, patch, patch)
 
 
 def _shifted(length: int, patch: int, stride: int, offset: int) -> NDArray[np.intp]:
@@ -103,19 +118,41 @@ def grid_boxes(ys: NDArray[np.intp], xs: NDArray[np.intp], patch: int) -> NDArra
     return np.array([(y, x, y + patch, x + patch) for y in ys for x in xs], dtype=np.int32)
 
 
-def _owned(ys: NDArray[np.intp], xs: NDArray[np.intp], height: int, width: int, patch: int) -> Cover:
-    """Patches at the crossings of rows and columns; each pixel belongs to the nearest centre."""
-    ys, rows = _nearest(height, patch, ys)
-    xs, columns = _nearest(width, patch, xs)
+def _owned(starts: Starts, patch: int, part: Area) -> tuple[Boxes, Owner]:
+    """Patches at the crossings of rows and columns that own a pixel of a part, and the owner of each.
+
+    A pixel belongs to the nearest centre.
+    """
+    y0, x0, y1, x1 = part
+    ys, rows = _nearest(patch, starts[0], y0, y1)
+    xs, columns = _nearest(patch, starts[1], x0, x1)
     owner = rows[:, None] * len(xs) + columns[None, :]
-    return Cover(grid_boxes(ys, xs, patch), owner.astype(np.int32))
+    return grid_boxes(ys, xs, patch), owner.astype(np.int32)
 
 
-def _nearest(length: int, patch: int, starts: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The starts that own a pixel along one axis, and the number of the nearest centre a pixel."""
-    distance = np.abs(2 * np.arange(length)[:, None] + 1 - (2 * starts + patch)[None, :])
+def _nearest(
+    patch: int, starts: NDArray[np.intp], begin: int, end: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The starts that own a pixel of a part of one axis, and the number of the nearest centre a pixel."""
+    starts = starts[(starts > begin - patch) & (starts < end)]  # a pixel's owner holds it
+    distance = np.abs(2 * np.arange(begin, end)[:, None] + 1 - (2 * starts + patch)[None, :])
     used, nearest = np.unique(distance.argmin(axis=1), return_inverse=True)  # of two equally near the first
     return starts[used], nearest
+
+
+def cropped(cover: Cover, part: Area) -> tuple[Boxes, Owner]:
+    """Patches of a cover that own a pixel of a part, and the owner of each pixel."""
+    assert cover.owner is not None, "every pixel has one owner"
+    y0, x0, y1, x1 = part
+    used, owner = np.unique(cover.owner[y0:y1, x0:x1], return_inverse=True)
+    return cover.boxes[used], owner.reshape(y1 - y0, x1 - x0).astype(np.int32)
+
+
+def shifted(box: Box, origin: tuple[int, int]) -> Box:
+    """A box of a canvas as it lies in the window that begins at `origin`."""
+    rows, columns = box
+    (y, x), (y0, y1), (x0, x1) = origin, (rows.start, rows.stop), (columns.start, columns.stop)
+    return slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
 
 
 def rectangle(owned: NDArray[np.bool_]) -> tuple[Box, bool]:
@@ -154,6 +191,22 @@ class CoverRule:
             case _:
                 raise AssertionError(f"{self.name} is a rule of `baselines`")
 
+    def within(
+        self, part: Area, height: int, width: int, patch: int, log_snr: float, rng: np.random.Generator
+    ) -> tuple[Boxes, Owner]:
+        """Of the same cover the patches that own a pixel of a part, and the owner of each (h, w).
+
+        Of a grid in the memory of the part; `random` has to draw the whole to know any of it.
+        """
+        match self.name:
+            case "jittered":
+                overlap = self.noisy_overlap if log_snr < NOISY else self.overlap
+                return _owned(_jittered(height, width, patch, rng, overlap), patch, part)
+            case "aligned":
+                return _owned(_aligned(height, width, patch), patch, part)
+            case _:
+                return cropped(self(height, width, patch, log_snr, rng), part)
+
 
 Sides = tuple[tuple[float | None, int], ...]
 """Patch sides by noise: (below this log-SNR, side), the noisiest first; the last has no bound."""
@@ -181,6 +234,21 @@ class CoverSchedule:
     @property
     def steps(self) -> int:
         return len(self.log_snr)
+
+    @property
+    def window(self) -> Area:
+        """The part of the canvas that these are covers of; the boxes of patches count from its corner."""
+        return 0, 0, self.height, self.width
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        return self.window[:2]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the window."""
+        y0, x0, y1, x1 = self.window
+        return y1 - y0, x1 - x0
 
     def side(self, step: int) -> int:
         """Patch side of a step; a canvas narrower than a wide patch takes the base patch."""

@@ -19,11 +19,10 @@ from torch import Tensor
 
 from diffgen.labels import Picture
 from diffgen.sampling.canvas import NonFiniteError
+from diffgen.sampling.covers import Area
 
 Span = tuple[int, int]
 """Start and end along one axis, in latent pixels."""
-Area = tuple[int, int, int, int]
-"""y0, x0, y1, x1 in latent pixels of the whole canvas."""
 Decoder = Callable[[Tensor], Tensor]
 """Latents (1, C, h, w) → image (1, 3, h·f, w·f) in [−1, 1]."""
 

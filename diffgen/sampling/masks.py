@@ -14,6 +14,7 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 
 from diffgen.labels import LabelMap
+from diffgen.sampling.covers import Area
 
 Pixels = NDArray[np.int64]
 """(n,) pixel indices along one axis, in any order."""
@@ -29,6 +30,35 @@ def clean(label_map: LabelMap, min_pixels: int) -> LabelMap:
         return label_map
     nearest = ndimage.distance_transform_edt(small, return_distances=False, return_indices=True)
     return label_map[tuple(nearest)]
+
+
+def clean_part(
+    label_map: LabelMap, min_pixels: int, place: Area, whole: tuple[int, int]
+) -> tuple[LabelMap, NDArray[np.bool_]]:
+    """`clean` of the part of a label map that lies at `place` in the `whole` (H, W), and where that is sure.
+
+    A pixel is sure if `clean` of the whole gives it the same class, whatever lies beyond the part: its region
+    is not cut, or is large enough as it is; and, of a small region, it is nearer to a large one than to any
+    pixel that is not sure to be of a small one. How far that reaches depends on the label map.
+    """
+    y0, x0, y1, x1 = place
+    beyond = [(int(y0 > 0), int(y1 < whole[0])), (int(x0 > 0), int(x1 < whole[1]))]
+    regions = connected_components(label_map, background=-1, connectivity=1)
+    small = np.bincount(regions.reshape(-1))[regions] < min_pixels
+    # A frame of one pixel where the whole goes on: what lies there is not known, nor what touches it.
+    unknown = np.pad(np.zeros(label_map.shape, np.bool_), beyond, constant_values=True)
+    inside = tuple(slice(a, a + side) for (a, _), side in zip(beyond, label_map.shape, strict=True))
+    cut = np.unique(regions[ndimage.binary_dilation(unknown)[inside]])
+    unknown[inside] = small & np.isin(regions, cut)
+    if small.all():
+        return label_map, np.full(label_map.shape, not unknown.any())
+    distance, nearest = ndimage.distance_transform_edt(small, return_indices=True)
+    sure = ~small
+    if unknown.any():
+        sure |= ~unknown[inside] & (distance < ndimage.distance_transform_edt(~unknown)[inside])
+    else:
+        sure[:] = True
+    return label_map[tuple(nearest)], sure
 
 
 def enlarge(

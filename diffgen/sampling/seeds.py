@@ -5,6 +5,7 @@ stages or steps ever share numbers (promise 4), and image k does not depend on h
 """
 
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,20 +45,23 @@ def spread(seed: int, index: int, purpose: Purpose) -> float:
 def noise(
     key: tuple[int, int], purpose: Purpose, step: int, channels: int, block: tuple[slice, slice]
 ) -> NDArray[np.float32]:
-    """Normal noise (C, h, w) of one block of a canvas, the same however large the canvas is.
+    """Normal noise (C, h, w) of one block of a canvas, or of a part of one, however large the canvas is.
 
-    A block begins at multiples of `BLOCK`; one that is cut by the canvas's border is drawn whole.
+    Blocks begin at multiples of `BLOCK`; each is drawn whole, so that no pixel depends on where it is cut.
     """
     rows, columns = block
     rng = generator(*key, purpose, step, rows.start // BLOCK, columns.start // BLOCK)
     whole = rng.standard_normal((channels, BLOCK, BLOCK), dtype=np.float32)
-    return whole[:, : rows.stop - rows.start, : columns.stop - columns.start]
+    top, left = rows.start % BLOCK, columns.start % BLOCK
+    return whole[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
 
 
-def blocks(height: int, width: int) -> list[tuple[slice, slice]]:
-    """The blocks of a canvas, row by row."""
-    return [
-        (slice(y, min(y + BLOCK, height)), slice(x, min(x + BLOCK, width)))
-        for y in range(0, height, BLOCK)
-        for x in range(0, width, BLOCK)
-    ]
+def blocks(height: int, width: int, origin: tuple[int, int] = (0, 0)) -> list[tuple[slice, slice]]:
+    """The blocks of a canvas, row by row; or what lies of them in its window that begins at `origin`."""
+    rows, columns = (_cut(start, length) for start, length in zip(origin, (height, width), strict=True))
+    return [(row, column) for row in rows for column in columns]
+
+
+def _cut(start: int, length: int) -> list[slice]:
+    inside = range((start // BLOCK + 1) * BLOCK, start + length, BLOCK)
+    return [slice(a, b) for a, b in pairwise([start, *inside, start + length])]

@@ -142,7 +142,9 @@ def dataset_card(run: Mapping[str, Any], manifest: Any, labels: Labels) -> str:
         sizes=" and ".join(sizes) + " pixels",
         shards="1 shard" if num_shards == 1 else f"{num_shards} shards",
         bundle=run["bundle"],
-        tile="; its place in the parent image, of which it is a tile" if run.get("tile") else "",
+        tile="; its place in the parent image, of which it is a " + ("tile" if run.get("tile") else "region")
+        if run.get("tile") or run.get("region")
+        else "",
         classes="\n".join(
             f"| {i} | {_cell(name)} | `#{bytes(labels.colours[i]).hex()}` | {share:.1%} |"
             for i, (name, share) in enumerate(zip(labels.classes, shares, strict=True))

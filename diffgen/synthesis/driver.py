@@ -52,6 +52,8 @@ def dry_run(
     table = Table("of this run", "", box=None, show_header=False, padding=(0, 2))
     about = "" if cost.exact else "about "
     table.add_row("images", f"{n}")
+    if cost.halo is not None:
+        table.add_row("region", cost.halo.text)
     table.add_row("forwards", f"{about}{cost.forwards}")
     table.add_row("per image, per megapixel", f"{cost.per_image:.1f}, {cost.per_megapixel:.1f}")
     table.add_row(
@@ -102,6 +104,8 @@ def synthesize(
     plan = make_plan(packed, folder, settings, masks, references, works_on, console)
     if time_maps and plan.sampling.cover == "outpaint":
         raise UserError("--save-time-map: sampling.cover=outpaint has no step that the whole canvas takes")
+    if time_maps and plan.region is not None:
+        raise UserError("--save-time-map: of whole images, not of a --region")
     with held(Folder(out), "--out"):
         backlog = claim(plan, packed, out, settings.synthesis)
         settled = settings.model_copy(update={"synthesis": backlog.settings})
@@ -129,7 +133,7 @@ def synthesize(
             f"says (`failed`): {failed[min(failed)]}"
         )
     shards = num_shards(backlog.total, backlog.per_shard)
-    megapixels = sum(height * width for height, width in map(plan.size_of, images)) / 1e6
+    megapixels = sum(height * width for height, width in map(plan.made_size, images)) / 1e6
     return Summary(
         len(images), already, shards, time.monotonic() - began, status, writer.store.url, megapixels
     )

@@ -4,6 +4,7 @@ Covers are drawn from seeds alone, so forwards are counted, not guessed, whereve
 a label map that is yet to be sampled; where they do, the label maps of the first images are sampled.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,13 +18,17 @@ from diffgen.labels import LabelMap
 from diffgen.models.bundle import unpack
 from diffgen.sampling import denoise, loop
 from diffgen.sampling.canvas import Patch
+from diffgen.sampling.covers import Area
 from diffgen.sampling.guidance import NONE
-from diffgen.synthesis.image_job import LabelMapJob
+from diffgen.sampling.region import RegionSchedule
+from diffgen.synthesis.image_job import label_map_job
 from diffgen.synthesis.plan import Plan
+from diffgen.synthesis.region import image_covers, mask_covers, mask_parts
 from diffgen.synthesis.sampler import Sampler
 
 COUNTED = 64  # images whose covers are drawn; of more, the mean
 SAMPLED = 8  # images whose label map is sampled, where forwards depend on it
+DRAWN = 1000  # forwards of the mask model that a region's label map may take to be sampled here
 BYTES_PER_PIXEL = 2.0  # of a tissue PNG and its label map
 TIMED = 3  # micro-batches of each model that are timed, after one that is not
 
@@ -34,7 +39,7 @@ class Forecast:
 
     forwards: int
     exact: bool
-    """Counted for every image, or the mean of the first ones times n."""
+    """Counted for every image, or the mean of the first ones times n, or as if all had one label."""
     per_image: float
     per_megapixel: float
     seconds: float
@@ -44,6 +49,36 @@ class Forecast:
     """Latents, noise, history and maps of the canvases in the works."""
     weights_bytes: float
     """Of a sampler."""
+    halo: "Halo | None" = None
+    """Of a region, in the first image."""
+
+
+@dataclass(frozen=True)
+class Halo:
+    """What a region of an image takes beside itself."""
+
+    window: tuple[int, int]
+    """Height and width in pixels of the canvas that is held: the region, and what it depends on."""
+    whole: tuple[int, int]
+    """Of the image."""
+    share: float
+    """Pixels that the image model estimates, for each that it estimates for the whole image."""
+    mask_share: float | None
+    """The same of the mask model; None where label maps are given."""
+    times: float
+    """The same of the image model, for each that the region by itself would take."""
+
+    @property
+    def text(self) -> str:
+        """A line on it."""
+        (height, width), (rows, columns) = self.window, self.whole
+        masks = "" if self.mask_share is None else f" and {100 * self.mask_share:.2g} % of the mask model's"
+        cost = f"{100 * self.share:.2g} % of the image model's forwards for the whole{masks}"
+        if self.window == self.whole:
+            return f"its halo is all of {columns}x{rows} px: no less memory than the whole takes, {cost}"
+        return (
+            f"with its halo {width}x{height} px of {columns}x{rows}; {cost}, {self.times:.1f} times its area"
+        )
 
 
 def forecast(
@@ -53,16 +88,22 @@ def forecast(
     with tempfile.TemporaryDirectory() as folder:
         sampler = Sampler(unpack(packed, Path(folder)), plan.sampling, plan.made_on["device"] != "cpu")
     step("counting forwards")
-    depends = not plan.masks and plan.model("image").guidance != (NONE, "joint")
+    # On the label map, or, of a region, on how far its cleaning looks.
+    depends = not plan.masks and (plan.model("image").guidance != (NONE, "joint") or plan.region is not None)
     images = range(min(n, SAMPLED if depends else COUNTED))
-    counted = {stage: [0] * len(images) for stage in ("mask", "image")}
+    counted, exact = {stage: [0] * len(images) for stage in ("mask", "image")}, len(images) == n
     for k in images:
-        if (given := plan.given(k)) is None:
-            counted["mask"][k] = _forwards(plan, "mask", k, plan.context_map(k))
-            on_latents = _label_map(plan, sampler, k) if depends else _any(plan, k)
+        covers = image_covers(plan, k)
+        y0, x0, y1, x1 = covers.window
+        if (given := plan.given(k)) is not None:
+            on_latents = label_maps.on_grid(given[1], plan.facts.factor)[y0:y1, x0:x1]
+        elif depends and (plan.region is None or _mask_forwards(plan, k, covers.window) <= DRAWN):
+            on_latents, counted["mask"][k] = _label_map(plan, sampler, k, covers.window)
         else:
-            on_latents = label_maps.on_grid(given[1], plan.facts.factor)
-        counted["image"][k] = _forwards(plan, "image", k, on_latents)
+            on_latents = np.ones(covers.shape, dtype=np.uint8)  # any takes the same forwards
+            counted["mask"][k] = _mask_forwards(plan, k, covers.window)
+            exact = exact and not depends
+        counted["image"][k] = denoise.forwards(on_latents, covers, *plan.model("image").guidance)
     step("timing the models")
     share = n / len(images)
     seconds = sum(
@@ -70,42 +111,60 @@ def forecast(
         for stage, counts in counted.items()
         if any(counts)
     )
-    pixels = sum(float(np.prod(plan.size_of(k))) for k in range(n))
+    pixels = sum(float(np.prod(plan.made_size(k))) for k in range(n))
     factor, channels = plan.facts.factor, plan.facts.image_channels
-    cells = max(height * width for height, width in plan.sizes) / factor**2
+    halo, sizes = _halo(plan), plan.sizes
+    if halo is not None:
+        sizes = (halo.window,)
+    cells = max(height * width for height, width in sizes) / factor**2
     own = factor**2 if plan.masks else 0  # a given label map has the image's size
     bytes_per_cell = 16 * channels + 8 + own
     total = round(sum(sum(counts) for counts in counted.values()) * share)
     return Forecast(
         total,
-        len(images) == n,
+        exact,
         total / n,
         total / pixels * 1e6,
         seconds,
         pixels * BYTES_PER_PIXEL,
         min(n, in_flight) * cells * bytes_per_cell,
         sum(p.numel() * p.element_size() for p in sampler.parameters()),
+        halo,
     )
 
 
-def _forwards(plan: Plan, stage: str, index: int, label_map: LabelMap) -> int:
-    model = plan.model(stage)
-    height, width = label_map.shape
-    return denoise.forwards(label_map, model.covers(height, width, index), *model.guidance)
+def _halo(plan: Plan) -> Halo | None:
+    covers = image_covers(plan, 0)
+    if not isinstance(covers, RegionSchedule):
+        return None
+    rows, columns = (side * plan.facts.factor for side in covers.shape)
+    whole, mask_share = plan.size_of(0), None
+    if not plan.masks:
+        mask = mask_covers(plan, 0, next(mask_parts(plan, 0, covers.window)))
+        mask_share = mask.share if isinstance(mask, RegionSchedule) else 1.0
+    own = math.prod(plan.made_size(0)) / math.prod(whole)
+    return Halo((rows, columns), whole, covers.share, mask_share, covers.share / own)
 
 
-def _any(plan: Plan, index: int) -> LabelMap:
-    """A label map, where any takes the same forwards."""
-    height, width = (side // plan.facts.factor for side in plan.size_of(index))
-    return np.ones((height, width), dtype=np.uint8)
+def _mask_forwards(plan: Plan, index: int, window: Area) -> int:
+    """Of the mask canvas, or of the part of it that is drawn first."""
+    covers = mask_covers(plan, index, next(mask_parts(plan, index, window)))
+    return denoise.forwards(plan.context_map(index, covers.shape), covers, *plan.model("mask").guidance)
 
 
-def _label_map(plan: Plan, sampler: Sampler, index: int) -> LabelMap:
-    """The label map of an image at the latent grid, as the run will draw it."""
-    model = plan.model("mask")
-    canvas = model.canvas(plan.context_map(index), index)
-    (drawn,) = loop.sample([canvas], sampler.models["mask"][0], *model.guidance, plan.sampling.batch)
-    return sampler.label_maps(LabelMapJob(drawn, *plan.size_of(index))).on_latents
+def _label_map(plan: Plan, sampler: Sampler, index: int, window: Area) -> tuple[LabelMap, int]:
+    """The label map of an image in a window of the latent grid, as the run will draw it, and its forwards."""
+    model, taken = plan.model("mask"), 0
+    for part in mask_parts(plan, index, window):
+        covers = mask_covers(plan, index, part)
+        label_map = plan.context_map(index, covers.shape)
+        taken += denoise.forwards(label_map, covers, *model.guidance)
+        canvas = model.canvas(label_map, index, covers=covers)
+        loop.sample([canvas], sampler.models["mask"][0], *model.guidance, plan.sampling.batch)
+        made = sampler.label_maps(label_map_job(canvas, *plan.size_of(index), part))
+        if made.sure:
+            break
+    return made.on_latents, taken
 
 
 def _seconds(plan: Plan, sampler: Sampler, stage: str) -> float:

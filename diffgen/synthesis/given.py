@@ -17,6 +17,8 @@ from diffgen.config import check_sides
 from diffgen.errors import UserError, one_line
 from diffgen.labels import Labels
 from diffgen.models import bundle
+from diffgen.sampling import baselines
+from diffgen.sampling.covers import Area
 from diffgen.shards import open_picture
 
 Size = tuple[int, int]
@@ -26,6 +28,31 @@ Size = tuple[int, int]
 def check_size(size: Size, facts: bundle.GeneratorConfig, what: str) -> None:
     """A multiple of the autoencoder's factor, from one patch up; else `UserError`."""
     check_sides(size, facts.factor, facts.image_patch, what)
+
+
+def check_region(
+    text: str | None, sizes: Sequence[Size], factor: int, cover: str, tile: int | None
+) -> Area | None:
+    """The region `X,Y,W,H` of images of these sizes as y0, x0, y1, x1 in pixels; else `UserError`."""
+    if text is None:
+        return None
+    what = f"--region {text}"
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"{what}: expected X,Y,W,H in pixels, such as 40000,20000,2048,2048") from None
+    if cover in baselines.BASELINES:
+        raise UserError(
+            f"{what}: not with sampling.cover={cover}; jittered, random and aligned have one owner a pixel"
+        )
+    if tile is not None:
+        raise UserError(f"{what}: written as one image, not with --emit tiles")
+    if any(value % factor for value in (x, y, width, height)):
+        raise UserError(f"{what}: all four must be multiples of {factor}, the latent grid")
+    for rows, columns in dict.fromkeys(sizes):
+        if min(x, y) < 0 or min(width, height) <= 0 or x + width > columns or y + height > rows:
+            raise UserError(f"{what}: not inside of the image of {columns}x{rows}")
+    return y, x, y + height, x + width
 
 
 def read_references(

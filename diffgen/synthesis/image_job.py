@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from diffgen import label_maps
 from diffgen.labels import LabelMap
 from diffgen.sampling.canvas import Canvas, CanvasState, NonFiniteError, Patch
+from diffgen.sampling.covers import Area, CoverSchedule, shifted
 from diffgen.sampling.denoise import batch_size
 from diffgen.sampling.loop import fill
 from diffgen.synthesis import render
 from diffgen.synthesis.manifest import Sample
 from diffgen.synthesis.plan import Plan
+from diffgen.synthesis.region import MaskPart, image_covers, mask_covers, mask_parts
 from diffgen.synthesis.schedule import OpenPatches
 
 Stage = Literal["mask", "label_map", "image", "render", "done"]
@@ -36,6 +38,8 @@ class LabelMapJob:
     latents: NDArray[np.float32]
     height: int
     width: int
+    part: MaskPart | None = None
+    """Which part of the canvas `latents` are; None: all."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class LabelMaps:
 
     label_map: LabelMap
     on_latents: LabelMap
+    sure: bool = True
+    """Of a part: whether all that is asked of it is as in the whole; cleaning may look further."""
 
 
 Work = Patch | LabelMapJob | render.RenderJob
@@ -88,30 +94,38 @@ class ImageJob:
 
     def _life(self, snapshot: CanvasState | None) -> Iterator[Turn]:
         """All turns of the image; each is over when the next is asked for."""
-        plan = self.plan
+        plan, covers = self.plan, image_covers(self.plan, self.index)
+        y0, x0, y1, x1 = covers.window
         if (given := plan.given(self.index)) is not None:
             self.given = given[0]
         if snapshot is not None:
             arrays, numbers = snapshot
             self.forwards = dict(numbers["forwards"])
-            self.label_map = render.ScaledLabelMap(arrays.pop("layout"), numbers["scale"])
+            origin, whole = tuple(numbers["origin"]), tuple(numbers["whole"])
+            self.label_map = render.ScaledLabelMap(arrays.pop("layout"), numbers["scale"], origin, whole)
             on_latents = arrays.pop("on_latents")
         elif given is not None:
             self.label_map = render.ScaledLabelMap(given[1], 1)
-            on_latents = label_maps.on_grid(given[1], plan.facts.factor)
+            if plan.region is not None:
+                top, left, bottom, right = plan.region
+                self.label_map = self.label_map.piece((top, bottom), (left, right))
+            on_latents = label_maps.on_grid(given[1], plan.facts.factor)[y0:y1, x0:x1]
         else:
-            yield from self._fill("mask", plan.context_map(self.index))
-            on_latents = yield from self._sampled_label_map()
-        yield from self._fill("image", on_latents, snapshot)
+            on_latents = yield from self._sampled_label_map(covers.window)
+        yield from self._fill("image", on_latents, covers, snapshot)
         yield from self._render()
 
     def _fill(
-        self, stage: Literal["mask", "image"], label_map: LabelMap, snapshot: CanvasState | None = None
+        self,
+        stage: Literal["mask", "image"],
+        label_map: LabelMap,
+        covers: CoverSchedule,
+        snapshot: CanvasState | None = None,
     ) -> Iterator[Turn]:
-        """Algorithm 2 on a canvas of this image."""
+        """Algorithm 2 on a canvas of this image, or the window of it that `covers` are of."""
         setup = self.plan.model(stage)
         whole = self.plan.whole(self.index) if stage == "image" else None
-        self.canvas = canvas = setup.canvas(label_map, self.index, whole)
+        self.canvas = canvas = setup.canvas(label_map, self.index, whole, covers)
         if snapshot is not None:
             canvas.restore(*snapshot)
 
@@ -122,14 +136,22 @@ class ImageJob:
         for rows in fill(canvas, *setup.guidance):
             yield Turn(stage, rows, canvas.patch_of, take)
 
-    def _sampled_label_map(self) -> Generator[Turn, None, LabelMap]:
-        """The label map of the mask canvas; returns it on the latent grid."""
-        canvas, results = self.canvas, dict[int, LabelMaps]()
-        assert canvas is not None
-        job = LabelMapJob(canvas.latents, self.height, self.width)
-        yield Turn("label_map", {0: 1}, lambda _: job, results.__setitem__)
-        self.label_map = render.ScaledLabelMap(results[0].label_map, self.plan.facts.mask_pixel_px)
+    def _sampled_label_map(self, window: Area) -> Generator[Turn, None, LabelMap]:
+        """The label map of the mask canvas; returns it on a window of the latent grid."""
+        plan, results = self.plan, dict[int, LabelMaps]()
+        for part in mask_parts(plan, self.index, window):
+            covers = mask_covers(plan, self.index, part)
+            yield from self._fill("mask", plan.context_map(self.index, covers.shape), covers)
+            assert self.canvas is not None
+            yield self._label_map_turn(label_map_job(self.canvas, self.height, self.width, part), results)
+            if results[0].sure:
+                break
+        origin, whole = (part.asked[:2], part.whole) if part else ((0, 0), None)
+        self.label_map = render.ScaledLabelMap(results[0].label_map, plan.facts.mask_pixel_px, origin, whole)
         return results[0].on_latents
+
+    def _label_map_turn(self, job: LabelMapJob, results: dict[int, LabelMaps]) -> Turn:
+        return Turn("label_map", {0: 1}, lambda _: job, results.__setitem__)
 
     def _render(self) -> Iterator[Turn]:
         """The samples of the finished canvas, region by region."""
@@ -139,7 +161,8 @@ class ImageJob:
         self.regions = regions = render.regions(plan, self.height, self.width, self.tiles)
 
         def work(number: int) -> render.RenderJob:
-            return render.cut(plan, canvas.latents, label_map, regions[number])
+            whole = canvas.covers.height, canvas.covers.width
+            return render.cut(plan, canvas.latents, label_map, regions[number], canvas.covers.origin, whole)
 
         def take(_: int, tiles: list[render.RenderedTile]) -> None:
             self.samples += [self._sample(tile) for tile in tiles]
@@ -235,7 +258,9 @@ class ImageJob:
         }
         if (look := plan.appearance_of(self.index)) is not None and plan.appearance is not None:
             record |= {"appearance": plan.appearance.named(look[1]), "appearance_of": look[0]}
-        if plan.tile is not None:  # forwards are those of the whole image
+        if plan.region is not None:
+            record["region"] = plan.run["region"]
+        if plan.tile is not None or plan.region is not None:  # a tile's forwards are those of the whole image
             parent = {"index": self.index, "height": self.height, "width": self.width}
             record |= {"parent": parent, "y": done.y, "x": done.x}
         return Sample(index, done.image, done.mask, record, time.monotonic() - self.began)
@@ -247,4 +272,15 @@ class ImageJob:
         assert self.wanted == set(range(len(self.canvas.cover)))
         arrays, numbers = self.canvas.state()
         arrays |= {"layout": self.label_map.label_map, "on_latents": self.canvas.label_map}
-        return arrays, numbers | {"forwards": self.forwards, "scale": self.label_map.scale}
+        labelled = self.label_map
+        place = {"origin": labelled.origin, "whole": labelled.whole or labelled.label_map.shape}
+        return arrays, numbers | {"forwards": self.forwards, "scale": labelled.scale} | place
+
+
+def label_map_job(canvas: Canvas, height: int, width: int, part: MaskPart | None) -> LabelMapJob:
+    """What a sampler needs of a finished mask canvas for the label map of an image (H, W), or for a part."""
+    if part is None:
+        return LabelMapJob(canvas.latents, height, width)
+    y0, x0, y1, x1 = part.latents
+    rows, columns = shifted((slice(y0, y1), slice(x0, x1)), canvas.covers.origin)
+    return LabelMapJob(np.ascontiguousarray(canvas.latents[:, rows, columns]), height, width, part)

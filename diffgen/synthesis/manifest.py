@@ -73,7 +73,9 @@ class Sample:
 
 def row(shard: str, sample: Sample, height: int, width: int) -> dict[str, Any]:
     """Of a sample in a shard, without what is known of the shard when it is written."""
-    whole = sample.record.get("parent", {"height": height, "width": width})
+    whole = {"height": height, "width": width}
+    if "region" not in sample.record:  # of a region forwards are its own, of a tile those of the whole
+        whole = sample.record.get("parent", whole)
     return {
         "shard": shard,
         "key": sample.key,

@@ -24,59 +24,15 @@ from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.mask_codec import num_bits
-from diffgen.sampling import baselines
-from diffgen.sampling.canvas import Canvas, GlobalCondition
-from diffgen.sampling.covers import CoverSchedule, Sides
+from diffgen.sampling.canvas import GlobalCondition
+from diffgen.sampling.covers import Area, Sides
 from diffgen.sampling.decode import Tiling, tiling
 from diffgen.sampling.denoise import Conditioning
 from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.seeds import Purpose, generator, spread
 from diffgen.sampling.solvers import Solver
-from diffgen.synthesis.given import Size, check_size, read_masks, read_references
-
-MASK = (Purpose.MASK_NOISE, Purpose.MASK_STEP_NOISE, Purpose.MASK_COVER)
-IMAGE = (Purpose.IMAGE_NOISE, Purpose.IMAGE_STEP_NOISE, Purpose.IMAGE_COVER)
-
-
-@dataclass(frozen=True)
-class ModelSetup:
-    """How one of the two models is sampled from."""
-
-    seed: int
-    sampling: config.Sampling
-    schedule: dict[str, Any]
-    channels: int
-    sides: Sides
-    steps: int
-    guidance: tuple[Guidance, Conditioning]
-    purposes: tuple[Purpose, Purpose, Purpose]
-    """Streams of y_T, of the solver's noise, and of the covers."""
-
-    @property
-    def base(self) -> int:
-        """Patch side whose forwards are the unit of cost."""
-        return self.sides[-1][1]
-
-    @property
-    def solver(self) -> Solver:
-        sampling = self.sampling
-        return Solver(sampling.solver, self.schedule, self.steps, sampling.eta, sampling.spacing)
-
-    def covers(self, height: int, width: int, index: int) -> CoverSchedule:
-        """All covers of a canvas (H, W) of image `index`."""
-        sampling, log_snr = self.sampling, tuple(self.solver.log_snr)
-        of = baselines.method(sampling.cover)
-        rule = of.rule(sampling.cover, sampling.overlap, sampling.noisy_overlap)
-        return of.schedule(height, width, self.sides, log_snr, rule, (self.seed, index), self.purposes[2])
-
-    def canvas(self, label_map: LabelMap, index: int, whole: GlobalCondition | None = None) -> Canvas:
-        """The canvas of image `index` under a label map (H, W) on its own grid."""
-        height, width = label_map.shape
-        covers, begin = (
-            self.covers(height, width, index),
-            baselines.method(self.sampling.cover).canvas,
-        )
-        return begin(self.channels, label_map, covers, self.solver, self.purposes[:2], whole)
+from diffgen.synthesis.given import Size, check_region, check_size, read_masks, read_references
+from diffgen.synthesis.model_setup import IMAGE, MASK, ModelSetup
 
 
 @dataclass(frozen=True)
@@ -102,6 +58,8 @@ class Plan:
     """What appearances are drawn from, if the image model is conditioned on them."""
     references: tuple[tuple[str, Vector], ...] = ()
     """Given appearances, name and standardised vector, taken by turns; none: they are drawn."""
+    region: Area | None = None
+    """Of each image the part that is made, in pixels; none: all of it."""
     made_on: dict[str, str] = field(default_factory=dict)
     """What the last bits of a sample depend on beside `run`."""
 
@@ -117,6 +75,13 @@ class Plan:
 
     def size_of(self, index: int) -> Size:
         return self.sizes[index % len(self.sizes)]
+
+    def made_size(self, index: int) -> Size:
+        """Height and width in pixels of what is made of an image: all, or its region."""
+        if self.region is None:
+            return self.size_of(index)
+        y0, x0, y1, x1 = self.region
+        return y1 - y0, x1 - x0
 
     def num_tiles(self, index: int) -> int:
         """Samples that an image is written as."""
@@ -169,11 +134,14 @@ class Plan:
         number = 0 if context is None or not self.facts.image_contexts else context + 1
         return GlobalCondition(number, None if appearance is None else appearance[1])
 
-    def context_map(self, index: int) -> LabelMap:
-        """The label map of the mask canvas (H, W): its context's id + 1 everywhere; 0 is the null context."""
+    def context_map(self, index: int, shape: Size | None = None) -> LabelMap:
+        """The label map of the mask canvas (H, W), or a window of it of this shape.
+
+        Its context's id + 1 everywhere; 0 is the null context.
+        """
         context = self.context_of(index)
         assert context is not None
-        return np.full(self.mask_shape(index), context + 1, dtype=np.uint8)
+        return np.full(shape or self.mask_shape(index), context + 1, dtype=np.uint8)
 
     def mask_shape(self, index: int) -> tuple[int, int]:
         """(H, W) of the mask canvas: enough of its own pixels for the image, one mask patch at least."""
@@ -181,6 +149,11 @@ class Plan:
         pixel = facts.mask_pixel_px * facts.mask_factor
         rows, columns = (max(facts.mask_patch, -(-side // pixel)) for side in (height, width))
         return rows, columns
+
+    @property
+    def min_region(self) -> int:
+        """Mask pixels that a region of one class has at least; smaller ones are cleaned away."""
+        return round(self.sampling.min_region_um2 / self.facts.mask_pixel_um**2)
 
     def model(self, name: str) -> ModelSetup:
         """How the `mask` or the `image` model is sampled from."""
@@ -248,6 +221,7 @@ def make_plan(
         check_size(size, facts, f"--size {synthesis.size}")
     sizes = shapes or (size,)
     tile = synthesis.tile if synthesis.emit == "tiles" else None
+    region = check_region(synthesis.region, sizes, facts.factor, sampling.cover, tile)
     if tile is not None:
         for one in dict.fromkeys(sizes):
             if tile % facts.factor or one[0] % tile or one[1] % tile:
@@ -270,12 +244,15 @@ def make_plan(
         "conditioning": facts.conditioning,
         "sampling": sampling.model_dump(mode="json") | {"threads": sampling.threads, "steps": num_steps},
     }
+    if region is not None:
+        y0, x0, y1, x1 = region
+        run["region"] = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
     made_on = {
         "device": device, "precision": sampling.precision, "torch": torch.__version__.partition("+")[0],
     }  # fmt: skip
     plan = Plan(
         facts, base.labels, base.schedule, sampling, synthesis.seed, sizes, tile, context, given,
-        run, base.appearance, looks, made_on,
+        run, base.appearance, looks, region, made_on,
     )  # fmt: skip
     if sampling.cover == "diffcollage":
         _check_halves(plan)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from diffgen.labels import LabelMap, Labels, Picture
 from diffgen.sampling import decode, masks
+from diffgen.sampling.covers import shifted
 from diffgen.synthesis.plan import Plan
 
 UM_PER_INCH = 25_400
@@ -38,13 +39,14 @@ class ScaledLabelMap:
 
     def piece(self, rows: tuple[int, int], columns: tuple[int, int]) -> "ScaledLabelMap":
         """What the label map of these image pixels (start, end) depends on."""
-        height, width = self.label_map.shape
+        height, width = self.whole or self.label_map.shape
         if self.scale == 1:
             (y0, y1), (x0, x1) = rows, columns
         else:
             y0, y1 = masks.support(np.arange(*rows), self.scale, height)
             x0, x1 = masks.support(np.arange(*columns), self.scale, width)
-        cut = np.ascontiguousarray(self.label_map[y0:y1, x0:x1])
+        top, left = self.origin
+        cut = np.ascontiguousarray(self.label_map[y0 - top : y1 - top, x0 - left : x1 - left])
         return ScaledLabelMap(cut, self.scale, (y0, x0), (height, width))
 
     def pixels(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> LabelMap:
@@ -95,8 +97,8 @@ def regions(plan: Plan, height: int, width: int, wanted: Collection[int]) -> lis
     """The regions of an image of so many pixels with the tiles that are wanted of each, by their rows."""
     factor, how = plan.facts.factor, plan.tiling
     if plan.tile is None:
-        box = (0, 0, height // factor, width // factor)
-        return [RenderRegion(box, {0: (0, 0, height, width)})]
+        y0, x0, y1, x1 = box = plan.region or (0, 0, height, width)
+        return [RenderRegion((y0 // factor, x0 // factor, y1 // factor, x1 // factor), {0: box})]
     unit, across = plan.tile // factor, width // plan.tile
     spans = [decode.regions(side // factor, how.tile, how.overlap, unit) for side in (height, width)]
     found = [
@@ -121,17 +123,25 @@ def _pixels(box: Quad, factor: int) -> Quad:
 
 
 def cut(
-    plan: Plan, latents: NDArray[np.float32], labelled: ScaledLabelMap, region: RenderRegion
+    plan: Plan,
+    latents: NDArray[np.float32],
+    labelled: ScaledLabelMap,
+    region: RenderRegion,
+    origin: tuple[int, int] = (0, 0),
+    canvas: tuple[int, int] | None = None,
 ) -> RenderJob:
-    """What a sampler needs to render a region of a finished canvas (C, H, W)."""
+    """What a sampler needs to render a region of a finished canvas.
+
+    `latents` (C, h, w) are all of it, or of a `canvas` (H, W) the window at `origin`.
+    """
     factor, how = plan.facts.factor, plan.tiling
-    canvas = (latents.shape[1], latents.shape[2])
+    canvas = canvas or (latents.shape[1], latents.shape[2])
     window = decode.windows_box(canvas, region.box, how.tile, how.overlap)
-    y0, x0, y1, x1 = window
+    rows, columns = shifted((slice(window[0], window[2]), slice(window[1], window[3])), origin)
     top, left, bottom, right = _pixels(region.box, factor)
     return RenderJob(
         region,
-        np.ascontiguousarray(latents[:, y0:y1, x0:x1]),
+        np.ascontiguousarray(latents[:, rows, columns]),
         window,
         canvas,
         labelled.piece((top, bottom), (left, right)),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from diffgen import config, label_maps
 from diffgen.errors import UserError
@@ -18,6 +19,7 @@ from diffgen.labels import Picture
 from diffgen.models import bundle
 from diffgen.sampling import decode, masks
 from diffgen.sampling.canvas import NonFiniteError, Patch
+from diffgen.sampling.covers import shifted
 from diffgen.sampling.denoise import (
     Conditioning,
     Denoiser,
@@ -31,6 +33,7 @@ from diffgen.sampling.guidance import Guidance
 from diffgen.synthesis.image_job import LabelMapJob, LabelMaps
 from diffgen.synthesis.leases import Lease, PatchBatch, Result
 from diffgen.synthesis.plan import guidance_of
+from diffgen.synthesis.region import MaskPart
 from diffgen.synthesis.render import RenderJob, ScaledLabelMap, encode
 
 
@@ -134,8 +137,34 @@ class Sampler:
         facts, sampling = self.bundle.facts, self.sampling
         reach = facts.reach if self.bundle.mask_autoencoder is None else None
         how = decode.tiling(sampling.decode_tile, sampling.decode_overlap, reach)
+        least = round(sampling.min_region_um2 / facts.mask_pixel_um**2)
+        if item.part is not None:
+            return self._part_of_label_map(item.latents, item.part, how, least)
         windows = partial(decode.decode, how=how)
         drawn = self.bundle.mask_codec.decode(item.latents, windows)
-        cleaned = masks.clean(drawn, round(sampling.min_region_um2 / facts.mask_pixel_um**2))
+        cleaned = masks.clean(drawn, least)
         rows, columns = (label_maps.grid_pixels(side, facts.factor) for side in (item.height, item.width))
         return LabelMaps(cleaned, ScaledLabelMap(cleaned, facts.mask_pixel_px).pixels(rows, columns))
+
+    def _part_of_label_map(
+        self, latents: NDArray[np.float32], part: MaskPart, how: decode.Tiling, least: int
+    ) -> LabelMaps:
+        """What is asked of a part of a mask canvas, and whether it is sure to be as in the whole."""
+        facts, codec = self.bundle.facts, self.bundle.mask_codec
+        y0, x0, y1, x1 = (side // facts.mask_factor for side in part.drawn)
+
+        def windows(decoder: decode.Decoder, crop: NDArray[np.float32], factor: int) -> Picture:
+            return decode.decode_region(
+                decoder, crop, part.latents, part.canvas, (y0, x0, y1, x1), factor, how
+            )
+
+        cleaned, sure = masks.clean_part(codec.decode(latents, windows), least, part.drawn, part.whole)
+        top, left, bottom, right = part.asked
+        asked = shifted((slice(top, bottom), slice(left, right)), part.drawn[:2])
+        cut = np.ascontiguousarray(cleaned[asked])
+        a, b, c, d = (side * facts.factor for side in part.window)
+        rows, columns = (
+            start + label_maps.grid_pixels(end - start, facts.factor) for start, end in ((a, c), (b, d))
+        )
+        labelled = ScaledLabelMap(cut, facts.mask_pixel_px, (top, left), part.whole)
+        return LabelMaps(cut, labelled.pixels(rows, columns), bool(sure[asked].all()))

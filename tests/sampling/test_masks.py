@@ -26,6 +26,43 @@ def test_cleaning_leaves_no_small_region_and_no_new_class(label_map: np.ndarray,
         assert np.array_equal(cleaned, label_map)
 
 
+@given(
+    hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=24), elements=st.integers(0, 3)),
+    st.integers(1, 4),
+    st.integers(1, 20),
+    st.data(),
+)
+def test_what_is_sure_of_a_part_is_cleaned_as_in_the_whole(
+    coarse: np.ndarray, zoom: int, least: int, data: st.DataObject
+) -> None:
+    """Blocks of a class and speckles, cut anywhere: no more is promised than the part can know."""
+    label_map = np.kron(coarse, np.ones((zoom, zoom), np.uint8))[:40, :40]
+    speckles = np.random.default_rng(least).random(label_map.shape) < 0.1
+    label_map[speckles] = 9
+    cleaned = masks.clean(label_map, least)
+    (y0, y1), (x0, x1) = (
+        sorted(data.draw(st.lists(st.integers(0, side), min_size=2, max_size=2, unique=True)))
+        for side in label_map.shape
+    )
+    part, sure = masks.clean_part(label_map[y0:y1, x0:x1], least, (y0, x0, y1, x1), label_map.shape)
+    assert np.array_equal(part[sure], cleaned[y0:y1, x0:x1][sure])
+    alone, all_sure = masks.clean_part(label_map, least, (0, 0, *label_map.shape), label_map.shape)
+    assert np.array_equal(alone, cleaned)
+    assert all_sure.all()
+
+
+def test_a_part_is_sure_of_what_lies_well_inside_of_it() -> None:
+    """Speckles in large areas: all is sure beyond the reach of a small region, and what is cut is not."""
+    label_map = np.zeros((60, 60), np.uint8)
+    label_map[:, 33:] = 1
+    label_map[5::10, 5::10] = 2
+    label_map[19:22, 39:42] = 3  # cut at 20, and small
+    part, sure = masks.clean_part(label_map[20:50, 20:40], 12, (20, 20, 50, 40), label_map.shape)
+    assert np.array_equal(part[sure], masks.clean(label_map, 12)[20:50, 20:40][sure])
+    assert sure[4:].all()
+    assert not sure[0, -1]
+
+
 def whole(label_map: np.ndarray, factor: int) -> np.ndarray:
     rows, columns = (np.arange(side * factor) for side in label_map.shape)
     return masks.enlarge(label_map, factor, rows, columns)
