@@ -17,16 +17,16 @@ from tests.evaluation.test_privacy import Judge, judge
 
 __all__ = ["judge"]
 pytestmark = pytest.mark.slow
-SIDE, COUNT = 128, 60
+SIDE, COUNT, HONEST = 128, 60, 100
 PLACE = (40, 40, SIDE)
 TISSUE = SHARED / "nuinsseg" / "images"
 
 
-def fields(part: int) -> np.ndarray:
-    """(COUNT, 256, 256, 3): of other pictures for each of the parts 0, 1 and 2."""
-    paths = sorted(TISSUE.glob("*.jpg"))[part * 190 :: 3][:COUNT] if TISSUE.exists() else []
-    if len(paths) < COUNT:
-        return textures(COUNT, part, 2 * SIDE)
+def fields(part: int, count: int = COUNT) -> np.ndarray:
+    """(count, 256, 256, 3): of other pictures, of the same organs, for each of the parts 0, 1 and 2."""
+    paths = sorted(TISSUE.glob("*.jpg"))[part::3][-count:] if TISSUE.exists() else []
+    if len(paths) < count:
+        return textures(count, part, 2 * SIDE)
     return np.stack([np.asarray(Image.open(path).convert("RGB"))[:256, :256] for path in paths])
 
 
@@ -113,14 +113,12 @@ def test_grey_copies_and_copies_in_noise_and_stain_are_found(judge: Judge, wide:
     assert len(found["found"]) >= 5
 
 
-def test_honest_tissue_is_not_accused_and_the_verdict_says_what_it_saw(
-    judge: Judge, wide: list[np.ndarray]
-) -> None:
-    real, fresh, held = (regions(one) for one in wide)
+def test_honest_tissue_is_not_accused_and_the_verdict_says_what_it_saw(judge: Judge) -> None:
+    real, fresh, held = (regions(fields(part, HONEST)) for part in range(3))
     found = judge(real, fresh, held)
-    assert found["verdict"]["level"] in {"good", "fair"}
+    assert found["verdict"]["level"] in {"good", "fair"}, found["verdict"]["text"]
     assert found["found"] == []
-    assert found["copies"]["same"][2] == pytest.approx(1 - 0.025 ** (1 / COUNT), abs=1e-6)
+    assert found["copies"]["same"][2] == pytest.approx(1 - 0.025 ** (1 / HONEST), abs=1e-6)
     assert found["membership_auc"][1] < 0.55
     text = found["verdict"]["text"]
     assert text.index("Looked for") < text.index("ones.") < text.index("Not seen")
