@@ -94,6 +94,7 @@ def values_of(image: Image.Image, colours: Mapping[str, int] | None = None) -> V
 
 
 def _whole_numbers(values: NDArray[np.generic]) -> Values:
+    # numpy cannot say of any kind of number that it has an order, nor that these two are all there are.
     low, high = int(values.min()), int(values.max())  # type: ignore[type-var]
     if low < 0 or high > 65535:
         raise ValueError(f"its values run from {low} to {high}, beyond 16 bits")

@@ -114,7 +114,7 @@ def local_features(greys: Greys, done: Callable[[int], object] = lambda _: None)
 def _points(one: Greys) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Places (P, 2) and descriptors (P, 128) of the strongest points, in an order that is always the same."""
     finder = cv2.SIFT.create(nfeatures=POINTS, contrastThreshold=CONTRAST, edgeThreshold=EDGE)
-    points, found = finder.detectAndCompute(one, None)  # type: ignore[call-overload]
+    points, found = finder.detectAndCompute(one, None)  # type: ignore[call-overload]  # no mask
     if not points:
         return np.empty((0, 2), np.float32), np.empty((0, LENGTH), np.float32)
     order = sorted(range(len(points)), key=lambda k: (-points[k].response, points[k].pt, points[k].angle))

@@ -58,7 +58,7 @@ def write_ome_tiff(image: WholeImage, kind: Kind, path: Path, jpeg: int | None, 
         metadata["Description"] = "class ids: " + ", ".join(f"{i} {name}" for i, name in names)
     if mpp:
         unit = {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
-        metadata |= {"PhysicalSizeX": mpp, "PhysicalSizeY": mpp, **unit}  # type: ignore[dict-item]
+        metadata |= {"PhysicalSizeX": mpp, "PhysicalSizeY": mpp, **unit}  # type: ignore[dict-item]  # numbers
     whole = height * width * (3 if is_picture else 1)
     halve = half_picture if is_picture else half_label_map
     try:

@@ -169,6 +169,7 @@ def _meaning(tiff: Any, series: Any) -> _Meaning | str:
     elif colour in LEFT_TO_PILLOW or (colour == YCBCR and page.compression not in CODECS_WITH_COLOUR):
         kind = "pillow"
     elif samples == 4:
+        # a dictionary of literals is one of strings to the type checker
         kind = {1: "premultiplied", 2: "alpha"}.get(int((*page.extrasamples, 0)[0]), "rgb")  # type: ignore[assignment]
     return _checked(page, kind, (0,), _unread(leading, None))
 

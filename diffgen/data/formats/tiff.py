@@ -105,7 +105,7 @@ def open_tiff(path: str, icc: bool) -> Pixels:
         try:
             pixels = TiffPixels(found)
             pixels.region(0, 0, 0, 1, 1)  # is there a codec for it?
-        except Exception as error:
+        except Exception as error:  # codecs raise many kinds; the reason is told where Pillow fails too
             return _by_pillow(path, icc, found, error)
     if icc and found.profile and found.samples != "cmyk":
         return InSRGB(pixels, found.profile)
