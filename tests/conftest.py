@@ -77,6 +77,7 @@ def ray_cluster() -> Iterator[None]:
 
     from diffgen.cluster import connect
 
+    ray.shutdown()  # a command that a test ran in this process may have started one of its own size
     connect(num_cpus=4)
     yield
     ray.shutdown()
