@@ -17,7 +17,7 @@ from torch import Tensor
 from diffgen.labels import UNKNOWN, LabelMap
 from diffgen.models.device import moved
 from diffgen.sampling.canvas import Patch
-from diffgen.sampling.covers import CoverSchedule
+from diffgen.sampling.covers import Cover, CoverSchedule
 from diffgen.sampling.guidance import Guidance
 
 Conditioning = Literal["per_label", "joint"]
@@ -59,6 +59,19 @@ def num_forwards(
     return len(conditions(labels, owned, guidance, conditioning)) * (2 if guidance.by_network else 1)
 
 
+def forwards_of(
+    cover: Cover, label_map: LabelMap, guidance: Guidance, conditioning: Conditioning
+) -> dict[int, int]:
+    """Patch → forwards that it takes, under the label map (H, W) of the cover's canvas."""
+    if conditioning == "joint" and label_map.all():  # all alike: a large canvas has thousands
+        one = label_map[:1, :1]
+        return dict.fromkeys(range(len(cover)), num_forwards(one, one > 0, guidance, conditioning))
+    return {
+        patch: num_forwards(label_map[cover.box(patch)], cover.owned(patch), guidance, conditioning)
+        for patch in range(len(cover))
+    }
+
+
 def condition_map(labels: LabelMap, condition: int) -> LabelMap:
     """The label map a forward sees: all labels (joint), one label and elsewhere 0, or only 0 (∅)."""
     return labels if condition == JOINT else np.where(labels == condition, labels, UNKNOWN)
@@ -71,8 +84,7 @@ def forwards(
     total = 0
     for step, cover in enumerate(covers):
         here = guidance.at(covers.log_snr[step % len(covers.log_snr)])  # outpainting: window by window
-        for number in range(len(cover)):
-            needed = num_forwards(label_map[cover.box(number)], cover.owned(number), here, conditioning)
+        for number, needed in forwards_of(cover, label_map, here, conditioning).items():
             total += needed * covers.cost(cover.shape(number))
     return total
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from diffgen.sampling.canvas import Canvas, Latents
-from diffgen.sampling.denoise import Conditioning, Denoiser, batch_size, estimate, num_forwards
+from diffgen.sampling.denoise import Conditioning, Denoiser, batch_size, estimate, forwards_of
 from diffgen.sampling.guidance import Guidance
 
 
@@ -21,10 +21,7 @@ def fill(canvas: Canvas, guidance: Guidance, conditioning: Conditioning) -> Iter
     """
     while not canvas.finished:  # line 1: for t = T, …, 1
         cover, here = canvas.cover, guidance.at(canvas.log_snr)  # lines 2–9: patches that touch every pixel
-        yield {
-            patch: num_forwards(canvas.label_map[cover.box(patch)], cover.owned(patch), here, conditioning)
-            for patch in range(len(cover))
-        }
+        yield forwards_of(cover, canvas.label_map, here, conditioning)
         canvas.advance()  # y_t → y_(t−1), eqs. (3) and (5), once the time-state map is uniform
 
 

@@ -5,6 +5,7 @@ needs no solver of its own (design, "the noise canvas"), and a canvas may be ste
 """
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -114,9 +115,9 @@ class Solver:
     ) -> tuple[Tensor, SolverState]:
         """Step k of a piece (C, h, w): y_t, the model's estimate of it and its history → y_(t−1), history.
 
-        `noise` where `draws_noise`. The history given is not touched.
+        `noise` where `draws_noise`. The history given is not touched; pieces may be stepped side by side.
         """
-        scheduler = self.scheduler
+        scheduler = copy(self.scheduler)  # its history is the piece's
         for name, value in (history or self._fresh).items():
             setattr(scheduler, name, list(value) if isinstance(value, list) else value)
         extra: dict[str, Any] = {}

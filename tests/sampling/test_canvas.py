@@ -179,3 +179,12 @@ def test_bytes_a_latent_pixel() -> None:
     assert canvas.cover.owner is not None
     held = [*arrays.values(), canvas.noise, canvas.label_map, canvas.time_state, canvas.cover.owner]
     assert sum(array.nbytes for array in held) / 256**2 <= 16 * 2 + 8
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_blocks_stepped_side_by_side_are_the_same(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (make(BLOCK + 8, 16, solver=solver) for _ in range(2))
+    fill(one, one.steps)
+    monkeypatch.setattr("diffgen.sampling.canvas.MANY_BLOCKS", 1)
+    fill(other, other.steps)
+    assert (one.latents == other.latents).all()

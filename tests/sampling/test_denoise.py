@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffgen.sampling import covers
 from diffgen.sampling.canvas import Patch
 from diffgen.sampling.denoise import (
     JOINT,
@@ -12,6 +13,7 @@ from diffgen.sampling.denoise import (
     conditions,
     estimate,
     forwards,
+    forwards_of,
     num_forwards,
 )
 from diffgen.sampling.guidance import NONE, Guidance
@@ -186,3 +188,17 @@ def test_outside_its_interval_nothing_is_guided_and_no_forward_spent(kind: str) 
     wanted = {t: n * (2 if guided else 1) for t, n, guided in zip(steps, patches, within, strict=True)}
     assert counted == wanted
     assert foretold == sum(wanted.values())
+
+
+@pytest.mark.parametrize("conditioning", ["joint", "per_label"])
+@pytest.mark.parametrize("guidance", [Guidance(), Guidance(1.5), Guidance(0.5, kind="auto")])
+def test_forwards_of_a_cover_are_those_of_its_patches(conditioning: Conditioning, guidance: Guidance) -> None:
+    rng = np.random.default_rng(0)
+    cover = covers.jittered(40, 56, 16, rng)
+    for least in (0, 1):  # with and without unknown pixels
+        labels = rng.integers(least, 4, (40, 56)).astype(np.uint8)
+        one_by_one = {
+            k: num_forwards(labels[cover.box(k)], cover.owned(k), guidance, conditioning)
+            for k in range(len(cover))
+        }
+        assert forwards_of(cover, labels, guidance, conditioning) == one_by_one
