@@ -1,7 +1,7 @@
 """What a run asks of its object store: requests, as S3 counts and sells them.
 
-Counted, not guessed: these are the requests that pyarrow's S3 client sends for what driver, writer and lock do
-in a run that nothing interrupts; `tests/synthesis/test_store_requests.py` compares them with those of a server.
+Counted, not guessed: these are what the S3 client of pyarrow sends for driver, writer and lock of a run
+that nothing interrupts. `tests/synthesis/test_store_requests.py` compares them with what a server received.
 """
 
 from dataclasses import dataclass
