@@ -5,6 +5,7 @@ import json
 import re
 import time
 import urllib.request
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ METRIC = re.compile(r"\b(?:ray_)?diffgen_\w+")
 COLUMNS = 24  # of Grafana's grid
 
 
+@cache
 def gauges() -> dict[str, tuple[str, ...]]:
     """Each metric that the code makes, by the name that Ray exports, with its own labels."""
     found = {}
