@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def autoscaling(folder: Path) -> Iterator[str]:
         "upscaling_speed": 1.0,
         "cluster_name": "scaled",
         "max_workers": 2,
-        "idle_timeout_minutes": 0.1,
+        "idle_timeout_minutes": 2,  # between being asked for and given work a node is idle
         "provider": {
             "type": "fake_multinode",
             "gcs_address": address,
@@ -93,9 +94,9 @@ def test_synthesis_on_a_cluster_without_gpu_nodes_gets_one(tiny_bundle: Path, tm
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=400,
         )
     assert ended.returncode == 0, ended.stderr
-    assert "no node of the cluster has a GPU to give: asking and waiting for one" in ended.stderr
+    assert re.search(r"no node of the cluster has a GPU( or a CPU)? to give: asking", ended.stderr)
     assert json.loads((out / "run.json").read_text())["made_on"][0]["device"] != "cpu"
     assert shard_hashes(out) == shard_hashes(tmp_path / "whole")
