@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from ray.util import get_node_ip_address
 
 from tests.faults.helpers import ROOT, command, write_settings
@@ -20,6 +21,12 @@ from tests.synthesis.helpers import run, shard_hashes
 
 MARK = "DIFFGEN_AUTOSCALED"
 """In the environment of all processes of a cluster, by which they are found at its end."""
+MANY = {"n": 12, "samplers": "auto"}
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.faults,
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes in /proc"),
+]
 HEAD = "ray.head.default"  # as the provider of fake nodes calls it
 
 
@@ -77,26 +84,31 @@ def autoscaling(folder: Path) -> Iterator[str]:
             time.sleep(2)
 
 
-@pytest.mark.slow
-@pytest.mark.faults
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes in /proc")
-def test_synthesis_on_a_cluster_without_gpu_nodes_gets_one(tiny_bundle: Path, tmp_path: Path) -> None:
-    """It is asked for and waited for, does all the work, and images are those of one process."""
-    many = {"n": 12, "samplers": "auto"}
-    run(tiny_bundle, tmp_path / "whole", **many)
-    given, out = write_settings(tmp_path / "settings.yaml", **many), tmp_path / "out"
-    with autoscaling(tmp_path) as address:
-        line = command(tiny_bundle, out, given)
-        ended = subprocess.run(
-            line,
-            cwd=ROOT,
-            env=os.environ | {"RAY_ADDRESS": address},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=400,
+def ended(bundle: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """A run on such a cluster, of images into `folder / "out"`."""
+    line = command(bundle, folder / "out", write_settings(folder / "settings.yaml", **MANY), *more)
+    with autoscaling(folder) as address:
+        own = os.environ | {"RAY_ADDRESS": address}
+        return subprocess.run(
+            line, cwd=ROOT, env=own, capture_output=True, text=True, check=False, timeout=400
         )
-    assert ended.returncode == 0, ended.stderr
-    assert re.search(r"no node of the cluster has a GPU( or a CPU)? to give: asking", ended.stderr)
-    assert json.loads((out / "run.json").read_text())["made_on"][0]["device"] != "cpu"
-    assert shard_hashes(out) == shard_hashes(tmp_path / "whole")
+
+
+def test_a_cluster_without_nodes_gets_one_that_does_all_the_work(tiny_bundle: Path, tmp_path: Path) -> None:
+    """It is asked for and waited for, and images are those of one process."""
+    run(tiny_bundle, tmp_path / "whole", **MANY)
+    done = ended(tiny_bundle, tmp_path, "--cpu")
+    assert done.returncode == 0, done.stderr
+    assert "no node of the cluster has a CPU to give: asking" in done.stderr
+    assert shard_hashes(tmp_path / "out") == shard_hashes(tmp_path / "whole")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a fake GPU beside a real one")
+def test_a_cluster_without_gpus_gets_one_and_a_sampler_is_put_on_it(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """As far as it goes on a machine without a GPU: the sampler finds that Ray's is not real."""
+    done = ended(tiny_bundle, tmp_path)
+    assert re.search(r"no node of the cluster has a GPU( or a CPU)? to give: asking", done.stderr)
+    assert "Ray gives it a GPU, but torch cannot use one" in done.stderr
+    assert done.returncode == 2
