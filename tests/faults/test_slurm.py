@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,3 +72,4 @@ def test_a_command_that_fails_by_itself_is_not_tried_again(
     found = state(slurm, job)
     assert (found["Restarts"], found["ExitCode"]) == ("0", "2:0")
     assert "synthesis.m" in (tmp_path / "log").read_text()
+    shutil.rmtree(f"/tmp/ray-{job}", ignore_errors=True)  # which stays of a failed job
