@@ -210,6 +210,8 @@ class Synthesis(SettingsSection):
     """A lease that is older is handed out again."""
     mix_devices: bool = False
     """Go on in a folder whose samples are of another kind of device, precision or version of torch."""
+    gpu_tflops: Annotated[float | None, Field(gt=0)] = None
+    """10¹² FLOP/s that a GPU achieves, not its peak: `--dry-run` says GPU-hours by it where no GPU is."""
 
 
 Topic = Literal["fidelity", "privacy", "labels", "large", "downstream", "baselines"]

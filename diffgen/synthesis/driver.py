@@ -41,14 +41,14 @@ def dry_run(
     console: Console,
     references: Sequence[Path] = (),
 ) -> None:
-    """Print what `synthesize` will take: forwards, time, disk, memory. Nothing is written."""
-    from diffgen.synthesis.forecast import forecast  # late: it loads the models
+    """Print what `synthesize` will take: forwards, time, GPU-hours, bytes, requests. Nothing is written."""
+    from diffgen.synthesis.forecast import forecast, gpu_hours, store  # late: it loads the models
 
-    packed = bundle.pack(folder)
-    plan = make_plan(packed, folder, settings, masks, references, _device(settings, inline=True), console)
-    n = settings.synthesis.n
+    packed, of_run = bundle.pack(folder), settings.synthesis
+    works_on, n = _device(settings, inline=True), of_run.n
+    plan = make_plan(packed, folder, settings, masks, references, works_on, console)
     with console.status("reading the bundle") as line:
-        cost = forecast(plan, packed, n, settings.synthesis.in_flight, line.update)
+        cost = forecast(plan, packed, n, of_run.in_flight, line.update, of_run.images_per_shard)
     table = Table("of this run", "", box=None, show_header=False, padding=(0, 2))
     about = "" if cost.exact else "about "
     table.add_row("images", f"{n}")
@@ -59,7 +59,10 @@ def dry_run(
     table.add_row(
         "time", f"{timedelta(seconds=round(cost.seconds))} of one sampler on this machine, denoising"
     )
+    table.add_row("GPU-hours", gpu_hours(cost, works_on, of_run.gpu_tflops))
     table.add_row("disk", f"about {decimal(round(cost.disk_bytes))}")
+    if "://" in settings.places.out:
+        table.add_row("store", store(cost))
     table.add_row("coordinator", f"up to {decimal(round(cost.coordinator_bytes))} of canvases")
     table.add_row("sampler", f"{decimal(round(cost.weights_bytes))} of weights, and its activations")
     console.print(table)

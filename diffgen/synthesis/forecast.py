@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from torch.utils.flop_counter import FlopCounterMode
 
 from diffgen import label_maps
 from diffgen.labels import LabelMap
+from diffgen.lock import RENEW_S
 from diffgen.models.bundle import unpack
 from diffgen.sampling import denoise, loop
 from diffgen.sampling.canvas import Patch
@@ -25,6 +28,8 @@ from diffgen.synthesis.image_job import label_map_job
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.region import image_covers, mask_covers, mask_parts
 from diffgen.synthesis.sampler import Sampler
+from diffgen.synthesis.shards import choose_per_shard
+from diffgen.synthesis.store_requests import RENEWAL, Requests, store_requests
 
 COUNTED = 64  # images whose covers are drawn; of more, the mean
 SAMPLED = 8  # images whose label map is sampled, where forwards depend on it
@@ -44,7 +49,11 @@ class Forecast:
     per_megapixel: float
     seconds: float
     """Of one sampler on this machine."""
+    flops: float | None
+    """Of all forwards, counted; None on a GPU, whose time is measured."""
     disk_bytes: float
+    requests: Requests
+    """Of an object store, but for those that hold the folder."""
     coordinator_bytes: float
     """Latents, noise, history and maps of the canvases in the works."""
     weights_bytes: float
@@ -82,7 +91,12 @@ class Halo:
 
 
 def forecast(
-    plan: Plan, packed: dict[str, bytes], n: int, in_flight: int, step: Callable[[str], None]
+    plan: Plan,
+    packed: dict[str, bytes],
+    n: int,
+    in_flight: int,
+    step: Callable[[str], None],
+    per_shard: int | Literal["auto"] = "auto",
 ) -> Forecast:
     """Count, time and add up; `step` is told what is being done."""
     with tempfile.TemporaryDirectory() as folder:
@@ -105,12 +119,12 @@ def forecast(
             exact = exact and not depends
         counted["image"][k] = denoise.forwards(on_latents, covers, *plan.model("image").guidance)
     step("timing the models")
-    share = n / len(images)
-    seconds = sum(
-        sum(counts) * share * _seconds(plan, sampler, stage)
-        for stage, counts in counted.items()
-        if any(counts)
-    )
+    share, seconds, flops = n / len(images), 0.0, 0.0
+    for stage, counts in counted.items():
+        if any(counts):
+            took, computed = _a_forward(plan, sampler, stage)
+            seconds += sum(counts) * share * took
+            flops += sum(counts) * share * computed
     pixels = sum(float(np.prod(plan.made_size(k))) for k in range(n))
     factor, channels = plan.facts.factor, plan.facts.image_channels
     halo, sizes = _halo(plan), plan.sizes
@@ -120,16 +134,45 @@ def forecast(
     own = factor**2 if plan.masks else 0  # a given label map has the image's size
     bytes_per_cell = 16 * channels + 8 + own
     total = round(sum(sum(counts) for counts in counted.values()) * share)
+    samples = plan.first_sample(n)
+    each = choose_per_shard(samples) if per_shard == "auto" else per_shard
     return Forecast(
         total,
         exact,
         total / n,
         total / pixels * 1e6,
         seconds,
+        flops or None,
         pixels * BYTES_PER_PIXEL,
+        store_requests(samples, each, pixels * BYTES_PER_PIXEL / samples),
         min(n, in_flight) * cells * bytes_per_cell,
         sum(p.numel() * p.element_size() for p in sampler.parameters()),
         halo,
+    )
+
+
+def gpu_hours(cost: Forecast, works_on: str, tflops: float | None) -> str:
+    """Hours of a GPU, and what they rest on: measured, or FLOPs by a rate that was given; else not known."""
+    if works_on != "cpu":
+        return f"{cost.seconds / 3600:.3g} of denoising, as measured on the {works_on} here"
+    if not cost.flops:
+        return "0"
+    counted = f"{cost.flops / 1e12:.4g} TFLOP of denoising"
+    if tflops is None:
+        return (
+            f"not known, as no GPU is here: {counted}; --set synthesis.gpu_tflops= what one achieves a second"
+        )
+    return (
+        f"{cost.flops / (tflops * 1e12) / 3600:.3g} at {tflops:g} TFLOP/s (synthesis.gpu_tflops): {counted}"
+    )
+
+
+def store(cost: Forecast) -> str:
+    """Requests of an object store."""
+    held = RENEWAL.writes * 3600 / RENEW_S, RENEWAL.reads * 3600 / RENEW_S
+    return (
+        f"about {cost.requests.writes:,} requests that write or list, {cost.requests.reads:,} that read; "
+        f"and {held[0]:,.0f} and {held[1]:,.0f} an hour while it runs"
     )
 
 
@@ -167,8 +210,8 @@ def _label_map(plan: Plan, sampler: Sampler, index: int, window: Area) -> tuple[
     return made.on_latents, taken
 
 
-def _seconds(plan: Plan, sampler: Sampler, stage: str) -> float:
-    """Seconds a forward of the base patch in a full micro-batch."""
+def _a_forward(plan: Plan, sampler: Sampler, stage: str) -> tuple[float, float]:
+    """Seconds and FLOPs of a forward of the base patch in a full micro-batch; on a GPU no FLOPs."""
     model, batch = plan.model(stage), plan.sampling.batch
     side = model.base
     blank = Patch(
@@ -177,9 +220,16 @@ def _seconds(plan: Plan, sampler: Sampler, stage: str) -> float:
         np.ones((side, side), np.uint8),
         np.ones((side, side), np.bool_),
     )
-    times = []
-    for _ in range(1 + TIMED):
+
+    def estimate() -> float:
         began = time.perf_counter()
         denoise.estimate(sampler.models[stage][0], [blank] * batch, NONE, "joint", batch)
-        times.append(time.perf_counter() - began)
-    return float(np.median(times[1:])) / batch
+        return time.perf_counter() - began
+
+    flops = 0.0
+    if plan.made_on["device"] == "cpu":
+        with FlopCounterMode(display=False) as counter:
+            estimate()
+        flops = float(counter.get_total_flops())
+    times = [estimate() for _ in range(1 + TIMED)]
+    return float(np.median(times[1:])) / batch, flops / batch

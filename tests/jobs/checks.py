@@ -15,6 +15,7 @@ from typer.main import get_command
 from diffgen import config
 from diffgen.cli import app
 from diffgen.errors import UserError
+from tests.jobs import schemas
 
 Pins = Mapping[str, str]
 """Package → version, with `python` and `diffgen` among them."""
@@ -139,11 +140,8 @@ def images(text: str) -> list[str]:
 
 def check_rayjob(job: Mapping[str, Any], claims: Mapping[str, Mapping[str, Any]], versions: Pins) -> None:
     """A RayJob that can be lost and retried, and whose cluster is what its command asks for."""
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    schemas.check(job)
     spec = job["spec"]
-    known = {"entrypoint", "runtimeEnvYAML", "backoffLimit", "submitterConfig", "shutdownAfterJobFinishes"}
-    known |= {"ttlSecondsAfterFinished", "rayClusterSpec"}
-    assert set(spec) <= known, f"unknown: {set(spec) - known}"
     assert spec["backoffLimit"] >= 1, "a lost cluster is not made anew"
     assert spec["shutdownAfterJobFinishes"] is True, "GPUs would be kept when the job is over"
     assert isinstance(yaml.safe_load(spec.get("runtimeEnvYAML", "{}")), dict)

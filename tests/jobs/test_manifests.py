@@ -156,7 +156,7 @@ HEAD = "spec/rayClusterSpec/headGroupSpec"
         (f"{WORKER}/rayStartParams/num-cpus", "4", "there is room for 0"),
         ("spec/backoffLimit", 0, "not made anew"),
         ("spec/shutdownAfterJobFinishes", False, "GPUs would be kept"),
-        ("spec/entryPoint", "diffgen train", "unknown: {'entryPoint'}"),
+        ("spec/entryPoint", "diffgen train", "('entryPoint' was unexpected)"),
         ("spec/entrypoint", TRAIN.replace("[2,4]", "[2,8]"), "asks for 8 workers, there is room for 4"),
         ("spec/entrypoint", TRAIN.replace("[2,4]", "'[2, 4]'"), "needs quotes"),
         ("spec/entrypoint", TRAIN.replace("/shared/runs", "/home/ray/runs"), "/home/ray/runs is on one"),
