@@ -102,10 +102,15 @@ def forecast(
     with tempfile.TemporaryDirectory() as folder:
         sampler = Sampler(unpack(packed, Path(folder)), plan.sampling, plan.made_on["device"] != "cpu")
     step("counting forwards")
-    # On the label map, or, of a region, on how far its cleaning looks.
-    depends = not plan.masks and (plan.model("image").guidance != (NONE, "joint") or plan.region is not None)
+    guidance, conditioning = plan.model("image").guidance
+    # On the labels in each patch, or, of a region, on how far its cleaning looks.
+    depends = not plan.masks and (conditioning != "joint" or plan.region is not None)
+    alike = depends or plan.masks or not guidance.scale  # else but for patches that are wholly unknown
     images = range(min(n, SAMPLED if depends else COUNTED))
-    counted, exact = {stage: [0] * len(images) for stage in ("mask", "image")}, len(images) == n
+    counted, exact = (
+        {stage: [0] * len(images) for stage in ("mask", "image")},
+        len(images) == n and bool(alike),
+    )
     for k in images:
         covers = image_covers(plan, k)
         y0, x0, y1, x1 = covers.window
