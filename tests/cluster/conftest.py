@@ -1,0 +1,40 @@
+"""One site for all tests, mended after each; its hosts' logs are kept where a test fails."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import hosts
+from tests.cluster.site import Site
+
+
+@pytest.fixture(scope="session")
+def _site() -> Iterator[Site]:
+    if reason := hosts.missing():
+        pytest.skip(reason)
+    pytest.importorskip("aiohttp_cors", reason="`ray job submit` needs the extra `cluster`: ray[default]")
+    pytest.importorskip("moto", reason="no S3 server: the extra `dev` is not installed")
+    with hosts.Lan() as lan:
+        yield Site(lan)
+
+
+@pytest.fixture
+def site(_site: Site) -> Iterator[Site]:
+    _site.whole()
+    _site.store.log()
+    yield _site
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    made = getattr(item, "funcargs", {}).get("site")
+    if report.when == "call" and report.failed and made is not None:  # type: ignore[attr-defined]
+        made.tell_tale(Path(item.funcargs["tmp_path"]) / "hosts")  # type: ignore[attr-defined]
+    return report
+
+
+@pytest.fixture(scope="session")
+def bundle_url(_site: Site, tiny_bundle: Path) -> str:
+    return _site.store.put(tiny_bundle, "bundle")
