@@ -188,6 +188,59 @@ def on_each_node(
     return found
 
 
+def check_versions() -> None:
+    """`UserError` that names the nodes with another diffgen or torch than this process: they compute other
+    numbers, and a name that one of them lacks stops a run hours later. One that does not answer is not asked.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+
+    def versions() -> dict[str, str]:  # goes to the nodes by value: they may have no such module
+        from importlib import import_module
+        from importlib.metadata import PackageNotFoundError, version
+
+        found = {}
+        try:
+            found["diffgen"] = str(import_module("diffgen").__version__)
+            found["torch"] = version("torch").partition("+")[0]  # of any CUDA
+        except (ImportError, AttributeError, PackageNotFoundError):
+            pass
+        return found
+
+    remote, asked = ray.remote(num_cpus=0, max_retries=0)(versions), {}
+    for node in nodes:
+        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked[remote.options(scheduling_strategy=here).remote()] = node
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=NODE_S)
+    found = {}
+    for reference in answered:
+        node = asked[reference]
+        with contextlib.suppress(ray.exceptions.RayError):
+            found[f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"] = ray.get(reference)
+    if told := unlike(versions(), found):
+        raise UserError(
+            f"{told}: install the same on all nodes (jobs/runtime-env.yaml, jobs/Dockerfile), or take the "
+            "others out of the cluster; diffgen doctor says more"
+        )
+
+
+def unlike(mine: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]) -> str | None:
+    """Which nodes (name → versions) have what other version than `mine`, in a line; None if none has."""
+    for package, version in mine.items():
+        other = [
+            f"{of.get(package, 'none')} on {node}"
+            for node, of in theirs.items()
+            if of.get(package) != version
+        ]
+        if other:
+            return f"{package} {version} here, {', '.join(sorted(other))}"
+    return None
+
+
 def _socket(node: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
     return node.get("ObjectStoreSocketName") or facts.get("socket")
 

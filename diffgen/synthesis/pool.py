@@ -20,7 +20,7 @@ from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from diffgen import config
-from diffgen.cluster import actor_runtime_env, available, connect, on_gpus
+from diffgen.cluster import actor_runtime_env, available, check_versions, connect, on_gpus
 from diffgen.errors import UserError, one_line
 from diffgen.models.bundle import unpack
 from diffgen.synthesis.backlog import Backlog, Report, rescan
@@ -91,6 +91,7 @@ def run_on_ray(backlog: Backlog, report: Report) -> Status:
     Raises `UserError` where actors are lost again and again with no shard committed in between.
     """
     connect()
+    check_versions()
     losses, left, total = 0, len(backlog.indices), len(backlog.images)
     before = Status(over=True)  # figures of the attempts before
     while backlog.indices:
@@ -145,7 +146,9 @@ class Pool:
         pinned: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
         plan = ray.put(backlog.plan)  # given label maps are in it
         self.coordinators = [
-            ray.remote(**pinned)(Coordinator).remote(plan, samples, *backlog.coordinator_settings)
+            ray.remote(**pinned)(Coordinator).remote(
+                plan, samples, *backlog.coordinator_settings, background=True
+            )
             for samples in backlog.split(-(-self.count // (GPUS_FED if self.gpus else CPUS_FED)))
         ]
         self.writer = ray.remote(**pinned)(ShardWriter).remote(
@@ -195,6 +198,7 @@ class Pool:
                 self.writing[self.writer.complete.remote(k, self.backlog.total, *samples, failed=failed)] = k
                 self.begun.add(k)
             if status.over and not self.writing:
+                self._all("settle")
                 return status
 
     def _all(self, method: str, *arguments: Any) -> list[Any]:

@@ -1,5 +1,6 @@
 """One site for all tests, mended after each; its hosts' logs are kept where a test fails."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,15 +24,17 @@ def _site() -> Iterator[Site]:
 def site(_site: Site) -> Iterator[Site]:
     _site.whole()
     _site.store.log()
-    yield _site
+    return _site
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
-    made = getattr(item, "funcargs", {}).get("site")
-    if report.when == "call" and report.failed and made is not None:  # type: ignore[attr-defined]
-        made.tell_tale(Path(item.funcargs["tmp_path"]) / "hosts")  # type: ignore[attr-defined]
+    funcargs = getattr(item, "funcargs", {})
+    if report.when == "call" and report.failed and "site" in funcargs:  # type: ignore[attr-defined]
+        kept = Path(tempfile.mkdtemp(prefix="diffgen-cluster-"))
+        funcargs["site"].tell_tale(kept)
+        report.sections.append(("logs of the hosts", str(kept)))  # type: ignore[attr-defined]
     return report
 
 

@@ -1,8 +1,8 @@
 """Hosts on one machine: each has a network, files, processes and a name of its own. Linux, root, iproute2.
 
 A host is a network namespace on a bridge, with namespaces of mounts, processes, names and shared memory. Its
-root is an empty tmpfs in which system and Python are bound read-only: no path of a host is another's, and none
-is this machine's. Its files are seen from here by `Host.path`, through /proc.
+root is an empty tmpfs in which system and Python are bound read-only: no path of a host is another's, and
+none is this machine's. Its files are seen from here by `Host.path`, through /proc.
 
 All names begin with the pid of the process that made them, so `sweep` finds what a killed one has left.
 """

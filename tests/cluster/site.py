@@ -29,7 +29,6 @@ TUNED = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_raylet_start_wait_time_s": "180",
     "OMP_NUM_THREADS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -41,13 +40,9 @@ class Store:
 
     def __init__(self, lan: Lan) -> None:
         self.host = lan.host("store")
-        self.host.start(
-            [PYTHON, "-m", "moto.server", "-H", "0.0.0.0", "-p", str(S3)], log="/tmp/moto.log"
-        )
+        self.host.start([PYTHON, "-m", "moto.server", "-H", "0.0.0.0", "-p", str(S3)], log="/tmp/moto.log")
         self.host.put(Path(__file__).with_name("proxy.py"), f"{HOME}/proxy.py")
-        self.host.start(
-            [PYTHON, "proxy.py", str(PROXY), f"127.0.0.1:{S3}"], log="/tmp/proxy.log"
-        )
+        self.host.start([PYTHON, "proxy.py", str(PROXY), f"127.0.0.1:{S3}"], log="/tmp/proxy.log")
         for port in (S3, PROXY):
             self.host.listens(port)
         self._ask("PUT", f"/{BUCKET}")
@@ -129,7 +124,7 @@ class Job:
 
 
 class Site:
-    """A store, a head without CPUs to give, nodes with one each, and a host that holds the code and no more."""
+    """A store, a head without CPUs to give, nodes with one each, and a host that holds only the code."""
 
     def __init__(self, lan: Lan, nodes: int = 3) -> None:
         self.lan, self.jobs = lan, 0
@@ -146,7 +141,9 @@ class Site:
     def __getitem__(self, name: str) -> Host:
         return self.lan.hosts[name]
 
-    def up(self, name: str, disk: str = "2g", change: Callable[[Host], None] = lambda _: None, **more: str) -> Host:
+    def up(
+        self, name: str, disk: str = "2g", change: Callable[[Host], None] = lambda _: None, **more: str
+    ) -> Host:
         """A host with diffgen and Ray on it, new if it is not there, started as an operator would."""
         host = self.lan.hosts.get(name)
         if host is None:
@@ -159,7 +156,11 @@ class Site:
         else:
             where = [f"--address={self['head'].address}:{RAY_PORT}", "--num-cpus=1"]
         memory = f"--object-store-memory={128 * 2**20}"
-        host.run([RAY, "start", *where, f"--node-ip-address={host.address}", memory], 240)
+        for last in (False, False, True):  # Ray waits half a minute for a raylet: too short on a busy machine
+            line = [RAY, "start", *where, f"--node-ip-address={host.address}", memory]
+            if "Ray runtime started" in host.run(line, 240, status=0 if last else None):
+                break
+            host.reboot()
         if name == "head":
             host.listens(DASHBOARD, 120)
         return host
@@ -225,4 +226,6 @@ class Site:
         """Keep the logs of all hosts, for who looks into a failure."""
         for name, host in self.lan.hosts.items():
             with contextlib.suppress(OSError, shutil.Error):
-                shutil.copytree(host.path("/tmp"), place / name, symlinks=True, ignore=shutil.ignore_patterns("sockets"))
+                shutil.copytree(
+                    host.path("/tmp"), place / name, symlinks=True, ignore=shutil.ignore_patterns("sockets")
+                )
