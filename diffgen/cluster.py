@@ -188,9 +188,11 @@ def on_each_node(
     return found
 
 
-def check_versions() -> None:
+def check_versions(gpu: bool) -> None:
     """`UserError` that names the nodes with another diffgen or torch than this process: they compute other
     numbers, and a name that one of them lacks stops a run hours later. One that does not answer is not asked.
+
+    The processes that are asked are those that actors with `actor_runtime_env(gpu)` then get.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -211,7 +213,8 @@ def check_versions() -> None:
             pass
         return found
 
-    remote, asked = ray.remote(num_cpus=0, max_retries=0)(versions), {}
+    asked, more = {}, {"num_cpus": 0, "max_retries": 0, "runtime_env": actor_runtime_env(gpu)}
+    remote = ray.remote(**more)(versions)
     for node in nodes:
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         asked[remote.options(scheduling_strategy=here).remote()] = node
@@ -230,15 +233,13 @@ def check_versions() -> None:
 
 def unlike(mine: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]) -> str | None:
     """Which nodes (name → versions) have what other version than `mine`, in a line; None if none has."""
+    told = []
     for package, version in mine.items():
-        other = [
-            f"{of.get(package, 'none')} on {node}"
-            for node, of in theirs.items()
-            if of.get(package) != version
-        ]
-        if other:
-            return f"{package} {version} here, {', '.join(sorted(other))}"
-    return None
+        others = {node: of.get(package, "none") for node, of in theirs.items() if of.get(package) != version}
+        if others:
+            listed = ", ".join(f"{other} on {node}" for node, other in sorted(others.items()))
+            told.append(f"{package} {version} here, {listed}")
+    return "; ".join(told) or None
 
 
 def _socket(node: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:

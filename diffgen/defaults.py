@@ -21,7 +21,7 @@ def training_settings(
     gpu: bool | None,
     console: Console,
 ) -> tuple[str, config.Settings]:
-    """Prepared data (folder or URL), and the settings of a training on it, which begin with those of the data.
+    """Prepared data (folder or URL), and the settings of a training on it, begun with those of the data.
 
     The data is what the command or its settings name, else the last prepared.
     """

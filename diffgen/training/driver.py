@@ -120,8 +120,8 @@ def launch(
     """Train `parts` on prepared data and return where the bundle is, a folder or a URL.
 
     `data` and `run` are folders or URLs; with a bundle `start`, too, a new run begins with its weights,
-    autoencoder and schedule. `inline`: in this process, without Ray. Raises `UserError` where the data does not fit the
-    settings, the run was begun with others, or another command works on it.
+    autoencoder and schedule. `inline`: in this process, without Ray. Raises `UserError` where the data does
+    not fit the settings, the run was begun with others, or another command works on it.
     """
     _check_patches(data, parts)
     with _driver(data, run, settings, console, inline) as driver:

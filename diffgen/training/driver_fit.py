@@ -94,7 +94,7 @@ def fit_on_ray(task: TrainTask, run: Folder, training: config.Training, console:
     import ray
     from ray.train import TrainingFailedError
 
-    check_versions()
+    check_versions(training.gpu)
     status = ray.remote(num_cpus=0, scheduling_strategy=_here())(StatusActor).remote()
     failed: list[BaseException] = []
 

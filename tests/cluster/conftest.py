@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import hosts
-from tests.cluster.site import Site
+from tests.cluster.site import MANY, Site
+from tests.synthesis.helpers import run, shard_hashes
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +42,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def bundle_url(_site: Site, tiny_bundle: Path) -> str:
     return _site.store.put(tiny_bundle, "bundle")
+
+
+@pytest.fixture(scope="session")
+def inline(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Name → SHA-256 of the shards that one process writes to a folder of its own."""
+    out = tmp_path_factory.mktemp("inline")
+    run(tiny_bundle, out, **MANY)
+    return shard_hashes(out)

@@ -35,6 +35,10 @@ TUNED = {
 """A host that is gone is missed after some ten seconds, not half a minute."""
 
 
+MANY: dict[str, Any] = {"n": 40, "lease": 4, "samplers": 3, "in_flight": 12, "lease_timeout_s": 20.0}
+"""Of a synthesis that is struck."""
+
+
 class Store:
     """An S3 server behind a proxy, on a host of its own."""
 
@@ -203,6 +207,18 @@ class Site:
         for name in lost:
             self.again(name)
         self.wait("head", *self.nodes)
+
+    @contextlib.contextmanager
+    def another(self, name: str, change: Callable[[Host], None]) -> Iterator[Host]:
+        """A new host in place of a node, changed before Ray starts there; it is gone in the end."""
+        if name in self.lan.hosts:
+            self[name].kill()
+        host = self.up(name, change=change)
+        try:
+            self.wait("head", *self.nodes)
+            yield host
+        finally:
+            host.kill()
 
     def submit(self, *line: str, working_dir: bool = True) -> Job:
         """A job, as jobs/README.md says it."""

@@ -3,23 +3,13 @@
 import hashlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from tests.cluster.site import Job, Site
-from tests.synthesis.helpers import run, settings
+from tests.cluster.site import MANY, Job, Site
+from tests.synthesis.helpers import settings
 
 pytestmark = pytest.mark.cluster
-MANY = {"n": 40, "lease": 4, "samplers": 3, "in_flight": 12, "lease_timeout_s": 20.0}
-
-
-@pytest.fixture(scope="session")
-def inline(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Name → SHA-256 of the shards that one process writes to a folder of its own."""
-    out = tmp_path_factory.mktemp("inline")
-    run(tiny_bundle, out, **MANY)
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in out.glob("shard-*.tar")}
 
 
 def shards(site: Site, name: str) -> dict[str, str]:
