@@ -6,6 +6,7 @@ lacks is looked up again and painted anew, with equal bytes.
 """
 
 import contextlib
+import re
 import tempfile
 import time
 from collections import deque
@@ -120,8 +121,9 @@ def run_on_ray(backlog: Backlog, report: Report) -> Status:
 
 
 def cause(error: RayActorError) -> str:
-    """Why an actor was lost, in a line: Ray's message ends with the error, after where and how."""
-    return one_line(ValueError(str(error).strip().rpartition("\n")[2]))[:300]
+    """Why an actor was lost, and on which node: Ray's message ends with the error, after where and how."""
+    said, node = str(error).strip(), re.search(r"\bip=([\w.:]+)", str(error))
+    return one_line(ValueError(said.rpartition("\n")[2]))[:300] + (f" (on {node[1]})" if node else "")
 
 
 def within(seconds: Collection[float], share: float = 0.99) -> float:

@@ -44,10 +44,10 @@ def test_three_hosts_write_what_one_process_does(site: Site, bundle_url: str, in
 
 def test_a_host_that_is_paused(site: Site, bundle_url: str, inline: dict[str, str]) -> None:
     """For longer than its lease: others do its work, and its own answers come late."""
-    job = begin(site, bundle_url, "paused", lease_timeout_s=2.0)
+    job = begin(site, bundle_url, "paused", lease_timeout_s=5.0)
     job.until("a shard", has(site, "paused", 2))
     site["node1"].pause()
-    time.sleep(5)
+    time.sleep(11)  # not so long that the cluster gives it up
     site["node1"].resume()
     job.ends()
     assert shards(site, "paused") == inline
