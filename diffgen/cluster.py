@@ -190,7 +190,8 @@ def on_each_node(
 
 def check_versions(gpu: bool) -> None:
     """`UserError` that names the nodes with another diffgen or torch than this process: they compute other
-    numbers, and a name that one of them lacks stops a run hours later. One that does not answer is not asked.
+    numbers, and a name that one of them lacks stops a run hours later. Also where a node cannot start a process,
+    as on a full disk; one that does not answer is not asked.
 
     The processes that are asked are those that actors with `actor_runtime_env(gpu)` then get.
     """
@@ -222,8 +223,14 @@ def check_versions(gpu: bool) -> None:
     found = {}
     for reference in answered:
         node = asked[reference]
-        with contextlib.suppress(ray.exceptions.RayError):
-            found[f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"] = ray.get(reference)
+        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        try:
+            found[name] = ray.get(reference)
+        except ray.exceptions.RuntimeEnvSetupError as error:  # such as no room on its disk
+            why = str(error).strip().rpartition("\n")[2]
+            raise UserError(f"{name} cannot start a process: {why}; mend it, or take it out") from error
+        except ray.exceptions.RayError:  # it is lost just now
+            continue
     if told := unlike(versions(), found):
         raise UserError(
             f"{told}: install the same on all nodes (jobs/runtime-env.yaml, jobs/Dockerfile), or take the "

@@ -234,8 +234,9 @@ class Host:
         ip("link", "set", self.link, "up")
 
     def pids(self) -> list[int]:
-        """All its processes but the first, as this machine numbers them."""
-        return [int(pid) for pid in ip("netns", "pids", self.netns).split() if int(pid) != self.pid]
+        """All its processes but the first ones, as this machine numbers them."""
+        first = {self.pid, self._outer.pid}
+        return [pid for pid in map(int, ip("netns", "pids", self.netns).split()) if pid not in first]
 
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
