@@ -190,8 +190,8 @@ def on_each_node(
 
 def check_versions(gpu: bool) -> None:
     """`UserError` that names the nodes with another diffgen or torch than this process: they compute other
-    numbers, and a name that one of them lacks stops a run hours later. Also where a node cannot start a process,
-    as on a full disk; one that does not answer is not asked.
+    numbers, and a name that one of them lacks stops a run hours later. Also where a node cannot start a
+    process, as on a full disk; one that does not answer is not asked.
 
     The processes that are asked are those that actors with `actor_runtime_env(gpu)` then get.
     """

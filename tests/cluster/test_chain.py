@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -14,11 +15,10 @@ from tests.data.pictures import save_slide, tissue
 pytestmark = pytest.mark.cluster
 
 
-def test_prepare_train_synthesize_evaluate(site: Site) -> None:
+def test_prepare_train_synthesize_evaluate(site: Site, tmp_path: Path) -> None:
     """The slide travels with the code: a node has what the store and the job have, and no more."""
-    place = site.operator.path(f"{HOME}/code/slides")
-    place.mkdir(exist_ok=True)
-    save_slide(place / "slide.tiff", tissue(512, 512), mpp=0.5)
+    slide = save_slide(tmp_path / "slide.tiff", tissue(512, 512), mpp=0.5)
+    site.operator.put(slide, f"{HOME}/code/slides/slide.tiff")
     places = {"runs": "s3://bucket/chain", "run": "one", "report": "s3://bucket/chain/report"}
     evaluation = {"parts": ["fidelity"], "side": 32}
     tree = config.merge(TINY, {"places": places, "evaluation": evaluation, "synthesis": {"n": 24}})

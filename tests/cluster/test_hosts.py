@@ -68,9 +68,9 @@ def test_a_cable_a_pause_and_the_power(two: tuple[Host, Host]) -> None:
 
 @pytest.mark.usefixtures("_alone")
 def test_what_a_killed_run_leaves_is_swept() -> None:
-    code = "from tests.cluster.hosts import Lan\nLan().__enter__().host('left')\nprint('up', flush=True)\ninput()"
+    code = "from tests.cluster.hosts import Lan; Lan().__enter__().host('left'); print('up'); input()"
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-u", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as killed:
         assert killed.stdout is not None
         assert killed.stdout.readline() == "up\n"
