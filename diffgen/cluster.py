@@ -228,7 +228,10 @@ def check_versions(gpu: bool) -> None:
             found[name] = ray.get(reference)
         except ray.exceptions.RuntimeEnvSetupError as error:  # such as no room on its disk
             why = str(error).strip().rpartition("\n")[2]
-            raise UserError(f"{name} cannot start a process: {why}; mend it, or take it out") from error
+            raise UserError(
+                f"{name} cannot start a process: {why}; mend that and start Ray there anew (it keeps to a "
+                "failure for ten minutes), or take the node out of the cluster"
+            ) from error
         except ray.exceptions.RayError:  # it is lost just now
             continue
     if told := unlike(versions(), found):

@@ -33,6 +33,8 @@ def test_a_full_disk_is_named_and_with_room_the_run_goes_on(
     assert "No space left" in said, said
     assert "node3" in said or site["node3"].address in said, said
     filler.unlink()
+    site.again("node3")  # Ray keeps to a failed environment for ten minutes
+    site.wait("head", *site.nodes)
     begin(site, bundle_url, "full").ends()
     assert shards(site, "full") == inline
 
