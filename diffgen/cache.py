@@ -9,7 +9,7 @@ import errno
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -61,7 +61,7 @@ def copy(folder: Folder, key: str, known: Mapping[str, bytes], names: Iterable[s
 
 
 @contextlib.contextmanager
-def _on_disk(place: Path):  # type: ignore[no-untyped-def]  # a generator
+def _on_disk(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
