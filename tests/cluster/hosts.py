@@ -84,10 +84,10 @@ def sweep(owner: int | None = None) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
             ip("netns", "delete", found[0])
-    for name in re.findall(rf"\d+: ({PREFIX}(?:\d+))[:@]", ip("link", "show", "type", "bridge")):
-        pid = int(name.removeprefix(PREFIX))
-        if pid == owner or (owner is None and not _alive(pid)):
-            ip("link", "delete", name)
+    for name, pid in re.findall(rf"\d+: ({PREFIX}(\d+)(?:v\d+)?)[:@]", ip("link", "show")):
+        if int(pid) == owner or (owner is None and not _alive(int(pid))):
+            with contextlib.suppress(AssertionError):  # one end of a cable goes with the other
+                ip("link", "delete", name)
 
 
 def _alive(pid: int) -> bool:
