@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install demo demo-train gpu-pack test test-faults test-browser lint format clean
+.PHONY: install demo demo-train gpu-pack test test-faults test-cluster test-browser lint format clean
 .DEFAULT_GOAL := install
 
 install: .venv/installed  ## set up .venv with the tested versions
@@ -43,6 +43,13 @@ test: lint  ## lint, then every test, on two cores
 
 test-faults: install  ## runs killed again and again, moved, resized, on S3: minutes each
 	$(BIN)/python -m pytest -m faults
+
+test-cluster: .venv/cluster  ## jobs on several hosts, that are network namespaces: root, iproute2, a quarter of an hour
+	$(BIN)/python -m pytest tests/cluster -m cluster
+
+.venv/cluster: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,cluster]'
+	touch $@
 
 test-browser: .venv/browser  ## the report looked at and clicked through in a real Chromium
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || $(INSTALL_CHROMIUM)

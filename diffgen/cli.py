@@ -48,7 +48,7 @@ Example: `diffgen prepare slide.svs --labels stain -c demo && diffgen train && d
 @app.command()
 def prepare(
     sources: Annotated[list[str], argument("Slides, images, or folders of them.")],
-    out: Annotated[Path | None, option("Folder for the training shards. [default: data]")] = None,
+    out: Annotated[str | None, option("Folder or URL for the training shards. [default: data]")] = None,
     labels: Annotated[
         str | None,
         option("`masks`, `outlines`, `stain` (weak labels), `none`, `maps` alone. [default: annotated]"),
@@ -81,12 +81,15 @@ def prepare(
     options |= {"prepare.annotations": annotations, "prepare.patients": patients}
     options["prepare.mpp_override"] = scales_of(mpp_override) if mpp_override else None
     settings = load(config, overrides or (), options=options)
+    from diffgen.data import remote
     from diffgen.data.prepare import prepare as run  # late also of wrong settings
 
-    run(sources, data := Path(settings.places.data), settings, new_console(), inline, dry_run)
+    with remote.output(data := settings.places.data) as folder:
+        run(sources, folder, settings, new_console(), inline, dry_run, data)
     if dry_run:
         return
-    places.remember("data", data)
+    if not remote.is_url(data):
+        places.remember("data", Path(data))
     say_next(f"diffgen train --data {data}")
 
 
@@ -149,10 +152,11 @@ def train(
     console = new_console()
     data, settings = training_settings(data, run, config, overrides or (), gpu, console)
     if dry_run:
+        from diffgen.data import remote
         from diffgen.labels import Labels
         from diffgen.training.forecast import forecast
 
-        forecast(parts, settings, Labels.load(data / "labels.json"), console)
+        forecast(parts, settings, Labels.load(remote.local(data) / "labels.json"), console)
         return
     from diffgen.models.shipped import resolve
     from diffgen.training.driver import launch, launch_autoencoder

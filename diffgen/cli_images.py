@@ -42,7 +42,7 @@ def evaluate(
     real: Annotated[str, argument("Training images: prepared data, shards, a folder, or a URL.")],
     synthetic: Annotated[str, argument("Shards, a folder or URL; or a bundle, sampled first.")],
     held_out: Annotated[str | None, option("Real images not trained on. [default: test split]")] = None,
-    out: Annotated[str | None, option("Folder of the report. [default: report]")] = None,
+    out: Annotated[str | None, option("Folder or URL of the report. [default: report]")] = None,
     backbone: Annotated[str | None, option("Feature network: `dinov2`, `owner/model`, …")] = None,
     paper: Annotated[bool, option("Compare methods, as the paper does.", "--paper")] = False,
     inline: Inline = False,

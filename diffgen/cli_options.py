@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,7 +31,7 @@ Inline = Annotated[bool, option("One process, without Ray.", "--inline")]
 Gpu = Annotated[bool | None, option("Use no GPU, also where there is one.", " /--cpu")]
 DryRun = Annotated[bool, option("Only say what it takes: FLOPs, time, memory.", "--dry-run")]
 Real = Annotated[str | None, option("Real images the generator learned from. [default: last prepared]")]
-Data = Annotated[Path | None, option("Prepared data. [default: the last prepared]")]
+Data = Annotated[str | None, option("Prepared data, a folder or URL. [default: the last prepared]")]
 InitFrom = Annotated[str | None, option("Bundle that a new run starts from.")]
 Run = Annotated[str | None, option("Name of the run, in `places.runs`; the same name resumes.")]
 

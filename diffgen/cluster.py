@@ -188,6 +188,70 @@ def on_each_node(
     return found
 
 
+def check_versions(gpu: bool) -> None:
+    """`UserError` that names the nodes with another diffgen or torch than this process: they compute other
+    numbers, and a name that one of them lacks stops a run hours later. Also where a node cannot start a
+    process, as on a full disk; one that does not answer is not asked.
+
+    The processes that are asked are those that actors with `actor_runtime_env(gpu)` then get.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+
+    def versions() -> dict[str, str]:  # goes to the nodes by value: they may have no such module
+        from importlib import import_module
+        from importlib.metadata import PackageNotFoundError, version
+
+        found = {}
+        try:
+            found["diffgen"] = str(import_module("diffgen").__version__)
+            found["torch"] = version("torch").partition("+")[0]  # of any CUDA
+        except (ImportError, AttributeError, PackageNotFoundError):
+            pass
+        return found
+
+    asked, more = {}, {"num_cpus": 0, "max_retries": 0, "runtime_env": actor_runtime_env(gpu)}
+    remote = ray.remote(**more)(versions)
+    for node in nodes:
+        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked[remote.options(scheduling_strategy=here).remote()] = node
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=NODE_S)
+    found = {}
+    for reference in answered:
+        node = asked[reference]
+        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        try:
+            found[name] = ray.get(reference)
+        except ray.exceptions.RuntimeEnvSetupError as error:  # such as no room on its disk
+            why = str(error).strip().rpartition("\n")[2]
+            raise UserError(
+                f"{name} cannot start a process: {why}; mend that and start Ray there anew (it keeps to a "
+                "failure for ten minutes), or take the node out of the cluster"
+            ) from error
+        except ray.exceptions.RayError:  # it is lost just now
+            continue
+    if told := unlike(versions(), found):
+        raise UserError(
+            f"{told}: install the same on all nodes (jobs/runtime-env.yaml, jobs/Dockerfile), or take the "
+            "others out of the cluster; diffgen doctor says more"
+        )
+
+
+def unlike(mine: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]) -> str | None:
+    """Which nodes (name → versions) have what other version than `mine`, in a line; None if none has."""
+    told = []
+    for package, version in mine.items():
+        others = {node: of.get(package, "none") for node, of in theirs.items() if of.get(package) != version}
+        if others:
+            listed = ", ".join(f"{other} on {node}" for node, other in sorted(others.items()))
+            told.append(f"{package} {version} here, {listed}")
+    return "; ".join(told) or None
+
+
 def _socket(node: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
     return node.get("ObjectStoreSocketName") or facts.get("socket")
 

@@ -170,11 +170,19 @@ def validate(tree: Mapping[str, Any]) -> Settings:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
+        return parse_yaml(path.read_bytes(), str(path))
+    except OSError as error:
         raise UserError(f"{path}: not a readable YAML file ({one_line(error)})") from error
+
+
+def parse_yaml(text: str | bytes, name: str) -> dict[str, Any]:
+    """Settings of a file of that name, as they stand in it."""
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{name}: not a readable YAML file ({one_line(error)})") from error
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: settings are a mapping of keys, not {type(tree).__name__}")
+        raise UserError(f"{name}: settings are a mapping of keys, not {type(tree).__name__}")
     return tree
 
 

@@ -14,24 +14,34 @@ from diffgen.errors import UserError
 
 
 def training_settings(
-    data: Path | None,
+    data: str | None,
     run: str | None,
     preset: str | None,
     overrides: Sequence[str],
     gpu: bool | None,
     console: Console,
-) -> tuple[Path, config.Settings]:
-    """Prepared data, and the settings of a training on it, which begin with those of the data.
+) -> tuple[str, config.Settings]:
+    """Prepared data (folder or URL), and the settings of a training on it, begun with those of the data.
 
     The data is what the command or its settings name, else the last prepared.
     """
     named = config.given(preset, overrides).get("places")
     named = named.get("data") if isinstance(named, dict) else None  # of any other type: refused later
-    data = data or (Path(named) if isinstance(named, str) else None) or _last("data", console)
+    data = data or (named if isinstance(named, str) else None)
+    if data is None and (last := _last("data", console)):
+        data = str(last)
     if data is None:
-        data = Path(config.Places().data)
+        data = config.Places().data
         console.print(f"data: {data} (the default)")
-    under = saved(data, f"{data} holds no prepared data: diffgen prepare SOURCE… --out {data}")
+    otherwise = f"{data} holds no prepared data: diffgen prepare SOURCE… --out {data}"
+    if "://" in data:
+        from diffgen.storage import Folder  # late: help is quick
+
+        if (text := Folder(data).read_text("settings.yaml")) is None:
+            raise UserError(otherwise)
+        under = config.parse_yaml(text, f"{data}/settings.yaml")
+    else:
+        under = saved(Path(data), otherwise)
     options = {"gpu": gpu, "places.run": run, "places.data": data}
     return data, config.load(preset, overrides, under, options)
 

@@ -89,3 +89,19 @@ def test_a_cluster_of_this_machine_is_not_waited_for(monkeypatch: pytest.MonkeyP
     assert not cluster.scales_to("GPU")
     with pytest.raises(UserError, match=r"gpu=true need 1 GPUs, this machine has 0"):
         cluster.on_gpus(True)
+
+
+def test_nodes_with_other_versions_are_named() -> None:
+    mine = {"diffgen": "0.1.0", "torch": "2.13.0"}
+    assert cluster.unlike(mine, {"a (10.0.0.1)": mine, "b (10.0.0.2)": dict(mine)}) is None
+    assert cluster.unlike(mine, {}) is None
+    told = cluster.unlike(
+        mine, {"b": {"diffgen": "0.1.0", "torch": "2.4.0"}, "a": {"torch": "2.13.0"}, "c": mine}
+    )
+    assert told == "diffgen 0.1.0 here, none on a; torch 2.13.0 here, 2.4.0 on b"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_one_node_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.wait", lambda *_, **__: pytest.fail("it is this machine"))
+    cluster.check_versions(gpu=False)

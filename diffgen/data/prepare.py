@@ -39,13 +39,14 @@ def prepare(
     console: Console,
     inline: bool = False,
     dry_run: bool = False,
+    shown: str | None = None,
 ) -> Report:
     """Cut all sources into the folder `out` (see the module), and say at the end what was done.
 
     On Ray, or `inline` in this process; the bytes are the same. A `dry_run` ends with the table of what would
-    be done. Raises `UserError` before any work for a path that does not exist, an `out` that holds other
-    things or was prepared with other settings, masks whose classes have no names, and contexts that are not
-    there; and when nothing at all could be prepared.
+    be done; `shown` is where the data will be, if not in `out`. Raises `UserError` before any work for a path
+    that does not exist, an `out` that holds other things or was prepared with other settings, masks whose
+    classes have no names, and contexts that are not there; and when nothing at all could be prepared.
     """
     started = time.monotonic()
     there = before.read(out, settings) if (out / COMPLETE).exists() else before.Earlier()
@@ -53,7 +54,7 @@ def prepare(
     new = found_sources(sources, out, settings, there, report)
     check_folder(out)
     if there.files and not new:
-        console.print(f"nothing new: all {len(there.statistics['sources']):,} sources are in {out}")
+        console.print(f"nothing new: all {len(there.statistics['sources']):,} sources are in {shown or out}")
         return report
     looked = look(new, settings, there, report, partial(_each, report=report, console=console, inline=inline))
     plans, classes = looked.plans, looked.classes
@@ -76,7 +77,7 @@ def prepare(
     told = {row.file: row for row in inventory.file_rows(plans, report.left_out)}
     inventory.write_csv(out / inventory.NAME, [*{**told, **there.files}.values()])
     write_text(out / COMPLETE, json.dumps(report.to_json(), indent=2) + "\n")
-    report.print(console, time.monotonic() - started)
+    report.print(console, time.monotonic() - started, shown or str(out))
     return report
 
 

@@ -110,7 +110,7 @@ class Report:
             "stain_model": self.stain_model,
         }
 
-    def print(self, console: Console, seconds: float) -> None:
+    def print(self, console: Console, seconds: float, where: str) -> None:
         """The summary: counts, class shares, what was left out, notes, where it all is."""
         table = Table("patches", *SPLITS, box=None, pad_edge=False)
         for kind, counts in self.patches.items():
@@ -125,8 +125,8 @@ class Report:
         console.print(_right(table))
         end = f"{counted(len(self.sources), 'source')} prepared in {seconds:.0f} s: "
         self.print_notes(console)
-        console.print(Text(end).append(str(self.out), style="bold"), soft_wrap=True)
-        console.print(Text(f"contact sheet: {self.out / 'contact_sheet.png'}"), soft_wrap=True)
+        console.print(Text(end).append(where, style="bold"), soft_wrap=True)
+        console.print(Text(f"contact sheet: {where.rstrip('/')}/contact_sheet.png"), soft_wrap=True)
 
     def print_notes(self, console: Console) -> None:
         """What was left out and why, and the notes."""

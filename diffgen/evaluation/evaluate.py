@@ -5,6 +5,7 @@ where it was stopped. `report.html` and `metrics.json` of an earlier evaluation 
 """
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,7 @@ from diffgen.evaluation.sections import baselines, downstream, fidelity, labels,
 from diffgen.evaluation.sections.cells import not_chosen
 from diffgen.evaluation.sections.plain import plain
 from diffgen.evaluation.sets import make_sets, real_sets
-from diffgen.storage import write_text
+from diffgen.storage import Folder, write_text
 
 SECTIONS: Mapping[str, ModuleType] = {
     "fidelity": fidelity,
@@ -57,8 +58,28 @@ def evaluate(
     `synthetic` may be a bundle, which is sampled from first. Raises `UserError` for sets that cannot be
     compared, before any work where that can be told.
     """
-    settings = settings.on(on_gpus(settings.gpu, inline))
-    folder = Path(settings.places.report)
+    settings, place = settings.on(on_gpus(settings.gpu, inline)), settings.places.report
+    if "://" not in place:
+        return _evaluate(real, synthetic, held_out, settings, command, Path(place), inline, console)
+    # What tasks on other nodes wrote to a folder would stay there: this process does it all.
+    console.print(f"report: {place}; measured in this process, as a report behind a URL is")
+    with tempfile.TemporaryDirectory() as folder:
+        found = _evaluate(real, synthetic, held_out, settings, command, Path(folder), True, console)
+        for name in ("report.html", "metrics.json"):
+            Folder(place).upload(Path(folder) / name, name)
+    return found
+
+
+def _evaluate(
+    real: str,
+    synthetic: str,
+    held_out: str | None,
+    settings: config.Settings,
+    command: Sequence[str],
+    folder: Path,
+    inline: bool,
+    console: Console,
+) -> dict[str, Verdict]:
     folder.mkdir(parents=True, exist_ok=True)
     bundle = Path(synthetic) if is_bundle(synthetic) else None
     if "baselines" in settings.evaluation.parts and bundle is None:

@@ -159,8 +159,6 @@ def open_files(where: str, mpp: float | None = None, console: Console | None = N
     }
     if "run.json" in top and "manifest.parquet" not in top:
         raise UserError(f"{where} is not finished: the same diffgen synthesize resumes it")
-    if "patches.parquet" in top:
-        raise UserError(f"{where}: prepared data is read from a folder of this machine, not from a URL")
     tars = [info for name, info in top.items() if name.endswith(".tar")]
     found = [*_shards(where, filesystem, tars)] if tars else [*_images(where, infos, root)]
     if not found:

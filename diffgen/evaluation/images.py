@@ -4,6 +4,7 @@ Invariants: regions of a set never overlap, their order is that of the set, and 
 way wherever it lies. Pixels are 8-bit RGB as they were stored: nothing here resizes or recodes.
 """
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from rich.console import Console
 
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels, Picture
+from diffgen.storage import Folder
 
 FEW_SOURCES = 8
 """With fewer sources intervals are formed over blocks of them: too narrow, but not empty."""
@@ -182,15 +184,18 @@ def open_images(
             return prepared.Prepared(root, split or "train")
         if (root / "model_index.json").exists():
             raise UserError(f"{where} is a bundle: images come from it by diffgen synthesize")
+    elif Folder(where).exists("patches.parquet"):
+        return prepared.Prepared(where, split or "train")
     return files.open_files(where, mpp, console)
 
 
 def splits(where: str) -> bool:
     """Whether the images at `where` are parted into what models learn from and what is held out."""
-    path = Path(where) / "patches.parquet"
-    if "://" in where or not path.exists():
+    folder = Folder(where)
+    if not folder.exists("patches.parquet"):
         return False
-    return "test" in pq.read_table(path, columns=["split"])["split"].to_pylist()
+    table = pq.read_table(io.BytesIO(folder.read("patches.parquet")), columns=["split"])
+    return "test" in table["split"].to_pylist()
 
 
 def check_alike(real: Images, synthetic: Images) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffgen.config import read_yaml
+from diffgen.data.remote import is_url, local, place_of
 from diffgen.data.stream import PatchTable, statistics
 from diffgen.errors import UserError
 from diffgen.evaluation.images import Images, Region
@@ -26,14 +27,15 @@ Box = tuple[int, int, int, int]
 class Prepared(Images):
     """One split of what `diffgen prepare` wrote."""
 
-    def __init__(self, folder: Path, split: str) -> None:
-        """Raises `UserError` where the folder holds no such data, or none of that split."""
-        statistics(folder)
+    def __init__(self, place: Path | str, split: str) -> None:
+        """Of a folder or URL. Raises `UserError` where it holds no such data, or none of that split."""
+        self.where = str(place)
+        statistics(folder := local(place))
         self.patches, self.split = PatchTable(folder, "image", split), split
         if not len(self.patches):
-            raise UserError(f"{folder} holds no image patches of its {split} split")
-        self.where, self.labels = str(folder), self.patches.labels
-        self.cache = folder / "features"
+            raise UserError(f"{place} holds no image patches of its {split} split")
+        self.labels = self.patches.labels
+        self.cache = None if is_url(place) else folder / "features"
         self.mpp = float(read_yaml(folder / "settings.yaml")["prepare"]["mpp"])
 
     @cached_property
@@ -116,7 +118,7 @@ class Prepared(Images):
         return total.hexdigest()
 
     def __reduce__(self) -> Any:
-        return Prepared, (self.patches.folder.absolute(), self.split)  # workers have another folder
+        return Prepared, (place_of(self.where), self.split)  # workers have another folder
 
 
 def _meeting(boxes: NDArray[np.int64], box: Box) -> NDArray[np.bool_]:

@@ -73,7 +73,7 @@ class EvaluationRun:
     def how(self, topic: str) -> str:
         """The command that computes the figures of one section."""
         words = [word for word in self.command if word != "--paper"]
-        out = f"{self.folder}-{topic}"  # the last --out counts: the report of all sections stays
+        out = f"{self.tree.places.report}-{topic}"  # the last --out counts: the report of all sections stays
         return shlex.join([*words, "--out", out, "--set", f"evaluation.parts=[{topic}]"])
 
     @cached_property

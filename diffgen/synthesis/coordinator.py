@@ -7,13 +7,15 @@ Invariants:
   whatever comes late or twice is dropped if it is no longer wanted;
 - images are begun when there is too little work for all workers, so that one image's last patches of a
   step leave nobody idle, and that no more canvases are held than it takes;
-- the store is asked for nothing but snapshots that are there: while it answers, nobody is served.
+- the store is asked for nothing but snapshots that are there when a run resumes; others are written and
+  removed beside the work (`background`): a slow store keeps nobody waiting.
 
 Which patches a lease holds is decided by `schedule.choose`.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -71,9 +73,12 @@ class Coordinator:
         timeout_s: float,
         url: str | None = None,
         snapshot_s: float = float("inf"),
+        background: bool = False,
     ) -> None:
         self.plan, self.timeout_s, self.in_flight = plan, timeout_s, in_flight
         self.store, self.snapshot_s = None if url is None else Folder(url), snapshot_s
+        self.thread = ThreadPoolExecutor(1) if background else None
+        self.saving: Future[None] | None = None
         self.saved: set[int] = set() if self.store is None else snapshots.saved(self.store)
         self.tiles: dict[int, list[int]] = {}
         for sample in samples:
@@ -192,12 +197,32 @@ class Coordinator:
         late = time.monotonic() - job.saved > self.snapshot_s
         if self.store is None or not late or job.stage != "image":
             return
+        if self.saving is not None and not self.saving.done():
+            return  # one at a time: the store is slow, and a later step is as good
         try:
-            snapshots.save(self.store, job)
-            self.saved.add(job.index)
-        except (OSError, ValueError, RuntimeError) as error:  # the work itself is not in danger
+            snapshot = snapshots.pack(job)
+        except (ValueError, RuntimeError) as error:  # the work itself is not in danger
             warn(f"image {job.index} could not be snapshot ({one_line(error)})")
+        else:
+            self.saved.add(job.index)
+            self.saving = self._beside(snapshots.save, self.store, job.index, snapshot)
         job.saved = time.monotonic()
+
+    def _beside(self, function: Callable[..., None], store: Folder, image: int, *more: bytes) -> Any:
+        """Call it after those before it, while leases are served; what it cannot do is no more than told."""
+
+        def call() -> None:
+            try:
+                function(store, image, *more)
+            except (OSError, RuntimeError) as error:
+                warn(f"snapshot of image {image}: {one_line(error)}")
+
+        return call() if self.thread is None else self.thread.submit(call)
+
+    def settle(self) -> None:
+        """Wait until no snapshot is written or removed any more."""
+        if self.thread is not None:
+            self.thread.submit(lambda: None).result()
 
     def _give_up(self, job: ImageJob, number: int, reason: str) -> None:
         """An image, or of one that is rendered this region's tiles: the others do not depend on them."""
@@ -249,7 +274,7 @@ class Coordinator:
         images -= {self.plan.where(index)[0] for index in self.finished}  # tiles of a shard to come
         if self.store is not None:
             for image in (images & self.saved) - self.jobs.keys():
-                snapshots.forget(self.store, image)
+                self._beside(snapshots.forget, self.store, image)
                 self.saved.discard(image)
 
     def status(self) -> Status:

@@ -186,6 +186,8 @@ def summarise(done: Summary, console: Console) -> None:
     )
     table.add_row("forwards per second", f"{status.forwards / seconds:.1f}")
     table.add_row("micro-batches filled", f"{status.rows / max(status.slots, 1):.1%}")
+    if status.answer_s:
+        table.add_row("coordinator answers within", f"{1000 * status.answer_s:.0f} ms (99 %)")
     for sampler, busy in sorted(status.busy.items()):
         table.add_row(f"{sampler} busy", f"{min(1.0, busy / seconds):.0%}")
     console.print(table)

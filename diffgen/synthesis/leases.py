@@ -80,6 +80,8 @@ class Status:
     slots: int = 0
     busy: dict[str, float] = field(default_factory=dict)
     """Seconds that each worker computed."""
+    answer_s: float = 0.0
+    """On Ray: 99 % of what the coordinators were asked was answered within so many seconds."""
 
     def __add__(self, other: "Status") -> "Status":
         """Figures of two coordinators together."""
@@ -95,4 +97,5 @@ class Status:
             self.rows + other.rows,
             self.slots + other.slots,
             {worker: self.busy.get(worker, 0.0) + other.busy.get(worker, 0.0) for worker in workers},
+            max(self.answer_s, other.answer_s),
         )

@@ -6,8 +6,10 @@ lacks is looked up again and painted anew, with equal bytes.
 """
 
 import contextlib
+import re
 import tempfile
 import time
+from collections import deque
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -20,7 +22,7 @@ from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from diffgen import config
-from diffgen.cluster import actor_runtime_env, available, connect, on_gpus
+from diffgen.cluster import actor_runtime_env, available, check_versions, connect, on_gpus
 from diffgen.errors import UserError, one_line
 from diffgen.models.bundle import unpack
 from diffgen.synthesis.backlog import Backlog, Report, rescan
@@ -34,6 +36,7 @@ POLL_S = 0.2
 LOOK_S = 5.0  # between two looks for leases that expired and nodes that came or went
 GPUS_FED = 2  # by one coordinator, which serves 3,000 paper-size patches per second; each asks for 1,000
 CPUS_FED = 32
+ANSWERS = 10_000  # of the coordinators, of which the times are kept
 MAX_LOSSES = 5  # of actors, with nothing achieved in between: then it is no accident
 
 
@@ -91,6 +94,7 @@ def run_on_ray(backlog: Backlog, report: Report) -> Status:
     Raises `UserError` where actors are lost again and again with no shard committed in between.
     """
     connect()
+    check_versions(on_gpus(backlog.settings.gpu))
     losses, left, total = 0, len(backlog.indices), len(backlog.images)
     before = Status(over=True)  # figures of the attempts before
     while backlog.indices:
@@ -117,8 +121,15 @@ def run_on_ray(backlog: Backlog, report: Report) -> Status:
 
 
 def cause(error: RayActorError) -> str:
-    """Why an actor was lost, in a line: Ray's message ends with the error, after where and how."""
-    return one_line(ValueError(str(error).strip().rpartition("\n")[2]))[:300]
+    """Why an actor was lost, and on which node: Ray's message ends with the error, after where and how."""
+    said, node = str(error).strip(), re.search(r"\bip=([\w.:]+)", str(error))
+    return one_line(ValueError(said.rpartition("\n")[2]))[:300] + (f" (on {node[1]})" if node else "")
+
+
+def within(seconds: Collection[float], share: float = 0.99) -> float:
+    """The time within which so many of all were over."""
+    ordered = sorted(seconds)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 def kind(gpu: bool | None) -> str:
@@ -145,7 +156,9 @@ class Pool:
         pinned: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
         plan = ray.put(backlog.plan)  # given label maps are in it
         self.coordinators = [
-            ray.remote(**pinned)(Coordinator).remote(plan, samples, *backlog.coordinator_settings)
+            ray.remote(**pinned)(Coordinator).remote(
+                plan, samples, *backlog.coordinator_settings, background=True
+            )
             for samples in backlog.split(-(-self.count // (GPUS_FED if self.gpus else CPUS_FED)))
         ]
         self.writer = ray.remote(**pinned)(ShardWriter).remote(
@@ -160,6 +173,7 @@ class Pool:
         self.begun: set[int] = set()
         self.gauges = Gauges()
         self.status = Status()
+        self.waits: deque[float] = deque(maxlen=ANSWERS)
         self.started = self.losses = self.counted = 0
         self.progress_at_loss = 0.0
 
@@ -185,7 +199,10 @@ class Pool:
             done, _ = ray.wait([*self.pulling, *self.writing], timeout=POLL_S)
             for reference in done:
                 self._written(reference) if reference in self.writing else self._stopped(reference)
-            status = self.status = self._status()
+            asked = time.monotonic()
+            status = self._status()
+            self.waits.append(time.monotonic() - asked)
+            status = self.status = replace(status, answer_s=within(self.waits))
             self.gauges.show(status)
             report(status)
             over = status.over
@@ -195,6 +212,7 @@ class Pool:
                 self.writing[self.writer.complete.remote(k, self.backlog.total, *samples, failed=failed)] = k
                 self.begun.add(k)
             if status.over and not self.writing:
+                self._all("settle")
                 return status
 
     def _all(self, method: str, *arguments: Any) -> list[Any]:

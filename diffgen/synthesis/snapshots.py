@@ -22,11 +22,16 @@ def _name(image: int) -> str:
     return f"{SNAPSHOTS}/{image:09d}{SNAPSHOT}"
 
 
-def save(store: Folder, job: ImageJob) -> None:
-    """Write a snapshot over the last one; `OSError` where the store does not take it."""
+def pack(job: ImageJob) -> bytes:
+    """A snapshot of an image between two steps."""
     arrays, numbers = job.state()
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    store.write(_name(job.index), to_bytes(whole, {"numbers": json.dumps(numbers)}))
+    return to_bytes(whole, {"numbers": json.dumps(numbers)})
+
+
+def save(store: Folder, image: int, snapshot: bytes) -> None:
+    """Write a snapshot over the last one; `OSError` where the store does not take it."""
+    store.write(_name(image), snapshot)
 
 
 def resume(store: Folder, image: int, begin: Callable[..., ImageJob]) -> ImageJob:

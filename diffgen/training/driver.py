@@ -24,6 +24,7 @@ from rich.console import Console
 
 from diffgen import config
 from diffgen.cluster import connect, need, on_gpus
+from diffgen.data.remote import is_url, local, place_of
 from diffgen.data.stream import statistics
 from diffgen.errors import UserError
 from diffgen.lock import held
@@ -51,6 +52,9 @@ class Driver(NamedTuple):
     """A command at work on a run, which it has for itself."""
 
     data: Path
+    """On this machine."""
+    place: str
+    """Where the data is for all: a folder that they see, or a URL."""
     run: Folder
     settings: config.Settings
     console: Console
@@ -61,7 +65,7 @@ class Driver(NamedTuple):
     def fit(self, part: ModelName | Literal["autoencoder"], target: str, **more: str | None) -> None:
         """Train one network, and put its averaged weights into the run as `target`."""
         tree = self.settings.model_dump(mode="json")
-        task = TrainTask(part, str(self.data), self.run.url, tree, **more)
+        task = TrainTask(part, self.place, self.run.url, tree, **more)
         (fit_inline if self.inline else fit_on_ray)(task, self.run, self.settings.training, self.console)
         averaged = self.run.pull(f"{checkpoints.last(self.run, part)}/{AVERAGED}", self.scratch / part)
         self.run.push(averaged, target)
@@ -74,26 +78,28 @@ class Driver(NamedTuple):
         )
 
     def encode(self, base: Path) -> Path:
+        if is_url(self.place) and not self.inline:
+            raise UserError(f"latents of {self.place}: stored in a folder that all nodes see, or --inline")
         return encode(self.data, base, self.settings, self.console, self.inline)
 
 
 @contextmanager
 def _driver(
-    data: Path, run: str, settings: config.Settings, console: Console, inline: bool
+    data: Path | str, run: str, settings: config.Settings, console: Console, inline: bool
 ) -> Iterator[Driver]:
     """`UserError` where the data does not fit the settings, or another command works on the run."""
-    data, folder = data.absolute(), Folder(run)  # workers have another working folder
-    statistics(data)
+    place, folder = place_of(data), Folder(run)  # workers have another working folder
+    statistics(data := local(place))
     _check_scales(data, settings)
     settings = settings.on(on_gpus(settings.gpu, inline))
     say = partial(console.print, highlight=False, soft_wrap=True)
     with held(folder, "--run", PATIENCE_S, say), tempfile.TemporaryDirectory() as scratch:
-        yield Driver(data, folder, settings, console, inline, Path(scratch))
+        yield Driver(data, place, folder, settings, console, inline, Path(scratch))
 
 
-def _check_patches(data: Path, parts: Sequence[ModelName]) -> None:
+def _check_patches(data: Path | str, parts: Sequence[ModelName]) -> None:
     """`UserError` where there is nothing to train a model on: before its autoencoder is."""
-    patches = statistics(data)["patches"]
+    patches = statistics(local(data))["patches"]
     if "mask" in parts and not patches["mask"]["train"]:
         raise UserError(NO_LABEL_MAPS.format(data))
     if "image" in parts and not patches["image"]["train"]:
@@ -104,7 +110,7 @@ def _check_patches(data: Path, parts: Sequence[ModelName]) -> None:
 
 def launch(
     parts: Sequence[ModelName],
-    data: Path,
+    data: Path | str,
     run: str,
     settings: config.Settings,
     console: Console,
@@ -113,14 +119,14 @@ def launch(
 ) -> str:
     """Train `parts` on prepared data and return where the bundle is, a folder or a URL.
 
-    `run` is a folder or a URL; with a bundle `start`, too, a new run begins with its weights, autoencoder
-    and schedule. `inline`: in this process, without Ray. Raises `UserError` where the data does not fit the
-    settings, the run was begun with others, or another command works on it.
+    `data` and `run` are folders or URLs; with a bundle `start`, too, a new run begins with its weights,
+    autoencoder and schedule. `inline`: in this process, without Ray. Raises `UserError` where the data does
+    not fit the settings, the run was begun with others, or another command works on it.
     """
     _check_patches(data, parts)
     with _driver(data, run, settings, console, inline) as driver:
         folder, settings = driver.run, driver.settings
-        shaping = _shaping(driver.data, settings, start)
+        shaping = _shaping(driver.place, settings, start)
         _check_same(folder, shaping)
         _say_rates(folder, settings, console)
         begin = InitBundle(start, fetched(start, driver.scratch / START)) if start else None
@@ -143,7 +149,7 @@ def launch(
 
 
 def launch_autoencoder(
-    data: Path, run: str, settings: config.Settings, console: Console, inline: bool = False
+    data: Path | str, run: str, settings: config.Settings, console: Console, inline: bool = False
 ) -> str:
     """`diffgen train autoencoder`: train it on prepared data and return where it is, a folder or a URL.
 
@@ -157,7 +163,7 @@ def launch_autoencoder(
 
 
 def prepare_latents(
-    data: Path,
+    data: Path | str,
     run: str,
     settings: config.Settings,
     console: Console,
@@ -167,7 +173,7 @@ def prepare_latents(
     """`diffgen encode`: the run's autoencoder, or that of the bundle `start`, and all latents by it."""
     with _driver(data, run, settings, console, inline) as driver:
         begin = InitBundle(start, fetched(start, driver.scratch / START)) if start else None
-        driver.base(["image"], _shaping(driver.data, settings, start), begin)
+        driver.base(["image"], _shaping(driver.place, settings, start), begin)
         return driver.encode(driver.run.pull("base", driver.scratch / "base"))
 
 
@@ -237,7 +243,7 @@ def _say_start(
         console.print(init_from(unet, part, source, base.labels, settings, start.name))
 
 
-def _shaping(data: Path, settings: config.Settings, start: str | None) -> dict[str, Any]:
+def _shaping(data: str, settings: config.Settings, start: str | None) -> dict[str, Any]:
     """The settings that a run is begun with and stays with.
 
     How often to look or save is not among them; nor are `lr` and `clip`, so that a training which broke
@@ -251,7 +257,7 @@ def _shaping(data: Path, settings: config.Settings, start: str | None) -> dict[s
         for name in ("image", "mask")
     }
     begun = {"init_from": start if "://" in start else str(Path(start).absolute())} if start else {}
-    return {"data": str(data), **{key: tree[key] for key in sections}, "training": parts, **begun}
+    return {"data": data, **{key: tree[key] for key in sections}, "training": parts, **begun}
 
 
 def _check_same(run: Folder, shaping: dict[str, Any], name: str = RUN) -> None:

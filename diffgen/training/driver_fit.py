@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from diffgen import config, progress
-from diffgen.cluster import actor_runtime_env, apply_malloc_env
+from diffgen.cluster import actor_runtime_env, apply_malloc_env, check_versions
 from diffgen.errors import UserError
 from diffgen.storage import Folder
 from diffgen.training.status_actor import INTERVAL_S, StatusActor
@@ -94,6 +94,7 @@ def fit_on_ray(task: TrainTask, run: Folder, training: config.Training, console:
     import ray
     from ray.train import TrainingFailedError
 
+    check_versions(training.gpu)
     status = ray.remote(num_cpus=0, scheduling_strategy=_here())(StatusActor).remote()
     failed: list[BaseException] = []
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from diffgen import config
+from diffgen.data.remote import local
 from diffgen.data.stream import PatchTable, statistics
 from diffgen.models import bundle
 from diffgen.models.bundle import ModelName
@@ -59,6 +60,7 @@ def train_part(task: TrainTask, link: Link) -> None:
         if link.over:
             return
         run, place = Folder(task.run), link.place
+        task = replace(task, data=str(local(task.data)))
         settings = config.validate(task.settings).on(place.device.type == "cuda")
         training = settings.training
         torch.set_num_threads(training.threads)

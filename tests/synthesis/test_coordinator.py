@@ -1,5 +1,6 @@
 """The plain coordinator, with the real sampler: leases, faults, and the bytes that come of them."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from diffgen.models import bundle
 from diffgen.sampling.canvas import NonFiniteError
 from diffgen.storage import Folder
+from diffgen.synthesis import snapshots
 from diffgen.synthesis.coordinator import Coordinator
 from diffgen.synthesis.leases import Lease, PatchBatch, Result
 from diffgen.synthesis.manifest import Sample
@@ -195,3 +197,29 @@ def test_the_store_is_asked_once_where_there_are_no_snapshots(
     assert sorted(paint(coordinator, sampler)) == [0, 1, 2]
     coordinator.drop(range(3))
     assert coordinator.status().ready == ()
+
+
+def test_a_store_that_does_not_answer_keeps_nobody_waiting(
+    plan: Plan,
+    sampler: Sampler,
+    undisturbed: dict[int, Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One snapshot waits for it; the others are left out, and it is removed after it."""
+    answers, asked, forgotten = threading.Event(), list[int](), list[int]()
+
+    def save(_store: Folder, image: int, _snapshot: bytes) -> None:
+        asked.append(image)
+        assert answers.wait(60)
+
+    monkeypatch.setattr(snapshots, "save", save)
+    monkeypatch.setattr(snapshots, "forget", lambda _store, image: forgotten.append(image))
+    coordinator = Coordinator(plan, range(3), 3, 60, str(tmp_path), snapshot_s=0, background=True)
+    assert same(paint(coordinator, sampler), undisturbed)
+    coordinator.drop(range(3))
+    assert len(asked) == 1
+    assert forgotten == []
+    answers.set()
+    coordinator.settle()
+    assert forgotten == asked
