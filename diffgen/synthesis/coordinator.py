@@ -92,6 +92,8 @@ class Coordinator:
         self.revoked: dict[int, OpenLease] = {}  # may still be answered
         self.busy: dict[str, float] = {}
         self.workers: set[str] = set()
+        self.behind = False
+        """Whether the writer is: then nothing more is rendered, as finished samples are large."""
         self.leases = self.images = self.patches = self.forwards = self.rows = self.slots = 0
 
     @property
@@ -102,7 +104,7 @@ class Coordinator:
         """Patches for about `budget` forwards, or one label map or region; to be answered by `commit`."""
         self.workers.add(worker)
         self._admit(AHEAD * budget * len(self.workers))
-        ripe = [job for job in self.jobs.values() if job.open]
+        ripe = [job for job in self.jobs.values() if job.open and not (self.behind and job.stage == "render")]
         if not ripe:
             return Lease(0, "over" if self.over else "wait")
         single = next((job for job in ripe if job.stage in {"label_map", "render"}), None)
@@ -236,6 +238,10 @@ class Coordinator:
     def _close(self, job: ImageJob) -> None:
         del self.jobs[job.index]
         self.images += 1
+
+    def wait_for_writer(self, behind: bool) -> None:
+        """Render nothing more, or go on with it."""
+        self.behind = behind
 
     def release(self, worker: str) -> None:
         """Hand out anew what a lost worker held."""

@@ -37,6 +37,8 @@ LOOK_S = 5.0  # between two looks for leases that expired and nodes that came or
 GPUS_FED = 2  # by one coordinator, which serves 3,000 paper-size patches per second; each asks for 1,000
 CPUS_FED = 32
 ANSWERS = 10_000  # of the coordinators, of which the times are kept
+WRITTEN_AT_ONCE = 8
+"""Shards that the writer was given and has not committed; others wait, and rendering with them."""
 MAX_LOSSES = 5  # of actors, with nothing achieved in between: then it is no accident
 
 
@@ -171,6 +173,7 @@ class Pool:
         self.pulling: dict[Any, tuple[str, Any]] = {}
         self.writing: dict[Any, int] = {}
         self.begun: set[int] = set()
+        self.behind = False
         self.gauges = Gauges()
         self.status = Status()
         self.waits: deque[float] = deque(maxlen=ANSWERS)
@@ -206,7 +209,12 @@ class Pool:
             self.gauges.show(status)
             report(status)
             over = status.over
-            for k in self.backlog.ready_shards(status, self.begun):
+            ready = self.backlog.ready_shards(status, self.begun)
+            room = WRITTEN_AT_ONCE - len(self.writing)
+            if self.behind != (len(ready) > room):
+                self.behind = not self.behind
+                self._all("wait_for_writer", self.behind)
+            for k in ready[:room]:
                 samples = [c.take.remote(self.backlog.missing[k]) for c in self.coordinators]
                 failed = self.backlog.failed(k, status)
                 self.writing[self.writer.complete.remote(k, self.backlog.total, *samples, failed=failed)] = k

@@ -166,6 +166,19 @@ def test_samples_stay_until_they_are_dropped(plan: Plan, sampler: Sampler) -> No
     assert coordinator.take([0]) == []
 
 
+def test_nothing_is_rendered_while_the_writer_is_behind(
+    plan: Plan, sampler: Sampler, undisturbed: dict[int, Sample]
+) -> None:
+    coordinator = Coordinator(plan, range(3), 1, 60)
+    coordinator.wait_for_writer(True)
+    while (lease := coordinator.lease("w", 100)).kind != "wait":
+        assert lease.kind != "render"
+        coordinator.commit(lease.id, work(sampler, lease))
+    assert coordinator.status().ready == ()
+    coordinator.wait_for_writer(False)
+    assert same(paint(coordinator, sampler), undisturbed)
+
+
 @pytest.mark.parametrize("broken", [0, 1])
 def test_a_region_that_cannot_be_rendered_costs_its_tiles_only(tiny_bundle: Path, broken: int) -> None:
     """The others are made, whichever region comes first: what is left out must not depend on the order."""

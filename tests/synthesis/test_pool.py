@@ -26,8 +26,12 @@ def undisturbed(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_several_coordinators_share_the_images(
     tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has a range of images, and a shard may hold images of two; one sampler serves them all."""
+    """Each has a range of images, and a shard may hold images of two; one sampler serves them all.
+
+    The writer is given one shard at a time, so that rendering waits for it.
+    """
     monkeypatch.setattr(pool, "CPUS_FED", 1)
+    monkeypatch.setattr(pool, "WRITTEN_AT_ONCE", 1)
     coordinators = set[int]()
     run(
         tiny_bundle, tmp_path, inline=False, n=5, samplers=2,
