@@ -169,7 +169,7 @@ def test_what_the_data_does_not_serve_for_is_not_known_and_the_rest_stands(
 def test_large_images_and_use(place: Path, tmp_path: Path) -> None:
     words = ("--set", "evaluation.bootstrap=100", "--set", "evaluation.parts=[large,use]",
              "--set", "evaluation.side=32", "--set", "evaluation.patch_px=32",
-             "--set", "evaluation.downstream={steps: 4, width: 4, side: 32, batch: 4, real_images: [20], "
+             "--set", "evaluation.downstream={steps: 10, width: 4, side: 32, batch: 4, real_images: [20], "
              "positive: nuclei, positive_share: 0.4}")  # fmt: skip
     status, said = run(str(place / "real"), str(place / "honest"), "--held-out", str(place / "held"),
                        "--out", str(tmp_path), *words)  # fmt: skip

@@ -102,11 +102,10 @@ def test_copies_pasted_into_larger_images_and_from_the_margins_of_training_image
     judge: Judge, wide: list[np.ndarray]
 ) -> None:
     """Training images of 200 px have one region of 128 px, and a margin from which a copy may be."""
-    real, fresh, held = (one[: COUNT // 2] for one in wide)
-    pasted = fresh.copy()
+    pasted = wide[1].copy()
     for k in range(6):
-        pasted[k, 70:198, 50:178] = real[k, 72:200, 72:200]
-    found = judge(real[:, :200, :200], pasted, held, "--set", "evaluation.side=128")
+        pasted[k, 70:198, 50:178] = wide[0][k, 72:200, 72:200]
+    found = judge(wide[0][:, :200, :200], pasted, wide[2], "--set", "evaluation.side=128")
     assert found["verdict"]["level"] == "poor"
     assert {one["image"] for one in found["found"]} == {f"{k:03d}.png" for k in range(6)}
 
