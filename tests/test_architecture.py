@@ -58,6 +58,18 @@ for name in {names!r}:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_inline_runs_without_ray(tiny_bundle: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.modules["ray"] = None
+sys.argv = ["diffgen", "synthesize", "--bundle", {str(tiny_bundle)!r}, "--inline", "--n", "1", "--size", "32"]
+from diffgen.cli import main
+main()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "out" / "manifest.parquet").exists()
+
+
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_arrows_go_one_way(name: str) -> None:
     package = name.split(".")[1]
