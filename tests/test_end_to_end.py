@@ -29,7 +29,7 @@ def workplace(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
         said = [
             command("prepare", "slide.tiff", "--labels", "stain", "-c", "tiny.yaml"),
             command("train"),
-            command("synthesize", "--n", "3", "--size", "96x64"),
+            command("synthesize", "--n", "3", "--size", "96x64", "--samplers", "1"),
         ]
     (folder / "said.txt").write_text("\n".join(said))
     return folder

@@ -23,7 +23,8 @@ def test_the_naive_form_agrees_and_would_not_if_it_were_other() -> None:
 def test_distances_as_json(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     path.write_text('{"extraction_efficiency": {}}')
-    metrics.main(["--quick", "--only", "distances", "--repeats", "1", "--json", str(path)])
+    words = ["--quick", "--only", "distances", "--repeats", "1", "--threads", "1"]
+    metrics.main([*words, "--json", str(path)])
     found = json.loads(path.read_text())
     assert {
         "seconds",

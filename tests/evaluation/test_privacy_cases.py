@@ -44,24 +44,30 @@ def hidden(pictures: np.ndarray, crime: str, strength: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("crime", "strength"),
+    "crimes",
     [
-        ("shift both ways, % of the side", 6),
-        ("shift both ways, % of the side", 9),
-        ("part enlarged to full size, % of the area", 44),
-        ("mirrored and shifted, % of the side", 9),
-        ("stain, times", 1.4),
-        ("shifted, enlarged 1.25, JPEG of quality", 70),
+        {
+            "shift both ways, % of the side": 6,
+            "part enlarged to full size, % of the area": 44,
+            "stain, times": 1.4,
+        },
+        {
+            "shift both ways, % of the side": 9,
+            "mirrored and shifted, % of the side": 9,
+            "shifted, enlarged 1.25, JPEG of quality": 70,
+        },
     ],
+    ids=["shift 6 %, part, stain", "shift 9 %, mirrored, all"],
 )
-def test_three_hidden_copies_are_poor_and_named(
-    judge: Judge, tmp_path: Path, wide: list[np.ndarray], crime: str, strength: float
+def test_three_copies_hidden_in_each_of_three_ways_are_poor_and_named(
+    judge: Judge, tmp_path: Path, wide: list[np.ndarray], crimes: dict[str, float]
 ) -> None:
     real, fresh, held = (regions(one) for one in wide)
-    found = judge(real, np.concatenate([fresh[3:], hidden(wide[0][4:7], crime, strength)]), held)
+    copies = [hidden(wide[0][3 * k : 3 * k + 3], *crime) for k, crime in enumerate(crimes.items())]
+    found = judge(real, np.concatenate([fresh[9:], *copies]), held)
     assert found["verdict"]["level"] == "poor"
     named = {(one["image"], one["training_image"]) for one in found["found"]}
-    assert named == {(f"{COUNT - 3 + k:03d}.png", f"{4 + k:03d}.png") for k in range(3)}
+    assert named == {(f"{COUNT - 9 + k:03d}.png", f"{k:03d}.png") for k in range(9)}
     page = (tmp_path / "report" / "report.html").read_text()
     assert all(f"{name} (0, 0)" in page for pair in named for name in pair)
 

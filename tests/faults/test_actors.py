@@ -36,12 +36,15 @@ def undisturbed(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize(
-    ("samplers", "lease"), [pytest.param(1, 50, marks=FAULTS), (2, 1), pytest.param(4, 3, marks=FAULTS)]
+    ("samplers", "lease"), [pytest.param(*case, marks=FAULTS) for case in ((1, 50), (2, 1), (4, 3))]
 )
 def test_the_pool_writes_what_one_process_does(
     tiny_bundle: Path, undisturbed: dict[str, str], tmp_path: Path, samplers: int, lease: int
 ) -> None:
-    """Promise 2: any number of samplers, any lease size, with Ray or without."""
+    """Promise 2: any number of samplers, any lease size, with Ray or without.
+
+    Every day: `test_several_coordinators_share_the_images`.
+    """
     run(tiny_bundle, tmp_path, inline=False, n=N, samplers=samplers, lease=lease)
     assert shard_hashes(tmp_path) == undisturbed
 
@@ -164,7 +167,10 @@ def test_answers_that_come_twice_count_once(
 
 
 def test_a_model_that_gives_nan_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
-    """Promise 10, with weights that are really broken; nothing of it reaches a shard."""
+    """Promise 10, with weights that are really broken; nothing of it reaches a shard.
+
+    Here in one process; what one image is on Ray that is not finite: tests/synthesis/test_pool.py.
+    """
     broken = tmp_path / "broken"
     shutil.copytree(tiny_bundle, broken)
     (path,) = (broken / "image_unet").glob("*.safetensors")
@@ -173,7 +179,7 @@ def test_a_model_that_gives_nan_is_named(tiny_bundle: Path, tmp_path: Path) -> N
     save_file(weights | {first: torch.full_like(weights[first], torch.nan)}, path)
     assert json.loads((broken / "model_index.json").read_text())
     with pytest.raises(IncompleteError, match=r"5 of 5 samples.*: image \d, image model, step 1 of 3, patch"):
-        run(broken, tmp_path / "out", inline=False, n=N, samplers=2)
+        run(broken, tmp_path / "out", n=N)
     for path in (tmp_path / "out").glob("shard-*"):
         with tarfile.open(path) as tar:
             assert not tar.getnames()

@@ -62,6 +62,7 @@ def test_a_killed_worker_is_replaced(patches: Path, tmp_path: Path, max_failures
     """The one of these that is quick enough for every day: on the tests' cluster, by this process.
 
     Where Ray Train has no failures left to put up with, a checkpoint made since the last one begins anew.
+    Undisturbed is a run in one process: Ray takes the same steps from the first one on.
     """
     whole = Run(tmp_path / "whole", patches)
     run, last = Run(tmp_path / "killed", patches, max_failures=max_failures), list[int]()
@@ -73,7 +74,7 @@ def test_a_killed_worker_is_replaced(patches: Path, tmp_path: Path, max_failures
         last.append(run.registered())
         kill(workers(os.getpid()))
 
-    whole.here()
+    whole.here(inline=True)
     killer = threading.Thread(target=strike, daemon=True)
     killer.start()
     begins = beginnings(run.here())

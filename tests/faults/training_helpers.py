@@ -57,11 +57,11 @@ class Run:
         self.settings = folder / "settings.yaml"
         self.settings.write_text(config.validate(config.merge(TINY, changes)).dump(), encoding="utf-8")
 
-    def here(self) -> str:
-        """Trains in this process, on the cluster that it is in; what it said."""
+    def here(self, inline: bool = False) -> str:
+        """Trains by this process, on the cluster that it is in or `inline` without; what it said."""
         console = Console(file=io.StringIO(), record=True, width=300)
         settings = config.load(self.settings, [])
-        launch(["mask"], self.data, self.place.url, settings, console)
+        launch(["mask"], self.data, self.place.url, settings, console, inline=inline)
         return console.export_text()
 
     def start(self, *options: str, **environment: str) -> "Driver":

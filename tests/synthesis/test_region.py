@@ -85,15 +85,6 @@ def test_a_region_with_masks_through_an_autoencoder(labels: Labels, tmp_path: Pa
     compare(folder, tmp_path, PLACES[1], sampling=SHORT | {"guidance": 0.0})
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_region_on_ray(tiny_bundle: Path, tmp_path: Path) -> None:
-    asked = {"size": SIZE, "region": PLACES[0], "n": 1, "sampling": SHORT | {"guidance": 0.0}}
-    run(tiny_bundle, tmp_path / "inline", **asked)
-    run(tiny_bundle, tmp_path / "ray", inline=False, **asked)
-    assert shard_hashes(tmp_path / "ray") == shard_hashes(tmp_path / "inline")
-
-
 def plan_of(folder: Path, **synthesis: Any) -> Plan:
     return make_plan(bundle.pack(folder), folder, settings(**synthesis), None)
 

@@ -57,7 +57,8 @@ def test_two_workers_make_a_bundle_and_another_run_starts_from_it(data: Path, tm
         launch(["image"], data, run, settings(image={**many["image"], "steps": 9}), console)
 
     other = settings(image={"steps": 1, "batch": 4, "lr": 1e-9, "warmup": 0.0})
-    started = bundle.load(Path(launch(["image"], data, str(tmp_path / "other"), other, console, str(made))))
+    there = launch(["image"], data, str(tmp_path / "other"), other, console, str(made), inline=True)
+    started = bundle.load(Path(there))
     assert f"image model: starts from {made}" in console.export_text()
     assert started.image_unet is not None
     for name, tensor in started.image_unet.state_dict().items():

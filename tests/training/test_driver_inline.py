@@ -29,8 +29,8 @@ from tests.data import prepared
 from tests.data.pictures import save_slide, tissue
 
 
-def settings(**mask: Any) -> config.Settings:
-    return config.validate(config.merge(TINY, {"training": {"mask": mask}}))
+def settings(keep: int = 2, **mask: Any) -> config.Settings:
+    return config.validate(config.merge(TINY, {"training": {"mask": mask, "keep_checkpoints": keep}}))
 
 
 @pytest.fixture(scope="module")
@@ -168,22 +168,23 @@ def test_parts_between_one_patch_and_two_are_left_out_of_wide_training(
 def test_inline_and_ray_take_the_same_steps_and_each_goes_on_with_the_others_run(
     data: Path, tmp_path: Path
 ) -> None:
-    here, _ = trained(data, tmp_path / "inline")
-    there, _ = trained(data, tmp_path / "ray", here=False)
-    for name, tensor in here.items():
-        assert torch.equal(there[name], tensor), name
-
-    for first, second in (("inline", "ray"), ("ray", "inline")):
-        run = tmp_path / f"{first}-{second}"
-        # As a start would leave it that was stopped at step 2: its last checkpoints are forgotten.
-        snapshot = tmp_path / first / "train" / "mask" / checkpoints.SNAPSHOT
-        state = json.loads(snapshot.read_text())
-        early = [r for r in state["checkpoint_results"] if r["checkpoint_dir_name"] == "step-0000002"]
-        state |= {"checkpoint_results": early, "checkpoint_report_indices": [0]}
-        state |= {"latest_checkpoint_result": early[0], "current_report_index": 1}
-        subprocess.run(["cp", "-r", tmp_path / first, run], check=True)
-        (run / "train" / "mask" / checkpoints.SNAPSHOT).write_text(json.dumps(state))
-        resumed, said = trained(data, run, here=second == "inline")
-        assert "resumed at step 2 of 4" in said
-        for name, tensor in here.items():
+    """Three of four steps on Ray, and the last again in one process. From the first step: tests/faults."""
+    every: dict[str, Any] = {"keep": 4, "checkpoint_every": 1}
+    undisturbed, _ = trained(data, tmp_path / "1", **every)
+    for first, second, step in (("1", "2", 1), ("2", "3", 3)):
+        subprocess.run(["cp", "-r", tmp_path / first, tmp_path / second], check=True)
+        forget(tmp_path / second, step)
+        resumed, said = trained(data, tmp_path / second, here=second == "3", **every)
+        assert f"resumed at step {step} of 4" in said
+        for name, tensor in undisturbed.items():
             assert torch.equal(resumed[name], tensor), name
+
+
+def forget(run: Path, step: int) -> None:
+    """Leaves a run as a start does that was stopped at a step: its later checkpoints are forgotten."""
+    snapshot = run / "train" / "mask" / checkpoints.SNAPSHOT
+    state = json.loads(snapshot.read_text())
+    early = [r for r in state["checkpoint_results"] if r["checkpoint_dir_name"] == f"step-{step:07d}"]
+    state |= {"checkpoint_results": early, "checkpoint_report_indices": [0]}
+    state |= {"latest_checkpoint_result": early[0], "current_report_index": 1}
+    snapshot.write_text(json.dumps(state))
