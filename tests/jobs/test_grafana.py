@@ -88,6 +88,8 @@ def test_panels_do_not_lie_on_each_other() -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_ray_exports_them_under_these_names() -> None:
     """What Prometheus would be given by the node that the driver is on."""
+    for needed in ("aiohttp_cors", "opencensus", "opentelemetry.exporter.prometheus", "prometheus_client"):
+        pytest.importorskip(needed, reason="Ray exports by what ray[default] brings (make test-cluster)")
     import ray
 
     from diffgen.synthesis.leases import Status
