@@ -7,7 +7,7 @@ a user can ask for the stain of a laboratory. Invariant: `measure` depends on th
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -29,10 +29,10 @@ TISSUE = 0.88
 """Brightness below which a pixel is tissue: lumen and glass say nothing of a stain."""
 LEAST_TISSUE = 64
 """Pixels; of less tissue a region is measured as a whole."""
-OPTICAL_DENSITY = np.log(np.maximum(np.arange(256) / 255, 1e-6)) / np.log(1e-6)
+OPTICAL_DENSITY = (np.log(np.maximum(np.arange(256) / 255, 1e-6)) / np.log(1e-6)).astype(np.float32)
 """(256,) of each 8-bit value, in units of the darkest one."""
-STAINS = np.einsum("v,cs->csv", OPTICAL_DENSITY, hed_from_rgb).astype(np.float32)
-"""(3, 3, 256): what a value of a channel adds to each of three stains (Ruifrok and Johnston, 2001)."""
+STAINS = hed_from_rgb.astype(np.float32)
+"""(3, 3): what the density of a channel adds to each of three stains (Ruifrok and Johnston, 2001)."""
 JITTER = 0.1
 """Deviation of what is added to a drawn vector, so that it is no region's own."""
 
@@ -43,15 +43,20 @@ Vector = NDArray[np.float32]
 def measure(picture: Picture) -> Vector:
     """Appearance (A,) of RGB (H, W, 3); its stains are those of `skimage.color.rgb2hed`."""
     channels = [np.ascontiguousarray(picture[..., k]).reshape(-1) for k in range(3)]
-    red, green, blue = (channel.astype(np.uint16) for channel in channels)  # a mean over channels is slow
-    brightness = (red + green + blue).astype(np.float32) / 765
-    tissue = np.flatnonzero(brightness < TISSUE)
-    if len(tissue) < LEAST_TISSUE:
-        tissue = np.arange(len(brightness))
-    channels = [channel[tissue] for channel in channels]
-    stains = [sum(map(np.take, STAINS[:, stain], channels), np.float32(0)) for stain in range(3)]
-    planes = [*(np.maximum(stain, 0) * 100 for stain in stains), brightness[tissue]]  # their units are small
-    return np.array([value for plane in planes for value in (plane.mean(), plane.std())], np.float32)
+    total = channels[0].astype(np.uint16)  # a mean over channels is slow
+    for channel in channels[1:]:
+        total += channel
+    tissue = total < TISSUE * 765
+    if np.count_nonzero(tissue) >= LEAST_TISSUE:
+        channels, total = [channel[tissue] for channel in channels], total[tissue]
+    densities = [OPTICAL_DENSITY[channel] for channel in channels]
+    found = list[np.floating[Any]]()
+    for stain in range(3):
+        plane = sum((d * share for d, share in zip(densities, STAINS[:, stain], strict=True)), np.float32(0))
+        plane = np.maximum(plane, 0) * np.float32(100)  # their units are small
+        found += [plane.mean(), plane.std()]
+    brightness = total.astype(np.float32) / 765
+    return np.array([*found, brightness.mean(), brightness.std()], np.float32)
 
 
 @dataclass(frozen=True)
