@@ -105,12 +105,9 @@ def forecast(
     guidance, conditioning = plan.model("image").guidance
     # On the labels in each patch, or, of a region, on how far its cleaning looks.
     depends = not plan.masks and (conditioning != "joint" or plan.region is not None)
-    alike = depends or plan.masks or not guidance.scale  # else but for patches that are wholly unknown
+    sure = bool(depends or plan.masks or not guidance.scale)  # else but for patches that are wholly unknown
     images = range(min(n, SAMPLED if depends else COUNTED))
-    counted, exact = (
-        {stage: [0] * len(images) for stage in ("mask", "image")},
-        len(images) == n and bool(alike),
-    )
+    counted, exact = {stage: [0] * len(images) for stage in ("mask", "image")}, sure and len(images) == n
     for k in images:
         covers = image_covers(plan, k)
         y0, x0, y1, x1 = covers.window
