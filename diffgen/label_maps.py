@@ -29,15 +29,20 @@ STRIP = 1024
 
 def read(source: bytes | Path, name: str) -> LabelMap:
     """The class ids (H, W) of a label map's file; `UserError`, with its name, where it holds none."""
-    try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
-        image = open_picture(data)
-        values = values_of(open_png(data, decode=True) if image.format == "PNG" else image)
-    except DAMAGED as error:
-        raise UserError(f"{name}: not a readable label map ({one_line(error).split(' <')[0]})") from error
+    values = read_values(source, name)
     if (most := values.max(initial=0)) >= MAX_CLASSES:
         raise UserError(f"{name}: a label map has class ids up to {MAX_CLASSES - 1}, not {most}")
     return values.astype(np.uint8, copy=False)
+
+
+def read_values(source: bytes | Path, name: str, colours: Mapping[str, int] | None = None) -> Values:
+    """Values (H, W) of a label map's file (`values_of`); `UserError`, with its name, where there are none."""
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        image = open_picture(data)
+        return values_of(open_png(data, decode=True) if image.format == "PNG" else image, colours)
+    except DAMAGED as error:
+        raise UserError(f"{name}: not a readable label map ({one_line(error).split(' <')[0]})") from error
 
 
 def files(folder: Path) -> list[Path]:

@@ -189,6 +189,11 @@ class Synthesis(SettingsSection):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     context: str | None = None
     """Context of all images; by default drawn by its share in the data."""
+    mask_classes: dict[int | str, int | str] = Field(default_factory=dict)
+    """Value or colour in the label maps of `--masks` → class of the bundle (name or id), where they are of
+    another data set; values that are not listed are unknown."""
+    mask_mpp: Annotated[float, Field(gt=0)] | None = None
+    """µm per pixel of the label maps of `--masks`, where it is not the bundle's."""
     emit: Literal["images", "tiles"] = "images"
     """Whole images, or tiles of them, each with its place and parent."""
     tile: Positive = 512

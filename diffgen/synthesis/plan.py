@@ -31,7 +31,8 @@ from diffgen.sampling.denoise import Conditioning
 from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.seeds import Purpose, generator, spread
 from diffgen.sampling.solvers import Solver
-from diffgen.synthesis.given import Size, check_region, check_size, read_masks, read_references
+from diffgen.synthesis.given import Size, check_region, check_size, read_references
+from diffgen.synthesis.given_masks import read_masks
 from diffgen.synthesis.model_setup import IMAGE, MASK, ModelSetup
 
 
@@ -215,7 +216,7 @@ def make_plan(
     if masks and synthesis.context is not None and not facts.image_contexts:
         raise UserError("--masks gives the label maps; a context would change nothing")
     looks = read_references(references, base.appearance, folder)
-    given, shapes = read_masks(masks, facts, base.labels, console) if masks else ((), ())
+    given, shapes = read_masks(masks, synthesis, facts, base.labels, console) if masks else ((), ())
     size = config.parse_size(synthesis.size)
     if not given:
         check_size(size, facts, f"--size {synthesis.size}")
