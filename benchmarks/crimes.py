@@ -53,12 +53,28 @@ def cut(picture: Picture, place: Place, scale: float = 1, shift: tuple[float, fl
     )
 
 
+def pasted(picture: Picture, place: Place, percent: float) -> Picture:
+    """The middle of the region, `percent` of its area, in a texture of its own spectrum and stains."""
+    region = cut(picture, place)
+    waves = np.fft.rfft2(region.astype(float), axes=(0, 1))
+    noise = np.random.default_rng(int(region[:8, :8].sum())).normal(size=region.shape[:2])
+    turned = np.exp(1j * np.angle(np.fft.rfft2(noise)))[..., None]
+    out = np.fft.irfft2(waves * turned, region.shape[:2], axes=(0, 1))
+    out = (out - out.mean(axis=(0, 1)) + region.mean(axis=(0, 1))).clip(0, 255).astype(np.uint8)
+    side = round(place[2] * (percent / 100) ** 0.5)
+    start = (place[2] - side) // 2
+    inside = slice(start, start + side)
+    out[inside, inside] = region[inside, inside]
+    return out
+
+
 CRIMES: dict[str, tuple[Crime, tuple[float, ...]]] = {
     "JPEG, quality": (lambda p, at, s: jpeg(cut(p, at), s), (70, 50, 30, 15)),
     "shift both ways, % of the side": (
         lambda p, at, s: jpeg(cut(p, at, shift=(s / 100 * at[2],) * 2), 70), (6, 9, 25, 50)),
     "part enlarged to full size, % of the area": (
         lambda p, at, s: cut(p, at, (100 / s) ** 0.5, (9, -7)), (64, 44, 25, 16)),
+    "part pasted into other tissue, % of the area": (pasted, (50, 36, 25, 16)),
     "scale": (lambda p, at, s: cut(p, at, s), (0.5, 0.8, 1.25, 1.5)),
     "turn, °": (lambda p, at, s: cut(p, at, turn=s), (90, 180, 30, 45)),
     "blur, % of the side": (

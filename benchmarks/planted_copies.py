@@ -67,7 +67,9 @@ class Null:
     regions: int
     pictures: int
     alarms: list[list[str]]
-    """The two regions, by how many deviations they agree, and their correlation."""
+    """The two regions, by how many deviations they agree, their correlation, and blocks that are equal."""
+    equal: list[int]
+    """Regions by their number of equal blocks, those taken for the same left out."""
 
 
 def measured(
@@ -93,10 +95,12 @@ def measured(
                 *map(str, training[got.indices[k]]),
                 f"{got.found.peaks[k]:.1f}",
                 f"{got.found.ncc[k]:.2f}",
+                str(got.found.equal[k]),
             ]
             for k in np.flatnonzero(got.tissue)
         ]
-        return Null(len(asked), len({name for name, _ in asked}), alarms)
+        equal = np.bincount(got.found.equal[~got.tissue]).tolist()
+        return Null(len(asked), len({name for name, _ in asked}), alarms, equal)
 
     with progress.bar(console) as bar:
         prints, began = seen(real), time.perf_counter()
@@ -132,6 +136,7 @@ def measured(
         "real against real": looked_for,
         "of pictures": sum(one.pictures for one in nulls),
         "taken for the same": alarms,
+        "regions by equal blocks": [one.equal for one in nulls],
         "false alarms": [len(alarms) / looked_for, interval.low, interval.high],
         "ms per training region": 1000 * (middle - began) / len(real),
         "ms per region looked for": 1000 * (ended - middle) / nulls[0].regions,

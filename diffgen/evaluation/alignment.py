@@ -25,6 +25,8 @@ FAINT = 0.1
 """Of the strongest block's: what is fainter is the halo of a speck on glass."""
 AGREES = 0.7
 """Correlation from which a block agrees."""
+EQUAL = 0.9
+"""Correlation from which it does so nearly pixel by pixel."""
 REACH = 3.0
 """Pixels by which a point may be off the map."""
 LEAST_POINTS = 4
@@ -40,6 +42,8 @@ class Alignment(NamedTuple):
 
     agreeing: int
     """Blocks of 64 that agree."""
+    equal: int
+    """Those that do so nearly pixel by pixel."""
     ncc: float
     """Mean correlation of those blocks in which both have a pattern."""
     map: Map
@@ -47,7 +51,7 @@ class Alignment(NamedTuple):
     @property
     def score(self) -> float:
         """Of several, the one with the largest is right."""
-        return self.agreeing * max(self.ncc, 0.0)
+        return self.agreeing * max(self.ncc, 0.0) + self.equal
 
 
 def matched(picture: LocalFeatures, row: int, training: LocalFeatures, other: int) -> Map | None:
@@ -86,7 +90,8 @@ def aligned(picture: NDArray[np.float32], training: Greys, over: Map) -> Alignme
     one, two = _whitened(picture, training, over)
     ncc = (one * two).mean(axis=1)
     told = one.any(axis=1)
-    return Alignment(int((ncc > AGREES).sum()), float(ncc[told].mean()) if told.any() else 0.0, over)
+    agreeing, equal = (int((ncc > least).sum()) for least in (AGREES, EQUAL))
+    return Alignment(agreeing, equal, float(ncc[told].mean()) if told.any() else 0.0, over)
 
 
 def peak(picture: NDArray[np.float32], training: Greys, over: Map) -> float:

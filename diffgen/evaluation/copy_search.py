@@ -27,8 +27,10 @@ PEAK, PART, SURE = 7.0, 0.5, 9.0
 """They do so by 7 deviations better than shifted, and all blocks with a pattern have a mean correlation of
 a half; or by 9, as the rest may be another picture's. Pictures of different tissue had 7.1 at most,
 with a correlation of 0.4; of the same, 16 and more (EBHI-Seg, 128 px)."""
+PASTED = 6
+"""Or a part of one lies in the other, nearly pixel by pixel, in so many blocks."""
 ROWS = 256  # pictures at a time
-NOTHING = Alignment(0, 0.0, np.zeros((2, 3)))
+NOTHING = Alignment(0, 0, 0.0, np.zeros((2, 3)))
 
 Guess = tuple[int, int]
 """A training picture, and how it is turned for it to lie in place, as `patterns.turned` numbers it."""
@@ -49,6 +51,8 @@ class TissueMatches:
 
     agreeing: NDArray[np.intp]
     """(N,): blocks of 64."""
+    equal: NDArray[np.intp]
+    """(N,): those that do so nearly pixel by pixel."""
     ncc: NDArray[np.float64]
     """(N,): mean correlation of the blocks that have a pattern in both."""
     rows: NDArray[np.intp]
@@ -64,7 +68,8 @@ class TissueMatches:
     def same(self) -> NDArray[np.bool_]:
         """(N,): pictures that show the same tissue as a training picture."""
         whole = (self.peaks >= PEAK) & (self.ncc >= PART)
-        return (self.agreeing >= ALIKE) & (whole | (self.peaks >= SURE))
+        sure = whole | (self.peaks >= SURE)
+        return ((self.agreeing >= ALIKE) & sure) | (self.equal >= PASTED)
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ def search(
                 done(1)
     return TissueMatches(
         agreeing=np.array([one.alignment.agreeing for one in best], np.intp),
+        equal=np.array([one.alignment.equal for one in best], np.intp),
         ncc=np.array([one.alignment.ncc for one in best], np.float64),
         rows=np.array([one.row for one in best], np.intp),
         maps=np.array([one.alignment.map for one in best], np.float64).reshape(-1, 2, 3),

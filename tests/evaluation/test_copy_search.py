@@ -56,6 +56,16 @@ def test_a_copy_pasted_into_another_picture_is_found() -> None:
     assert found.same.mean() >= 0.8
 
 
+def test_a_pasted_quarter_is_found() -> None:
+    pasted = textures(30, 8, SIDE)
+    for one, picture in zip(pasted, WIDE, strict=True):
+        one[30:94, 34:98] = cut(picture, PLACE)[30:94, 34:98]
+    found = found_of(pasted)
+    right = found.same & (found.rows == np.arange(30))
+    assert right.mean() >= 0.5
+    assert (right & ~(found.peaks >= 7)).any(), "which the whole picture's agreement would not have told"
+
+
 def test_how_a_copy_lies_is_said_in_words() -> None:
     pictures = [cut(WIDE[k], PLACE, **way) for k, way in enumerate((
         {}, {"shift": (12, -8)}, {"turn": 90}, {"scale": 1.25}, {"mirror": True},
