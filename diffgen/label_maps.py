@@ -14,7 +14,7 @@ from PIL import Image, ImageColor
 from diffgen.companions import LABEL_MAPS, LOSSY, pair, suffix_of
 from diffgen.errors import UserError, one_line
 from diffgen.labels import MAX_CLASSES, LabelMap
-from diffgen.shards import open_picture, open_png
+from diffgen.shards import open_picture, open_png, turn_upright
 
 Values = NDArray[np.uint8] | NDArray[np.uint16]
 """(H, W) as they stand in a file, before they are class ids."""
@@ -70,6 +70,7 @@ def values_of(image: Image.Image, colours: Mapping[str, int] | None = None) -> V
     Three equal channels are one; what is transparent, and a colour without an id, is 0. Raises `ValueError`
     with the reason, and what PIL raises on a damaged file.
     """
+    turn_upright(image)
     if (
         size := prod(image.size) * (4 if len(image.getbands()) > 1 or image.mode in {"I", "F"} else 1)
     ) > MOST:

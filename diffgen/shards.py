@@ -80,6 +80,30 @@ def open_picture(source: Path | str | bytes | IO[bytes]) -> "Image.Image":
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
+def orientation(image: "Image.Image") -> int:
+    """How viewers turn an opened picture, as EXIF numbers it; 1: not at all. Decodes nothing."""
+    if image.format == "TIFF":  # Pillow turns it by itself, and gives the size that it has then
+        return 1
+    if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode it to look for more
+        return 1
+    turned = image.getexif().get(0x0112, 1)
+    return turned if turned in range(1, 9) else 1
+
+
+def shown_size(image: "Image.Image") -> tuple[int, int]:
+    """Width and height of a picture as viewers show it. Decodes nothing."""
+    width, height = image.size
+    return (height, width) if orientation(image) >= 5 else (width, height)
+
+
+def turn_upright(image: "Image.Image") -> None:
+    """Turn a picture as its EXIF orientation says, in place; decodes it where there is something to turn."""
+    from PIL import ImageOps
+
+    if orientation(image) != 1:
+        ImageOps.exif_transpose(image, in_place=True)
+
+
 def open_png(data: bytes, decode: bool) -> "Image.Image":
     """A PNG, opened; with `decode`, read to its last pixel and checksum. `ValueError` if it is damaged."""
     try:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from diffgen.config import Settings
 from diffgen.data import annotations, focus
 from diffgen.data.classes import Classes
+from diffgen.data.formats.base import TURNED
 from diffgen.data.masks import count_instances, load_mask, pixel_counts, placed
 from diffgen.data.slides import MAX_ENLARGEMENT, Header, LeftOut, Slide, header, open_slide, settled
 from diffgen.data.sources import Source
@@ -22,6 +23,10 @@ from diffgen.label_maps import DAMAGED
 from diffgen.labels import Picture
 from diffgen.shards import open_picture
 
+OUTLINES_OF_A_TURNED_ONE = (
+    "its EXIF orientation turns it, and tools differ in whether outlines count from the picture as it is "
+    "stored or as it is shown: save it upright (vips autorot IN OUT.png) and draw on that"
+)
 FEW_COLOURS = 32
 """A picture of H&E has thousands; one with so few is a label map."""
 LARGE_FILE = 2**23
@@ -129,6 +134,8 @@ def _of_picture(source: Source, slide: Slide, assumed: bool, settings: Settings,
         else:
             amounts = {name: Amount(*found) for name, found in annotations.amounts(drawn, slide).items()}
             notes += annotations.notes(drawn)
+            if TURNED in header(source.path).notes:
+                raise LeftOut(OUTLINES_OF_A_TURNED_ONE)
     overview = slide.read(0, 0, *slide.size(TISSUE_UM), TISSUE_UM)
     tissue = tissue_mask(overview, TISSUE_UM)
     if not tissue.any():

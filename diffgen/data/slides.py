@@ -32,7 +32,7 @@ from diffgen.data.formats.dicom import DicomSlides, dicom_series
 from diffgen.data.formats.scale import NO_MPP, Mpp, of_tiff, plausible, settled
 from diffgen.data.formats.scanners import GENERIC, OpenSlidePixels, parts_of_slide, vendor_of
 from diffgen.labels import Picture
-from diffgen.shards import open_picture
+from diffgen.shards import open_picture, shown_size
 
 __all__ = [
     "CONVERT",
@@ -189,7 +189,7 @@ def _scanned(path: str) -> OpenSlidePixels:
 
 def _open_map(path: str) -> NoPixels:
     with open_picture(path) as image:
-        size, mpp = image.size, plain.own_mpp(image)
+        size, mpp = shown_size(image), plain.own_mpp(image)
     with Path(path).open("rb") as file:
         start = file.read(16)
     if tiff.is_tiff(start):

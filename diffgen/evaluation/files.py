@@ -24,7 +24,7 @@ from diffgen.companions import WITHOUT_PICTURE, pair, suffix_of
 from diffgen.errors import UserError, one_line
 from diffgen.evaluation.images import Images, Region, RegionSet
 from diffgen.labels import LabelMap, Labels, Picture
-from diffgen.shards import members, open_picture
+from diffgen.shards import members, open_picture, shown_size, turn_upright
 from diffgen.urls import CHUNK, open_url
 
 PICTURES = ("png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp")
@@ -125,6 +125,7 @@ class Files(Images):
         try:
             image = open_picture(_bytes(filesystem, piece))
             image.load()
+            turn_upright(image)
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"{self.where}: {key} cannot be read: {one_line(error)}") from error
         return image
@@ -268,7 +269,7 @@ def _size(filesystem: Any, piece: ByteRange, name: str) -> tuple[int, int]:
     with filesystem.open_input_file(piece.path) as stream:
         for size in (min(HEAD, piece.size), piece.size):
             try:
-                width, height = open_picture(stream.read_at(size, piece.offset)).size
+                width, height = shown_size(open_picture(stream.read_at(size, piece.offset)))
                 return height, width
             except (OSError, SyntaxError, ValueError) as error:
                 fault = error

@@ -288,3 +288,24 @@ def test_a_dry_run_writes_nothing(place: Path) -> None:
     _, said = run([place], ABC, dry_run=True)
     assert "value 1" in said
     assert not (place.parent / "out").exists()
+
+
+def test_a_turned_picture_has_the_mask_that_is_seen_and_no_doubtful_outlines(place: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for name in ("a.jpg", "b.jpg"):
+        Image.fromarray(tissue(256, 192)).save(place / name, exif=exif, quality=95)
+    Image.fromarray(IDS[:, :192]).save(place / "a_mask.png")
+    features = [outline("a", *square(0, 0, 128))]
+    (place / "b.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    _, _ = run([place], ABC)
+    table = rows(place)
+    assert table["a.jpg"]["size"] == "192x256"
+    assert "save it upright" in table["b.jpg"]["problem"]
+
+
+def test_a_tiff_that_is_to_be_turned_is_left_out(place: Path) -> None:
+    save_image(place / "a.png", tissue(256, 256))
+    tifffile.imwrite(place / "b.tif", tissue(256, 256, 1), extratags=[(274, "H", 1, 3, True)])
+    run([place])
+    assert "vips autorot" in rows(place)["b.tif"]["problem"]

@@ -7,7 +7,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import shapely
+from shapely.geometry.base import BaseGeometry
 
+from diffgen.data.annotations import rle
 from diffgen.data.annotations.shapes import Annotations, Shape, malformed, ring, shapes_of
 from diffgen.data.formats.base import LeftOut
 
@@ -34,15 +36,10 @@ class Coco:
             number = item.get("id", "?") if isinstance(item, Mapping) else "?"
             with malformed(f"{self.name}: annotation {number}"):
                 said = item.get("segmentation") or ()
-                if not isinstance(said, Sequence):
-                    raise LeftOut(
-                        f"{self.name}: annotation {number} is run-length encoded; only polygons are read"
-                    )
                 if not said:
                     made.ignored["box"] += 1
                     continue
-                parts = [ring(list(zip(flat[::2], flat[1::2], strict=True))) for flat in said]
-                drawn = shapely.MultiPolygon([part for part in parts if not part.is_empty])
+                drawn = rle.area(said) if isinstance(said, Mapping) else _polygons(said)
                 shapes += shapes_of(self.categories[item["category_id"]], drawn, made.ignored)
         made.shapes = tuple(shapes)
         return made
@@ -75,6 +72,12 @@ def of_coco(tree: Any, name: str) -> Coco:
             annotations[item["image_id"]].append(item)
         categories = {item["id"]: str(item["name"]) for item in tree["categories"]}
     return Coco(name, images, annotations, categories)
+
+
+def _polygons(said: Sequence[Sequence[float]]) -> BaseGeometry:
+    """Lists of x, y, x, y…: the parts of one object."""
+    parts = [ring(list(zip(flat[::2], flat[1::2], strict=True))) for flat in said]
+    return shapely.MultiPolygon([part for part in parts if not part.is_empty])
 
 
 def _parts(path: str) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ Box = tuple[float, float, float, float]
 Rectangle = tuple[int, int, int, int]
 
 
+TURNED = "turned as its EXIF orientation says"
 ONE_CHANNEL = "one channel: a picture of H&E has three; if it is a mask, name it as one (NAME_mask.png)"
 
 

@@ -23,6 +23,8 @@ MINISWHITE, PALETTE, SEPARATED, YCBCR = 0, 3, 5, 6
 LEFT_TO_PILLOW = {8, 9, 10}  # kinds of CIELAB
 CODECS_WITH_COLOUR = {7, 34892, 34927, 50001, 50002, 52546, 22610, 34933}
 """JPEG, WebP, JPEG XL...: what they decode of YCbCr is RGB."""
+ORIENTATION, UPRIGHT = 274, {0, 1}
+TURNED_TAG = "its Orientation tag turns it: save it upright (vips autorot IN OUT.tif)"
 OTHERS = {"Z": "focal planes", "T": "moments", "C": "groups of channels"}
 KINDS = {"ome": "OME-TIFF", "imagej": "ImageJ TIFF", "qpi": "PerkinElmer QPTIFF"}
 
@@ -72,6 +74,8 @@ def layout(tiff: Any) -> Layout:
         channels=_channels(series),
         memory=in_parts((page.imagewidth, page.imagelength)),
     )
+    if page.tags.valueof(ORIENTATION, 1) not in UPRIGHT:
+        meaning = TURNED_TAG
     if isinstance(meaning, str):
         return Layout(replace(header, problem=meaning), "rgb", (), None)
     profile = page.tags.valueof(34675)

@@ -2,10 +2,10 @@
 
 from PIL import Image
 
-from diffgen.data.formats.base import ONE_CHANNEL, Header, ImagePixels, too_large
+from diffgen.data.formats.base import ONE_CHANNEL, TURNED, Header, ImagePixels, too_large
 from diffgen.data.formats.colour import describe, of_lab, to_srgb
 from diffgen.data.formats.scale import Mpp, of_inches
-from diffgen.shards import open_picture
+from diffgen.shards import open_picture, orientation, shown_size, turn_upright
 
 SIGNS = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"RIFF", b"GIF8", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51")
 """How such files begin."""
@@ -26,11 +26,12 @@ def header(path: str) -> Header:
         memory = memory_of(image)
         return Header(
             format=NAMES.get(image.format or "", image.format or "picture"),
-            size=image.size,
+            size=shown_size(image),
             mpp=own_mpp(image),
             icc=describe(profile) if profile else None,
             channels=3 if image.mode in {"P", "PA"} else channels,
             memory=memory,
+            notes=(TURNED,) if orientation(image) != 1 else (),
             problem=ONE_CHANNEL if grey else too_large(memory),
         )
 
@@ -40,6 +41,7 @@ def open_plain(path: str, icc: bool, mpp: Mpp | None = None) -> ImagePixels:
     with open_picture(path) as image:
         own = mpp or own_mpp(image)
         image.load()
+        turn_upright(image)
         profile = image.info.get("icc_profile") or b""
         if image.mode == "CMYK" or (icc and profile and image.mode == "RGB"):
             return ImagePixels(to_srgb(image, profile), own)

@@ -166,17 +166,23 @@ def test_what_halo_writes(tmp_path: Path) -> None:
 
 def test_what_coco_tools_write(tmp_path: Path) -> None:
     tree = {
-        "images": [{"id": 1, "file_name": "x/a.png"}, {"id": 2, "file_name": "b.png"}],
+        "images": [
+            {"id": 1, "file_name": "x/a.png"},
+            {"id": 2, "file_name": "b.png"},
+            {"id": 3, "file_name": "d.png"},
+        ],
         "categories": [{"id": 7, "name": "gland"}],
         "annotations": [
             {"id": 1, "image_id": 1, "category_id": 7, "segmentation": [[0, 0, 10, 0, 10, 10, 0, 10]]},
-            {"id": 2, "image_id": 2, "category_id": 7, "segmentation": {"counts": [1], "size": [1, 1]}},
+            {"id": 2, "image_id": 2, "category_id": 7, "segmentation": {"counts": [3, 2, 1], "size": [2, 3]}},
+            {"id": 3, "image_id": 3, "category_id": 7, "segmentation": {"counts": [1], "size": [2, 3]}},
         ],
     }
     path = tmp_path / "coco.json"
     assert found(read(path, tree, "a.svs")) == [("gland", 100)]
-    with pytest.raises(LeftOut, match=r"coco\.json: annotation 2 is run-length encoded"):
-        load(str(path), "b.png")
+    assert found(load(str(path), "b.png")) == [("gland", 2)]
+    with pytest.raises(LeftOut, match=r"coco\.json: annotation 3 is malformed .*run lengths"):
+        load(str(path), "d.png")
     with pytest.raises(LeftOut, match=r"coco\.json: no image c\.png in it"):
         load(str(path), "c.png")
 

@@ -51,3 +51,14 @@ def test_a_picture_of_a_slides_size_is_to_be_converted(tmp_path: Path) -> None:
     said = header(str(tmp_path / "a.png"))
     assert said.size == (60_000, 45_000)
     assert "vips tiffsave" in (said.problem or "")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_a_picture_is_read_as_viewers_show_it(tmp_path: Path, name: str) -> None:
+    picture, exif = tissue(96, 64), Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(picture).save(tmp_path / name, exif=exif, quality=95)
+    said = header(str(tmp_path / name))
+    assert (said.size, said.notes) == ((64, 96), ("turned as its EXIF orientation says",))
+    seen = np.asarray(open_plain(str(tmp_path / name), False).image).astype(int)
+    assert np.abs(seen - np.rot90(picture, -1)).mean() < 6
