@@ -9,7 +9,7 @@ import errno
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -28,11 +28,17 @@ def root() -> Path:
     return Path(os.environ.get(PLACE) or f"{home}/diffgen").expanduser().absolute()
 
 
-def copy(folder: Folder, key: str, known: Mapping[str, bytes], names: Iterable[str]) -> Path:
+def copy(
+    folder: Folder,
+    key: str,
+    known: Mapping[str, bytes],
+    names: Iterable[str],
+    done: Callable[[int], object] = lambda _: None,
+) -> Path:
     """A local folder with files of `folder`: those that are `known` already, and those of these `names`.
 
-    `key` is a digest of them all. Raises `UserError` where the disk is full, `OSError` where the store does
-    not answer.
+    `key` is a digest of them all; `done` is told of bytes as they come. Raises `UserError` where the disk is
+    full, `OSError` where the store does not answer.
     """
     place = root() / key
     if place.exists():
@@ -49,8 +55,11 @@ def copy(folder: Folder, key: str, known: Mapping[str, bytes], names: Iterable[s
                 for name, data in known.items():
                     (built / name).write_bytes(data)
                 for name in names:
+                    (built / name).parent.mkdir(parents=True, exist_ok=True)
                     with folder.open(name) as source, (built / name).open("wb") as sink:
-                        shutil.copyfileobj(source, sink, CHUNK)
+                        while chunk := source.read(CHUNK):
+                            sink.write(chunk)
+                            done(len(chunk))
                 built.rename(place)
             except BaseException:
                 shutil.rmtree(built, ignore_errors=True)

@@ -47,16 +47,16 @@ Example: `diffgen prepare slide.svs --labels stain -c demo && diffgen train && d
 
 @app.command()
 def prepare(
-    sources: Annotated[list[str], argument("Slides, images, or folders of them.")],
+    sources: Annotated[list[str], argument("Slides, images, folders of them, or URLs.")],
     out: Annotated[str | None, option("Folder or URL for the training shards. [default: data]")] = None,
     labels: Annotated[
         str | None,
         option("`masks`, `outlines`, `stain` (weak labels), `none`, `maps` alone. [default: annotated]"),
     ] = None,
     annotations: Annotated[
-        Path | None, option("Folder of outlines: QuPath GeoJSON, ASAP, ImageScope, HALO, COCO.")
+        str | None, option("Folder of outlines: QuPath GeoJSON, ASAP, ImageScope, HALO, COCO.")
     ] = None,
-    patients: Annotated[Path | None, option("CSV of `file`, `patient`, `context`, `split`.")] = None,
+    patients: Annotated[str | None, option("CSV of `file`, `patient`, `context`, `split`.")] = None,
     mpp: Annotated[float | None, option("µm per pixel of files that do not say their own.")] = None,
     mpp_override: Annotated[
         list[str] | None,

@@ -129,6 +129,10 @@ class Folder:
         """Whether there is a file or a folder of that name."""
         return bool(self._opened[0].get_file_info(self._path(name)).type.value)
 
+    def is_file(self, name: str) -> bool:
+        """Whether there is a file of that name; "" is the folder itself, which may be one."""
+        return bool(self._opened[0].get_file_info(self._path(name)).is_file)
+
     def open(self, name: str) -> IO[bytes]:
         """A stream to read a file from, front to back; `FileNotFoundError` if there is none."""
         path = self._path(name)
@@ -223,6 +227,12 @@ class Folder:
         """Delete a folder, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self._opened[0].delete_dir(self._path(name))
+
+    def infos(self, recursive: bool) -> dict[str, Any]:
+        """Path → pyarrow's `FileInfo` (size, time) of each file of the folder, and below it."""
+        root = self._path("")
+        infos = self._infos("", recursive)
+        return {info.path.removeprefix(root).lstrip("/"): info for info in infos if info.is_file}
 
     def tree(self, name: str) -> list[str]:
         """Paths of the files below the folder `name`, from there."""

@@ -1,7 +1,6 @@
 """Copies of what lies behind URLs: whole, once, and a full disk is told."""
 
 import errno
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -64,6 +63,6 @@ def test_a_full_disk_is_a_line_that_names_host_and_remedy(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copyfileobj", full)
+    monkeypatch.setattr(type(folder), "open", full)
     with pytest.raises(UserError, match=r"no space left .*DIFFGEN_CACHE"):
         cache.copy(folder, "k", {}, ["a.tar"])

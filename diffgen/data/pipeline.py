@@ -20,11 +20,13 @@ def run(
     constants: dict[str, Any],
     inline: bool,
     memory: int = 0,
+    ready: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[int, Any]]:
     """What `function(item, **constants)` makes of the items, one thing or a list, with the items' numbers.
 
     In the order of the items; of one that cannot be used it is the `LeftOut` that the function raised.
     `memory`: bytes that one item may take, of which no more are worked on at once than there is memory for.
+    `ready` is called before each item, on its node: it has what the items need there.
     """
     if inline:
         for number, item in enumerate(items):
@@ -41,11 +43,14 @@ def run(
 
     most = max(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"])
     asked = {"memory": min(memory, 0.9 * most)} if memory > SMALL and most else {}
-    for row in data.flat_map(_rows, fn_args=(function, constants), **asked).iter_rows():
+    for row in data.flat_map(_rows, fn_args=(function, constants, ready), **asked).iter_rows():
         yield row["number"], pickle.loads(row["made"])
 
 
-def _rows(row: dict[str, Any], function: Callable[..., Any], constants: dict[str, Any]) -> list[Any]:
+def _rows(
+    row: dict[str, Any], function: Callable[..., Any], constants: dict[str, Any], ready: Callable[[], object]
+) -> list[Any]:
+    ready()
     made = _made(pickle.loads(row["item"]), function, constants)
     return [{"number": row["number"], "made": pickle.dumps(one)} for one in made]
 

@@ -22,6 +22,7 @@ from diffgen.config import Settings
 from diffgen.data import contact_sheet, inventory
 from diffgen.data import earlier as before
 from diffgen.data.cut import cut, cut_jobs
+from diffgen.data.fetch import all_fetched, local
 from diffgen.data.look import Looked, found_sources, look
 from diffgen.data.pipeline import run
 from diffgen.data.report import Report
@@ -51,12 +52,20 @@ def prepare(
     started = time.monotonic()
     there = before.read(out, settings) if (out / COMPLETE).exists() else before.Earlier()
     report = Report.of(out, there.statistics, there.labels)
-    new = found_sources(sources, out, settings, there, report)
+    here = [str(local(source, console)) for source in sources]
+    new = found_sources(here, out, settings, there, report)
+    ready = partial(all_fetched, (*sources, settings.prepare.annotations or ""))
     check_folder(out)
     if there.files and not new:
         console.print(f"nothing new: all {len(there.statistics['sources']):,} sources are in {shown or out}")
         return report
-    looked = look(new, settings, there, report, partial(_each, report=report, console=console, inline=inline))
+    looked = look(
+        new,
+        settings,
+        there,
+        report,
+        partial(_each, report=report, console=console, inline=inline, ready=ready),
+    )
     plans, classes = looked.plans, looked.classes
     rows = inventory.file_rows(plans, report.left_out)
     inventory.print_tables(rows, inventory.class_rows([plan.scan for plan in plans], classes), console)
@@ -65,7 +74,7 @@ def prepare(
         return report
     kind = "mask" if settings.prepare.labels == "maps" else "image"
     with PatchWriter(out, settings.prepare.patches_per_shard, there.rows) as writer:
-        _cut(writer, looked, settings, report, console, inline)
+        _cut(writer, looked, settings, report, console, inline, ready)
         if not any(row["kind"] == kind for row in writer.rows):
             raise UserError(report.nothing())
     report.count(writer.rows, classes.labels, plans)
@@ -82,7 +91,13 @@ def prepare(
 
 
 def _cut(
-    writer: PatchWriter, looked: Looked, settings: Settings, report: Report, console: Console, inline: bool
+    writer: PatchWriter,
+    looked: Looked,
+    settings: Settings,
+    report: Report,
+    console: Console,
+    inline: bool,
+    ready: Callable[[], object],
 ) -> None:
     """Cut what is planned, but for what an interrupted run has cut already."""
     jobs = [job for plan in looked.plans for job in cut_jobs(plan, settings)]
@@ -103,7 +118,7 @@ def _cut(
         for number, made in spool.read():
             take(number, made)
             done = number + 1
-        for number, made in run(jobs[done:], cut, constants, inline, looked.memory):
+        for number, made in run(jobs[done:], cut, constants, inline, looked.memory, ready):
             spool.add(done + number, made)
             take(done + number, made)
 
@@ -117,11 +132,12 @@ def _each(
     report: Report,
     console: Console,
     inline: bool,
+    ready: Callable[[], object],
 ) -> Iterator[Any]:
     """What the function makes of each item, in order, behind a bar; the report names what it cannot."""
     with progress.bar(console, transient=True) as bar:
         task = bar.add_task(what, total=len(items), figures="")
-        for number, made in run(items, function, constants, inline, memory):
+        for number, made in run(items, function, constants, inline, memory, ready):
             bar.update(task, completed=number)
             if isinstance(made, LeftOut):
                 report.leave_out(str(made), items[number].name)

@@ -26,6 +26,7 @@ from diffgen.companions import (
 )
 from diffgen.config import Settings
 from diffgen.data.annotations import of_many
+from diffgen.data.fetch import local
 from diffgen.data.formats.base import LeftOut
 from diffgen.data.formats.dicom import dicom_series
 from diffgen.data.formats.scanners import parts_of_slide
@@ -236,7 +237,7 @@ def with_outlines(sources: Sequence[Source], settings: Settings) -> list[Source]
     """
     if settings.prepare.annotations is None:
         return list(sources)
-    folder = Path(settings.prepare.annotations)
+    folder = local(settings.prepare.annotations)
     files = [folder] if folder.is_file() else [folder / name for name, _ in _walk(folder, "")]
     files = [file for file in files if suffix_of(file.name) in OUTLINES]
     if not files:

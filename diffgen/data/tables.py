@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from diffgen.config import Settings
+from diffgen.data.fetch import local
 from diffgen.data.sources import Source
 from diffgen.errors import UserError, one_line
 
@@ -46,7 +47,7 @@ def with_tables(sources: Sequence[Source], settings: Settings) -> list[Source]:
 
 
 def _from_table(sources: Sequence[Source], setting: str, path: str, needed: Iterable[str]) -> list[Source]:
-    table = read_table(setting, Path(path), needed)
+    table = read_table(setting, local(path), needed)
     rows: list[Any] = [_look_up(source, table, f"{setting} {path}") for source in sources]
     return [replace(source, **row) for source, row in zip(sources, rows, strict=True)]
 
