@@ -85,7 +85,7 @@ def _row(plan: SourcePlan, problems: Mapping[str, list[str]]) -> FileRow:
         "+".join(plan.parts),
         identity(Path(source.path)),
         scan.digest,
-        "; ".join([*problems.get(source.name, ()), *scan.notes, *foreign]),
+        "; ".join([*problems.get(source.name, ()), *(header.notes if header else ()), *scan.notes, *foreign]),
     )
 
 

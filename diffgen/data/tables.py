@@ -2,7 +2,8 @@
 
 The context is the prompt of the mask model. A table has a column `file` and some of `context`, `patient` (or
 `group`) and `split`. A source is looked up by its name in the data set, then by its file's name, then by its
-stem; a table may hold more files than there are sources, but never fewer.
+stem, then by the end of a path that the table has; a table may hold more files than there are sources, but
+never fewer.
 """
 
 import csv
@@ -20,6 +21,9 @@ MAX_CONTEXTS = 255  # on a mask canvas a context is an 8-bit id, 0 the null one
 COLUMNS = {"context": "context", "patient": "group", "group": "group", "split": "split"}
 """Column of a table → field of a source."""
 SPLITS = {"train": "train", "training": "train", "test": "test", "held-out": "test", "held_out": "test"}
+
+DELIMITERS = ",;\t"
+"""What parts the columns: the most frequent of them in the header. Excel writes ";" where commas are decimal."""
 
 Row = dict[str, str]
 """Field → value."""
@@ -48,7 +52,10 @@ def with_tables(sources: Sequence[Source], settings: Settings) -> list[Source]:
 
 def _from_table(sources: Sequence[Source], setting: str, path: str, needed: Iterable[str]) -> list[Source]:
     table = read_table(setting, local(path), needed)
-    rows: list[Any] = [_look_up(source, table, f"{setting} {path}") for source in sources]
+    ends: dict[str, list[str]] = {}
+    for file in table:
+        ends.setdefault(PurePosixPath(file).name, []).append(file)
+    rows: list[Any] = [_look_up(source, table, ends, f"{setting} {path}") for source in sources]
     return [replace(source, **row) for source, row in zip(sources, rows, strict=True)]
 
 
@@ -69,7 +76,9 @@ def read_table(setting: str, path: Path, needed: Iterable[str]) -> dict[str, Row
     """`file` → its row, of a CSV (UTF-8, with a header). Raises `UserError`, with the line's number."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, strict=True, delimiter=max(DELIMITERS, key=header.count))
             reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -88,6 +97,7 @@ def read_table(setting: str, path: Path, needed: Iterable[str]) -> dict[str, Row
             name, value = ((row[key] or "").strip() for key in ("file", column))
             if not name or not value:
                 raise UserError(f"{where}: file or {column} is empty")
+            name = name.replace("\\", "/")
             if column == "split":
                 value = _side(value, where)
             known = table.setdefault(name, {}).setdefault(COLUMNS[column], value)
@@ -102,9 +112,13 @@ def _side(value: str, where: str) -> str:
     return SPLITS[value.lower()]
 
 
-def _look_up(source: Source, table: dict[str, Row], where: str) -> Row:
+def _look_up(source: Source, table: dict[str, Row], ends: dict[str, list[str]], where: str) -> Row:
     name = PurePosixPath(source.name).name
     for key in (source.name, name, PurePosixPath(name).stem):
         if key in table:
             return table[key]
+    if len(alike := ends.get(name, [])) > 1:
+        raise UserError(f"{where}: several rows may be of the source {source.name}: {alike[0]}, {alike[1]}")
+    if alike:
+        return table[alike[0]]
     raise UserError(f"{where}: no row for the source {source.name}")

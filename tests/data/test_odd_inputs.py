@@ -309,3 +309,9 @@ def test_a_tiff_that_is_to_be_turned_is_left_out(place: Path) -> None:
     tifffile.imwrite(place / "b.tif", tissue(256, 256, 1), extratags=[(274, "H", 1, 3, True)])
     run([place])
     assert "vips autorot" in rows(place)["b.tif"]["problem"]
+
+
+def test_what_of_a_file_is_not_read_is_said(place: Path) -> None:
+    tifffile.imwrite(place / "a.tif", np.stack([tissue(256, 256), tissue(256, 256, 1)]), photometric="rgb")
+    run([place])
+    assert "of 2 pages the first is read" in rows(place)["a.tif"]["problem"]

@@ -119,3 +119,20 @@ def test_a_table_of_patients_gives_contexts_patients_and_splits(tmp_path: Path) 
 def test_what_is_wrong_with_patients_is_one_line(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         with_tables(SOURCES, patients(tmp_path / "p.csv", text))
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_table_as_excel_writes_it_where_commas_are_decimal(tmp_path: Path, mark: str) -> None:
+    text = "\ufeffFile,Grade,Context\none,3,LUAD\r\ntwo,1,LUSC\r\n".replace(",", mark)
+    assert set(contexts_of(SOURCES, by_table(tmp_path / "c.csv", text)).values()) == {"LUAD", "LUSC"}
+
+
+def test_a_table_with_the_paths_of_another_machine(tmp_path: Path) -> None:
+    text = "file,context\nC:\\slides\\one.svs,LUAD\n/mnt/x/two.svs,LUSC\n"
+    assert contexts_of(SOURCES, by_table(tmp_path / "c.csv", text)) == {
+        "a/one.svs": "LUAD",
+        "b/two.svs": "LUSC",
+    }
+    settings = by_table(tmp_path / "c.csv", "file,context\nD:\\1\\one.svs,A\nD:\\2\\one.svs,B\ntwo,C\n")
+    with pytest.raises(UserError, match=r"several rows may be of the source a/one\.svs: D:/1/one\.svs, D:/2"):
+        with_tables(SOURCES, settings)
