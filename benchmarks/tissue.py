@@ -109,7 +109,7 @@ def sampler(bundle: Bundle, sampling: config.Sampling, seed: int = 0) -> ModelSe
     joint: denoise.Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
     return ModelSetup(
         seed, sampling, bundle.schedule, facts.image_channels, facts.patch_by_log_snr, steps,
-        (guidance_of(sampling), joint), IMAGE,
+        (guidance_of(sampling, bundle.schedule["prediction_type"]), joint), IMAGE,
     )  # fmt: skip
 
 

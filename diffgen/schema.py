@@ -105,6 +105,9 @@ class GuidanceSettings(SettingsSection):
     """Log-SNR from which on steps are guided; none: from pure noise."""
     high: Annotated[float | None, Field(alias="to")] = None
     """Log-SNR up to which they are."""
+    rescale: Annotated[Share, Field(exclude_if=lambda share: share == 0)] = 0.0
+    """Share of what guidance adds to stains and contrast that is taken back (Lin et al., 2024). Left out of
+    records where it is 0, as before there was such a setting."""
 
     @model_validator(mode="before")
     @classmethod

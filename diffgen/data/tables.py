@@ -23,7 +23,7 @@ COLUMNS = {"context": "context", "patient": "group", "group": "group", "split": 
 SPLITS = {"train": "train", "training": "train", "test": "test", "held-out": "test", "held_out": "test"}
 
 DELIMITERS = ",;\t"
-"""What parts the columns: the most frequent of them in the header. Excel writes ";" where commas are decimal."""
+"""What parts the columns: the most frequent in the header. Where a comma is decimal Excel writes ";"."""
 
 Row = dict[str, str]
 """Field → value."""

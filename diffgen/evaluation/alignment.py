@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import label as components
 
 from diffgen.evaluation.local_features import SIDE, Greys, LocalFeatures
 
@@ -43,7 +44,7 @@ class Alignment(NamedTuple):
     agreeing: int
     """Blocks of 64 that agree."""
     equal: int
-    """Those that do so nearly pixel by pixel."""
+    """Those of one piece that do so nearly pixel by pixel, of the largest such piece."""
     ncc: float
     """Mean correlation of those blocks in which both have a pattern."""
     map: Map
@@ -90,8 +91,15 @@ def aligned(picture: NDArray[np.float32], training: Greys, over: Map) -> Alignme
     one, two = _whitened(picture, training, over)
     ncc = (one * two).mean(axis=1)
     told = one.any(axis=1)
-    agreeing, equal = (int((ncc > least).sum()) for least in (AGREES, EQUAL))
-    return Alignment(agreeing, equal, float(ncc[told].mean()) if told.any() else 0.0, over)
+    mean = float(ncc[told].mean()) if told.any() else 0.0
+    return Alignment(int((ncc > AGREES).sum()), _largest_piece(ncc > EQUAL), mean, over)
+
+
+def _largest_piece(blocks: NDArray[np.bool_]) -> int:
+    """Number of blocks in the largest piece of the picture that they make, side by side."""
+    across = SIDE // BLOCK
+    pieces, _ = components(blocks.reshape(across, across))
+    return int(np.bincount(pieces.reshape(-1))[1:].max(initial=0))
 
 
 def peak(picture: NDArray[np.float32], training: Greys, over: Map) -> float:

@@ -128,10 +128,9 @@ def estimate(
             result = network(latents, timesteps, maps, *whole).to(torch.float32, copy=True)
             for row, (i, condition) in enumerate(batch):
                 found[i][condition] = result[row]
-    for i, condition in guided:  # ε + ω (ε − ε_worse), a condition at a time
-        difference = outputs[i][condition] - others[i][condition]
-        outputs[i][condition] = outputs[i][condition] + here[i].by_network * difference
-    combined = [_combine(patch, outputs[i], here[i].by_label) for i, patch in enumerate(patches)]
+    for i, condition in guided:  # a condition at a time
+        outputs[i][condition] = _apart(patches[i], outputs[i][condition], others[i][condition], here[i])
+    combined = [_combine(patch, outputs[i], here[i]) for i, patch in enumerate(patches)]
     together = torch.cat(combined, dim=1).cpu().numpy()  # one copy from a GPU per lease
     ends = np.cumsum([part.shape[1] for part in combined])[:-1]
     return np.split(together, ends, axis=1)
@@ -152,23 +151,29 @@ def global_conditions(patches: Sequence[Patch]) -> tuple[Tensor, ...]:
     return contexts, torch.from_numpy(np.stack(rows))
 
 
-def _combine(patch: Patch, outputs: dict[int, Tensor], guidance: float) -> Tensor:
+def _combine(patch: Patch, outputs: dict[int, Tensor], guidance: Guidance) -> Tensor:
     """(1 + ω)·ε(z, M_i) − ω·ε(z, ∅) a pixel, eq. (2) and Alg. 2, line 12; owned pixels only: (C, owned)."""
     device = next(iter(outputs.values())).device
     owned = torch.from_numpy(np.flatnonzero(patch.owned)).to(device, non_blocking=True)
-    own = {condition: output.flatten(1)[:, owned] for condition, output in outputs.items()}
-    null = own.pop(UNKNOWN, None)
+    null = outputs.get(UNKNOWN)
 
-    def guided(given: Tensor) -> Tensor:
-        return given if null is None or not guidance else (1 + guidance) * given - guidance * null
+    def own(given: Tensor) -> Tensor:
+        guided = given if null is None or not guidance.by_label else _apart(patch, given, null, guidance)
+        return guided.flatten(1)[:, owned]
 
-    if JOINT in own:
-        return guided(own[JOINT])
+    if JOINT in outputs:
+        return own(outputs[JOINT])
     labels = torch.from_numpy(patch.labels[patch.owned]).to(device, non_blocking=True)
-    combined = torch.empty_like(next(iter(own.values()))) if null is None else null
-    for label, output in own.items():
-        combined = torch.where(labels == label, guided(output), combined)
+    first = next(iter(outputs.values())) if null is None else null
+    combined = first.flatten(1)[:, owned]
+    for label, output in outputs.items():
+        if label != UNKNOWN:
+            combined = torch.where(labels == label, own(output), combined)
     return combined
+
+
+def _apart(patch: Patch, given: Tensor, away: Tensor, guidance: Guidance) -> Tensor:
+    return guidance.apart(given, away, moved(torch.from_numpy(patch.latents), given.device), patch.log_snr)
 
 
 def autocast(unet: Any, bf16: bool) -> AbstractContextManager[Any]:

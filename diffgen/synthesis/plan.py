@@ -167,7 +167,7 @@ class Plan:
         else:
             assert name == "image", name
             channels, steps, sides = facts.image_channels, self.steps, facts.patch_by_log_snr
-            guidance, purposes = guidance_of(sampling), IMAGE
+            guidance, purposes = guidance_of(sampling, self.schedule["prediction_type"]), IMAGE
             conditioning = "joint" if facts.conditioning == "joint" else "per_label"
         return ModelSetup(
             self.seed, sampling, self.schedule, channels, sides, steps, (guidance, conditioning), purposes
@@ -181,11 +181,12 @@ class Plan:
         return name, label_maps.read(data, name)
 
 
-def guidance_of(sampling: config.Sampling) -> Guidance:
-    """How the image model is guided."""
+def guidance_of(sampling: config.Sampling, prediction: str) -> Guidance:
+    """How the image model is guided; `prediction` is what its estimates are."""
     said = sampling.guidance
     low = -math.inf if said.low is None else said.low
-    return Guidance(said.scale, said.kind, low, math.inf if said.high is None else said.high)
+    high = math.inf if said.high is None else said.high
+    return Guidance(said.scale, said.kind, low, high, said.rescale, prediction)
 
 
 def make_plan(
@@ -208,7 +209,7 @@ def make_plan(
     if masks is None and "mask_unet" not in index:
         raise UserError(f"{folder} has no mask model: diffgen train mask, or give label maps with --masks")
     synthesis, sampling, facts = settings.synthesis, settings.on(device != "cpu").sampling, base.facts
-    if guidance_of(sampling).by_network and "image_unet_guide" not in index:
+    if guidance_of(sampling, base.schedule["prediction_type"]).by_network and "image_unet_guide" not in index:
         raise UserError(f"sampling.guidance.kind auto: {folder} has no worse network (image_unet_guide)")
     num_steps = sampling.steps_for(len(facts.patch_by_log_snr))
     for steps in (num_steps, sampling.mask_steps):

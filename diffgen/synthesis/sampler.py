@@ -63,7 +63,7 @@ class Sampler:
         facts = self.bundle.facts
         self.tiling = decode.tiling(sampling.decode_tile, sampling.decode_overlap, facts.reach)
         joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
-        guidance = guidance_of(sampling)
+        guidance = guidance_of(sampling, self.bundle.schedule["prediction_type"])
         self.models: dict[str, tuple[Denoiser, int, Guidance, Conditioning]] = {
             "mask": (
                 mask_denoiser(self.bundle.mask_unet, bf16), facts.mask_patch,
