@@ -11,8 +11,8 @@ LOG_SNR = 1.3
 GAMMA, SIGMA = (1 / (1 + math.exp(-LOG_SNR))) ** 0.5, (1 / (1 + math.exp(LOG_SNR))) ** 0.5
 ESTIMATES = {
     "v_prediction": lambda clean, noise: GAMMA * noise - SIGMA * clean,
-    "epsilon": lambda clean, noise: noise,
-    "sample": lambda clean, noise: clean,
+    "epsilon": lambda _clean, noise: noise,
+    "sample": lambda clean, _noise: clean,
 }
 
 
