@@ -17,6 +17,9 @@ from diffgen.urls import CHUNK
 if TYPE_CHECKING:
     from PIL import Image
 
+ORIENTATION = 0x0112
+"""Tag of EXIF and TIFF."""
+
 
 def tar_writer(sink: IO[bytes]) -> Any:
     """A `webdataset.TarWriter` of bytes with nothing of the moment in it; it leaves `sink` open."""
@@ -77,7 +80,11 @@ def open_picture(source: Path | str | bytes | IO[bytes]) -> "Image.Image":
     from PIL import Image  # late: the command line needs none
 
     Image.MAX_IMAGE_PIXELS = None
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    if image.format == "TIFF" and isinstance(source, str | Path) and image.getexif().get(ORIENTATION, 1) != 1:
+        # By its path Pillow maps an uncompressed one into memory, by the sides that it has when it is turned.
+        image = Image.open(io.BytesIO(Path(source).read_bytes()))
+    return image
 
 
 def orientation(image: "Image.Image") -> int:
@@ -86,7 +93,7 @@ def orientation(image: "Image.Image") -> int:
         return 1
     if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode it to look for more
         return 1
-    turned = image.getexif().get(0x0112, 1)
+    turned = image.getexif().get(ORIENTATION, 1)
     return turned if turned in range(1, 9) else 1
 
 

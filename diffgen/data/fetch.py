@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from diffgen import cache, progress
+from diffgen.companions import suffix_of
 from diffgen.errors import UserError, one_line
 from diffgen.storage import Folder
 
@@ -44,10 +45,11 @@ def _copied(url: str, tell: Callable[[int, int], object]) -> Path:
         folder, name = Folder(path.rstrip("/") + mark + query), ""
         if folder.is_file(""):
             folder, name = Folder(parent + mark + query), last
-        files = _below(folder, recursive=not name)
+        stem = last.partition(".")[0]
+        of_a_slide = bool(name) and suffix_of(name) == ".mrxs"  # it has a folder of its own
+        files = _below(folder, recursive=not name or of_a_slide)
         if name:
-            stem = last.partition(".")[0]
-            files = {file: info for file, info in files.items() if file.startswith(stem)}
+            files = {file: info for file, info in files.items() if _beside(file, stem, of_a_slide)}
         if not files:
             raise UserError(f"source {url}: no such file or folder")
         if folder.local is not None:
@@ -65,6 +67,14 @@ def _copied(url: str, tell: Callable[[int, int], object]) -> Path:
         return cache.copy(folder, f"sources-{digest.hexdigest()[:24]}", {}, files, count) / name
     except OSError as error:
         raise UserError(f"source {url}: cannot be read ({one_line(error)})") from error
+
+
+def _beside(file: str, stem: str, of_a_slide: bool) -> bool:
+    """Whether a file is named like a source of this stem: `1_mask.png` and not `10.png` like `1.png`."""
+    first, *below = PurePosixPath(file).parts
+    if below:
+        return of_a_slide and first == stem
+    return first.startswith(stem) and not first[len(stem) :][:1].isalnum()
 
 
 def _below(folder: Folder, recursive: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageSequence
 from scipy.ndimage import find_objects
 from scipy.ndimage import label as components
 
@@ -31,10 +32,22 @@ def load_mask(path: str, colours: Mapping[str, int] | None = None) -> Values:
 @lru_cache(maxsize=2)
 def _load_mask(path: str, _mtime: int, colours: Colours) -> Values:
     with open_picture(path) as image:
+        if (pages := _pages_of_one_size(image)) > 1:
+            raise LeftOut(f"its label map has {pages} pages: save the one that is meant by itself")
         try:
             return values_of(image, dict(colours))
         except ValueError as error:
             raise LeftOut(f"its label map cannot be used: {error}") from error
+
+
+def _pages_of_one_size(image: Image.Image) -> int:
+    """Pages as large as the first: levels of a pyramid are smaller."""
+    number = getattr(image, "n_frames", 1)
+    if number == 1:
+        return 1
+    sizes = [ImageSequence.Iterator(image)[k].size for k in range(number)]
+    image.seek(0)
+    return sizes.count(sizes[0])
 
 
 def pixel_counts(mask: Values) -> dict[int, int]:

@@ -109,13 +109,26 @@ def find_sources(paths: Sequence[str], out: Path | None = None, maps: bool = Fal
         pairs += _by_name(folder, names, maps, found)
     sources = []
     for file, source in pairs:
-        if file in seen:
+        if not _is_text(source.name):
+            found.left_out[source.name.encode("utf-8", "replace").decode()] = (
+                "its name is not UTF-8: rename it"
+            )
+        elif file in seen:
             found.left_out[source.name] = f"the same file as {seen[file]}"
         else:
             sources.append(source)
         seen.setdefault(file, source.name)
     found.sources = sorted(_unique(sources), key=lambda source: source.name)
     return found
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name can be written: those of other encodings come as lone surrogates."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _in_folder(root: Path, out: Path | None, maps: bool, found: Found) -> list[tuple[str, Source]]:

@@ -90,8 +90,12 @@ def read_table(setting: str, path: Path, needed: Iterable[str]) -> dict[str, Row
     used = [column for column in COLUMNS if column in columns]
     if not used:
         raise UserError(f"{setting} {path}: no column of context, patient or split in its header {columns}")
+    if twice := sorted({column for column in used if columns.count(column) > 1}):
+        raise UserError(f"{setting} {path}: two columns {twice[0]!r} in its header {columns}")
     table: dict[str, Row] = {}
     for line, row in rows:
+        if not any(cell.strip() for cell in row.values() if isinstance(cell, str)):  # as spreadsheets leave
+            continue
         where = f"{setting} {path}, line {line}"
         for column in used:
             name, value = ((row[key] or "").strip() for key in ("file", column))

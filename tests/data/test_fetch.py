@@ -64,6 +64,18 @@ def test_a_copy_is_made_once_and_anew_where_something_else_lies_there() -> None:
 
 
 @pytest.mark.usefixtures("slides")
+def test_a_number_is_not_its_beginning_and_a_mirax_slide_has_a_folder() -> None:
+    store = fsspec.filesystem("memory")
+    for name in ("1.png", "1_mask.png", "10.png", "s.mrxs", "s/Data.dat", "s/Slidedat.ini", "t/Data.dat"):
+        store.pipe(f"/bucket/slides/c/{name}", b"1")
+    assert {path.name for path in local(f"{FAR}/c/1.png").parent.iterdir()} == {"1.png", "1_mask.png"}
+    copy = local(f"{FAR}/c/s.mrxs").parent
+    assert sorted(path.relative_to(copy).as_posix() for path in copy.rglob("*.*")) == [
+        "s.mrxs", "s/Data.dat", "s/Slidedat.ini",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("slides")
 def test_a_file_comes_with_what_is_named_like_it() -> None:
     copy = local(f"{FAR}/a/one.png")
     assert sorted(path.name for path in copy.parent.iterdir()) == ["one.png", "one_mask.png"]

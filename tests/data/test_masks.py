@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from diffgen.data.formats.base import ImagePixels
@@ -101,3 +102,11 @@ def test_an_id_for_each_object_is_seen() -> None:
     assert count_instances(scattered, pixel_counts(scattered), {1}) is None
     grey = discs(5, first=100)  # levels of something else
     assert count_instances(grey, pixel_counts(grey), {1}) is None
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_a_tiff_that_is_to_be_turned_is_read_turned(tmp_path: Path, compression: str | None) -> None:
+    values = np.random.default_rng(0).integers(0, 9, (24, 40)).astype(np.uint8)
+    tags = [(274, "H", 1, 6, True)]
+    tifffile.imwrite(tmp_path / "a.tif", values, compression=compression, extratags=tags)
+    assert np.array_equal(load_mask(str(tmp_path / "a.tif")), np.rot90(values, -1))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -315,3 +316,20 @@ def test_what_of_a_file_is_not_read_is_said(place: Path) -> None:
     tifffile.imwrite(place / "a.tif", np.stack([tissue(256, 256), tissue(256, 256, 1)]), photometric="rgb")
     run([place])
     assert "of 2 pages the first is read" in rows(place)["a.tif"]["problem"]
+
+
+def test_a_name_that_is_no_text_is_left_out(place: Path) -> None:
+    save_image(place / "a.png", tissue(256, 256))
+    save_image(place / "b.png", tissue(256, 256, 1))
+    (place / "b.png").rename(os.fsdecode(os.fsencode(place) + b"/b\xff.png"))
+    run([place])
+    assert "not UTF-8" in rows(place)["b?.png"]["problem"]
+
+
+def test_a_mask_of_two_pages_is_refused(place: Path) -> None:
+    for name in ("a", "b"):
+        save_image(place / f"{name}.png", tissue(256, 256, ord(name)))
+    tifffile.imwrite(place / "a_mask.tif", np.stack([IDS, IDS]), photometric="minisblack")
+    Image.fromarray(IDS).save(place / "b_mask.png")
+    run([place], ABC)
+    assert "has 2 pages" in rows(place)["a.png"]["problem"]

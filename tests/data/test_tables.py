@@ -136,3 +136,11 @@ def test_a_table_with_the_paths_of_another_machine(tmp_path: Path) -> None:
     settings = by_table(tmp_path / "c.csv", "file,context\nD:\\1\\one.svs,A\nD:\\2\\one.svs,B\ntwo,C\n")
     with pytest.raises(UserError, match=r"several rows may be of the source a/one\.svs: D:/1/one\.svs, D:/2"):
         with_tables(SOURCES, settings)
+
+
+def test_rows_without_anything_are_none_and_two_columns_of_a_name_are_refused(tmp_path: Path) -> None:
+    settings = by_table(tmp_path / "c.csv", "file,context\none,LUAD\n,\ntwo,LUSC\n ,\n")
+    assert set(contexts_of(SOURCES, settings).values()) == {"LUAD", "LUSC"}
+    settings = by_table(tmp_path / "c.csv", "file,context,Context\none,A,B\ntwo,A,B\n")
+    with pytest.raises(UserError, match="two columns 'context'"):
+        with_tables(SOURCES, settings)
