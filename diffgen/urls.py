@@ -41,7 +41,7 @@ def open_url(url: str) -> tuple[Any, str]:
 
 
 def _with_options(url: str) -> str:
-    """Of S3: the server, if the environment names one, and that a small file goes up in one request, not three."""
+    """Of S3: the server that the environment names, and small files in one request instead of three."""
     if not url.startswith("s3://"):
         return url
     more: dict[str, str] = {} if "allow_delayed_open=" in url else {"allow_delayed_open": "true"}

@@ -11,7 +11,7 @@ from diffgen.synthesis.shards import num_shards, shard_of
 from diffgen.urls import CHUNK
 
 PART_BYTES = 10 << 20
-"""Of a part of an upload; a smaller file goes up in one request, of a larger one begin and end take one each."""
+"""Of a part of an upload, that takes a request to begin and one to end; a smaller file takes one in all."""
 
 
 @dataclass(frozen=True)
