@@ -24,7 +24,7 @@ def open_url(url: str) -> tuple[Any, str]:
         return pyarrow.fs.LocalFileSystem(), url
     try:
         try:
-            filesystem, path = pyarrow.fs.FileSystem.from_uri(_with_endpoint(url))
+            filesystem, path = pyarrow.fs.FileSystem.from_uri(_with_options(url))
             if not path:
                 raise ValueError("it names no bucket")
             return filesystem, str(path)
@@ -40,13 +40,16 @@ def open_url(url: str) -> tuple[Any, str]:
         raise UserError(f"{url}: cannot be opened ({one_line(error)})") from error
 
 
-def _with_endpoint(url: str) -> str:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if not endpoint or not url.startswith("s3://") or "endpoint_override=" in url:
+def _with_options(url: str) -> str:
+    """Of S3: the server that the environment names, and small files in one request instead of three."""
+    if not url.startswith("s3://"):
         return url
-    scheme, _, server = endpoint.rpartition("://")
-    query = urlencode({"endpoint_override": server.rstrip("/"), "scheme": scheme or "https"})
-    return f"{url}{'&' if urlsplit(url).query else '?'}{query}"
+    more: dict[str, str] = {} if "allow_delayed_open=" in url else {"allow_delayed_open": "true"}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and "endpoint_override=" not in url:
+        scheme, _, server = endpoint.rpartition("://")
+        more |= {"endpoint_override": server.rstrip("/"), "scheme": scheme or "https"}
+    return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(more)}" if more else url
 
 
 def send(source: IO[bytes], filesystem: Any, path: str) -> None:

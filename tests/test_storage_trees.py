@@ -163,14 +163,18 @@ def test_an_unknown_url_is_one_line(url: str) -> None:
     assert "\n" not in str(error.value)
 
 
+SMALL = "allow_delayed_open=true"  # small files in one request
+
+
 @pytest.mark.parametrize(
     ("url", "endpoint", "asked"),
     [
-        ("s3://b/r", None, "s3://b/r"),
-        ("s3://b/r", "http://127.0.0.1:9", "s3://b/r?endpoint_override=127.0.0.1%3A9&scheme=http"),
-        ("s3://b/r", "https://store/", "s3://b/r?endpoint_override=store&scheme=https"),
-        ("s3://b/r?region=x", "store", "s3://b/r?region=x&endpoint_override=store&scheme=https"),
-        ("s3://b/r?endpoint_override=c", "http://d", "s3://b/r?endpoint_override=c"),
+        ("s3://b/r", None, f"s3://b/r?{SMALL}"),
+        ("s3://b/r", "http://127.0.0.1:9", f"s3://b/r?{SMALL}&endpoint_override=127.0.0.1%3A9&scheme=http"),
+        ("s3://b/r", "https://store/", f"s3://b/r?{SMALL}&endpoint_override=store&scheme=https"),
+        ("s3://b/r?region=x", "store", f"s3://b/r?region=x&{SMALL}&endpoint_override=store&scheme=https"),
+        ("s3://b/r?endpoint_override=c", "http://d", f"s3://b/r?endpoint_override=c&{SMALL}"),
+        ("s3://b/r?allow_delayed_open=false", None, None),
         ("memory://b/r", "http://127.0.0.1:9", None),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from diffgen import cluster
+from diffgen import cache, cluster
 from diffgen.defaults import bundle_folder
 from diffgen.doctor import facts, judge
 from diffgen.doctor.judge import Row
@@ -43,7 +43,7 @@ def examine(out: str, bundle: str | None, inline: bool, console: Console) -> lis
             nodes = nodes[1:]
     with console.status("store and bundle"):
         rows += [*judge.versions(nodes, here), *judge.clocks(skews, out.startswith("s3://"))]
-        rows += [probed(out), _bundle(bundle)]
+        rows += [probed(out), _cache(), _bundle(bundle)]
     machines = judge.merged(by_host) if len(by_host) > 1 else next(iter(by_host.values()))
     return [*machines, *rows]
 
@@ -85,6 +85,13 @@ def probed(out: str) -> Row:
         )
     except (OSError, UserError) as error:
         return judge.store(out, None, None, getattr(error, "strerror", None) or one_line(error))
+
+
+def _cache() -> Row:
+    """Of this machine."""
+    sizes = cache.copies()
+    held = f"{counted(len(sizes), 'data set')}, {sum(sizes.values()) / 2**30:.1f} GiB"
+    return Row("cache", f"{cache.root()}: {held}")
 
 
 def _bundle(named: str | None) -> Row:

@@ -19,7 +19,9 @@ def write_geojson(image: WholeImage, path: Path) -> None:
     """Write the outlines of an image's label map, a feature a line."""
     labels = image.shards.labels
     with path.open("w", encoding="utf-8") as file:
-        file.write('{"type": "FeatureCollection", "features": [')
+        # A member of its own, as GeoJSON allows it: a collection has no properties.
+        place = f'"place": {json.dumps(image.place)}, ' if image.place else ""
+        file.write(f'{{"type": "FeatureCollection", {place}"features": [')
         for number, outline in enumerate(outlines(image.bands("mask.png"), image.width)):
             file.write(",\n" if number else "\n")
             file.write(json.dumps(feature(outline.polygon, outline.class_id, labels), ensure_ascii=False))

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from diffgen.export.shard_set import ShardSet
+from diffgen.export.shard_set import PLACE, ShardSet, place_of
 from diffgen.labels import Labels
 from diffgen.storage import Folder
 
@@ -35,6 +35,7 @@ FIELDS: dict[str, pa.DataType] = {
     "parent": pa.int64(),
     "y": pa.int64(),
     "x": pa.int64(),
+    "region": pa.string(),
     "record": pa.string(),
 }
 DTYPES = {"int64": "int64", "float": "float32", "double": "float64", "string": "string"}
@@ -62,7 +63,8 @@ image, label_map = data[0]["image"], data[0]["label_map"]  # PIL; the label map'
 | `image`, `label_map` | RGB picture; 8-bit label map of its size, the class id as value |
 | `classes`, `class_shares` | classes in the label map; share of each class of its pixels, by id |
 | `context`, `mpp`, `seed`, `index` | what was asked for, µm per pixel, seed and number of the sample |
-| `parent`, `y`, `x` | of a tile: the image it is of, and its place there in pixels |
+| `parent`, `y`, `x` | of a tile or a region: the image it is of, and its place there in pixels |
+| `region` | of a region: x, y, width and height in that image, as `--region` has it |
 | `record` | all that the sample depends on, as JSON |
 
 Not for diagnosis; a label map is what its image was sampled for, not an annotation of it.
@@ -113,12 +115,12 @@ def _groups(shards: ShardSet, numbers: Iterable[int]) -> Iterator[list[dict[str,
 def _row(shards: ShardSet, number: int) -> dict[str, Any]:
     key, text = shards.place(number).key, shards.file(number, "json")
     record, ids = json.loads(text), shards.label_map(number)
-    said = {name: record.get(name) for name in ("class_shares", "context", "mpp", "seed", "index", "y", "x")}
+    said = {name: record.get(name) for name in ("class_shares", "context", "mpp", "seed", "index")}
+    said |= dict.fromkeys(PLACE) | place_of(record)
     return said | {
         "image": {"bytes": shards.file(number, "png"), "path": f"{key}.png"},
         "label_map": {"bytes": shards.file(number, "mask.png"), "path": f"{key}.mask.png"},
         "classes": np.unique(ids).tolist(),
-        "parent": record.get("parent", {}).get("index"),
         "record": text.decode(),
     }
 

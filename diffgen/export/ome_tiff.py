@@ -53,9 +53,12 @@ def write_ome_tiff(image: WholeImage, kind: Kind, path: Path, jpeg: int | None, 
         # Of its content, so that a file repeats byte for byte.
         "UUID": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'{kind} {image.name} {image.shards.run}')}",
     }
+    described = [f"{name}: {value}" for name, value in image.place.items()]
     if not is_picture:
         names = enumerate(image.shards.labels.classes)
-        metadata["Description"] = "class ids: " + ", ".join(f"{i} {name}" for i, name in names)
+        described.append("class ids: " + ", ".join(f"{i} {name}" for i, name in names))
+    if described:
+        metadata["Description"] = "; ".join(described)
     if mpp:
         unit = {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
         metadata |= {"PhysicalSizeX": mpp, "PhysicalSizeY": mpp, **unit}  # type: ignore[dict-item]  # numbers

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from diffgen.export.shard_set import ShardSet
+from diffgen.export.shard_set import ShardSet, place_of
 from diffgen.storage import Folder
 
 TABLE = "dataset.csv"
@@ -42,7 +42,6 @@ def row(shards: ShardSet, number: int) -> dict[str, Any]:
         "height": place.height,
     }
     said |= {name: record.get(name) for name in ("mpp", "context", "seed", "index")}
-    if shards.run.get("tile"):
-        said |= {"parent": record["parent"]["index"], "y": record["y"], "x": record["x"]}
+    said |= place_of(record)
     shares = zip(shards.labels.classes, record["class_shares"], strict=True)
     return said | {f"share {name}": share for name, share in shares}

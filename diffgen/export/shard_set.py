@@ -8,8 +8,8 @@ import io
 import json
 import tarfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +28,7 @@ from diffgen.storage import Folder
 Kind = Literal["png", "mask.png"]
 """What is taken of an image: the picture, or its label map."""
 COLUMNS = ("shard", "key", "height", "width")
+PLACE = ("parent", "y", "x", "region")
 TARS_KNOWN = 64  # shards whose members' places are kept
 
 
@@ -38,6 +39,19 @@ class Place(NamedTuple):
     key: str
     height: int
     width: int
+
+
+def place_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a tile or a region lies, as `PLACE` has it; nothing of a whole image.
+
+    `parent` is the index of its image, `y` and `x` are pixels there; a `region` is said as `--region` has it.
+    """
+    if "parent" not in record:
+        return {}
+    found = {"parent": record["parent"]["index"], "y": record["y"], "x": record["x"]}
+    if region := record.get("region"):
+        found["region"] = ",".join(str(region[side]) for side in ("x", "y", "width", "height"))
+    return found
 
 
 class ShardSet:
@@ -145,8 +159,7 @@ class ShardSet:
     def images(self) -> list["WholeImage"]:
         """The images, of which samples may be tiles; one that lacks a tile is left out with a warning."""
         if not self.run.get("tile"):
-            places = (self.place(number) for number in range(len(self)))
-            return [WholeImage(self, p.key, p.height, p.width, k, None) for k, p in enumerate(places)]
+            return [self._alone(number) for number in range(len(self))]
         found, number = list[WholeImage](), 0
         indices = self.table["index"].to_numpy()
         while number < len(self):
@@ -166,10 +179,17 @@ class ShardSet:
             raise UserError(f"{self.folder}: no image has all of its tiles")
         return found
 
+    def _alone(self, number: int) -> "WholeImage":
+        """An image that is one sample; of a region the name says where it lies."""
+        sample = self.place(number)
+        place = place_of(self.record(number)) if self.run.get("region") else {}
+        name = sample.key + (f"_x{place['x']}_y{place['y']}" if place else "")
+        return WholeImage(self, name, sample.height, sample.width, number, None, place)
+
 
 @dataclass(frozen=True)
 class WholeImage:
-    """An image that is one sample, or that many samples are the tiles of."""
+    """An image (or the region of one) that is one sample, or that many samples are the tiles of."""
 
     shards: ShardSet
     name: str
@@ -179,6 +199,8 @@ class WholeImage:
     """Number of its (first) sample."""
     tile: int | None
     """Side of its tiles, which lie row by row in the order of their samples."""
+    place: dict[str, Any] = field(default_factory=dict)
+    """Of a region: `place_of` its record."""
     read: Callable[[int], None] = lambda _: None
     """Told how many samples were read."""
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffgen.labels import LabelMap
-from diffgen.sampling.covers import Cover, CoverSchedule, rectangle, shifted
-from diffgen.sampling.seeds import Purpose, blocks, noise
+from diffgen.sampling.covers import Box, Cover, CoverSchedule, rectangle, shifted
+from diffgen.sampling.seeds import BLOCK, Purpose, blocks, noise
 from diffgen.sampling.solvers import Solver, SolverState, as_tensor
 
 Latents = NDArray[np.float32]
@@ -25,10 +25,12 @@ Latents = NDArray[np.float32]
 CanvasState = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 """Arrays and numbers of a canvas between two steps."""
 
-MANY_BLOCKS = 32
-"""From which on blocks are stepped side by side: canvases of 1024 × 512 latent pixels, for one."""
+MANY_PIXELS = 2**19
+"""From which on pieces are stepped side by side: canvases of 1024 × 512 latent pixels, for one."""
 THREADS = 4
-"""A third of a block's time is in Python, one thread at a time: more would bring nothing."""
+"""A part of a step's time is in Python, one thread at a time: more would bring nothing."""
+PIECE_BYTES = 2**20
+"""Of latents that the solver steps at once: more leave the cache, of fewer most of the time is in Python."""
 
 
 @dataclass(frozen=True)
@@ -91,23 +93,33 @@ class Canvas:
             purposes,
         )
         self.whole = whole
-        self.blocks = [
-            (shifted(block, covers.origin), block) for block in blocks(height, width, covers.origin)
-        ]
-        """Where each lies here, and where in the canvas: the same, unless this is a window of it."""
+        side = BLOCK
+        while 4 * channels * (2 * side) ** 2 <= PIECE_BYTES:
+            side *= 2
+        self.pieces = blocks(height, width, covers.origin, side)
+        """What the solver steps at once, in the canvas, of which this may be a window."""
         self.latents: Latents = self._start_noise(channels)
         self.latents *= np.float32(solver.start_scale)
         self.noise: Latents = np.zeros_like(self.latents)
-        self.histories: list[SolverState] = [{} for _ in self.blocks]
+        self.histories: list[SolverState] = [{} for _ in self.pieces]
         self.step = 0
         self.time_state = np.full((height, width), self.steps, dtype=np.int16)  # L_T ≡ T
         self._begin_step()
 
     def _start_noise(self, channels: int) -> Latents:
         """y_T (C, H, W), of unit variance."""
-        drawn = np.empty((channels, *self.label_map.shape), dtype=np.float32)
-        for (rows, columns), block in self.blocks:
-            drawn[:, rows, columns] = noise(self.covers.key, self.purposes[0], self.first, channels, block)
+        (y, x), (height, width) = self.covers.origin, self.covers.shape
+        return self._noise(
+            self.purposes[0], self.first, channels, (slice(y, y + height), slice(x, x + width))
+        )
+
+    def _noise(self, purpose: Purpose, step: int, channels: int, box: Box) -> Latents:
+        """Normal noise (C, h, w) of a box of the canvas."""
+        rows, columns = box
+        origin, shape = (rows.start, columns.start), (rows.stop - rows.start, columns.stop - columns.start)
+        drawn = np.empty((channels, *shape), dtype=np.float32)
+        for block in blocks(*shape, origin):
+            drawn[:, *shifted(block, origin)] = noise(self.covers.key, purpose, step, channels, block)
         return drawn
 
     @property
@@ -172,17 +184,17 @@ class Canvas:
         state[where] = reached - 1
 
     def advance(self) -> None:
-        """One solver step on every block, y_t → y_(t−1) (eqs. 3, 5), and the next step's cover.
+        """One solver step on every piece, y_t → y_(t−1) (eqs. 3, 5), and the next step's cover.
 
         Raises `NonFiniteError`.
         """
         assert self.full, "a step ends when every pixel has its estimate"
-        if len(self.blocks) < MANY_BLOCKS:
-            for number in range(len(self.blocks)):
-                self._step_block(number)
+        if self.label_map.size < MANY_PIXELS:
+            for number in range(len(self.pieces)):
+                self._step_piece(number)
         else:  # the solver's arithmetic is outside of Python's lock
             with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-                deque(pool.map(self._step_block, range(len(self.blocks))), maxlen=0)
+                deque(pool.map(self._step_piece, range(len(self.pieces))), maxlen=0)
         if not np.isfinite(self.latents).all():
             raise NonFiniteError(
                 f"step {self.step + 1} of {self.steps}: the solver gave a value that is not finite"
@@ -194,14 +206,14 @@ class Canvas:
         else:
             self._begin_step()
 
-    def _step_block(self, number: int) -> None:
-        (rows, columns), block = self.blocks[number]
+    def _step_piece(self, number: int) -> None:
+        piece = self.pieces[number]
+        rows, columns = shifted(piece, self.covers.origin)
         fresh = None
         if self.solver.draws_noise:
             step = self.first + self.step
-            drawn = noise(self.covers.key, self.purposes[1], step, self.latents.shape[0], block)
-            fresh = as_tensor(np.ascontiguousarray(drawn))
-        # A block of its own: what the solver keeps must not be the canvas that is written next.
+            fresh = as_tensor(self._noise(self.purposes[1], step, self.latents.shape[0], piece))
+        # An array of its own: what the solver keeps must not be the canvas that is written next.
         estimate = as_tensor(self.noise[:, rows, columns].copy())
         latents = as_tensor(self.latents[:, rows, columns].copy())
         stepped, self.histories[number] = self.solver.step(
@@ -214,26 +226,28 @@ class Canvas:
         assert self.missing == len(self.cover), "a snapshot is taken between two steps"
         arrays: dict[str, NDArray[Any]] = {"latents": self.latents}
         memory: list[dict[str, Any]] = []
-        for block, history in enumerate(self.histories):
+        for piece, history in enumerate(self.histories):
             plain: dict[str, Any] = {}
             for name, value in history.items():
                 items = value if isinstance(value, list) else [value]
                 for k, item in enumerate(items):
                     if isinstance(item, Tensor) and item.ndim == 3:
-                        arrays[f"{block}.{name}.{k}"] = item.numpy()
+                        arrays[f"{piece}.{name}.{k}"] = item.numpy()
                 kept = [_number(item) for item in items]
                 plain[name] = kept if isinstance(value, list) else kept[0]
             memory.append(plain)
         return arrays, {"step": self.step, "histories": memory}
 
     def restore(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
-        """Resume from a snapshot of this very canvas."""
+        """Resume from a snapshot of this very canvas; `ValueError` where it is in other pieces."""
+        if len(numbers["histories"]) != len(self.pieces):
+            raise ValueError(f"{len(numbers['histories'])} pieces instead of {len(self.pieces)}")
         self.latents[...] = arrays["latents"]
         self.histories = [dict(history) for history in numbers["histories"]]
         for key, array in arrays.items():
             if key != "latents":
-                block, name, k = key.split(".")
-                history = self.histories[int(block)]
+                piece, name, k = key.split(".")
+                history = self.histories[int(piece)]
                 if isinstance(history[name], list):
                     history[name][int(k)] = as_tensor(array)
                 else:

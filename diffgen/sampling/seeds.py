@@ -56,12 +56,14 @@ def noise(
     return whole[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
 
 
-def blocks(height: int, width: int, origin: tuple[int, int] = (0, 0)) -> list[tuple[slice, slice]]:
+def blocks(
+    height: int, width: int, origin: tuple[int, int] = (0, 0), side: int = BLOCK
+) -> list[tuple[slice, slice]]:
     """The blocks of a canvas, row by row; or what lies of them in its window that begins at `origin`."""
-    rows, columns = (_cut(start, length) for start, length in zip(origin, (height, width), strict=True))
+    rows, columns = (_cut(start, length, side) for start, length in zip(origin, (height, width), strict=True))
     return [(row, column) for row in rows for column in columns]
 
 
-def _cut(start: int, length: int) -> list[slice]:
-    inside = range((start // BLOCK + 1) * BLOCK, start + length, BLOCK)
+def _cut(start: int, length: int, side: int) -> list[slice]:
+    inside = range((start // side + 1) * side, start + length, side)
     return [slice(a, b) for a, b in pairwise([start, *inside, start + length])]

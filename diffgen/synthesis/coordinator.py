@@ -7,8 +7,8 @@ Invariants:
   whatever comes late or twice is dropped if it is no longer wanted;
 - images are begun when there is too little work for all workers, so that one image's last patches of a
   step leave nobody idle, and that no more canvases are held than it takes;
-- the store is asked for nothing but snapshots that are there when a run resumes; others are written and
-  removed beside the work (`background`): a slow store keeps nobody waiting.
+- the store is asked at the start which snapshots there are; they are read, written and removed beside the
+  work (`background`): a slow store keeps nobody waiting.
 
 Which patches a lease holds is decided by `schedule.choose`.
 """
@@ -16,46 +16,23 @@ Which patches a lease holds is decided by `schedule.choose`.
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from diffgen.errors import one_line, warn
-from diffgen.sampling.canvas import NonFiniteError, Patch
+from diffgen.sampling.canvas import CanvasState, NonFiniteError, Patch
 from diffgen.storage import Folder
 from diffgen.synthesis import snapshots
 from diffgen.synthesis.image_job import ImageJob
-from diffgen.synthesis.leases import Lease, PatchBatch, Result, Status
+from diffgen.synthesis.leases import Lease, LeaseItem, OpenLease, PatchBatch, Result, Status
 from diffgen.synthesis.manifest import Sample
 from diffgen.synthesis.plan import Plan
 from diffgen.synthesis.schedule import AHEAD, choose
 
 NAMES = {"mask": "mask model", "label_map": "label map", "image": "image model", "render": "autoencoder"}
 FIRST = 5  # a worker's first lease has so many times longer: it compiles, and its device wakes up
-
-
-class LeaseItem(NamedTuple):
-    """A piece of work by its image, turn and number in that, and pixels owned (of a patch)."""
-
-    image: int
-    turn: int
-    number: int
-    owned: int
-
-
-@dataclass
-class OpenLease:
-    """A lease as the coordinator remembers it."""
-
-    worker: str
-    since: float
-    pieces: list[LeaseItem]
-
-    @cached_property
-    def images(self) -> set[int]:
-        return {piece.image for piece in self.pieces}
 
 
 class Coordinator:
@@ -86,6 +63,8 @@ class Coordinator:
             self.tiles.setdefault(image, []).append(tile)
         self.todo = sorted(self.tiles, reverse=True)
         self.jobs: dict[int, ImageJob] = {}  # in order of their index
+        self.reading: dict[int, Future[CanvasState | None]] = {}
+        """Images whose snapshots are on their way; they count as begun."""
         self.finished: dict[int, Sample] = {}
         self.failed: dict[int, str] = {}  # samples
         self.held: dict[int, OpenLease] = {}
@@ -98,7 +77,7 @@ class Coordinator:
 
     @property
     def over(self) -> bool:
-        return not self.todo and not self.jobs
+        return not (self.todo or self.reading or self.jobs)
 
     def lease(self, worker: str, budget: int) -> Lease:
         """Patches for about `budget` forwards, or one label map or region; to be answered by `commit`."""
@@ -125,18 +104,32 @@ class Coordinator:
 
     def _admit(self, wanted: int) -> None:
         """Begin images until there are so many forwards to hand out."""
+        for index in [index for index, snapshot in self.reading.items() if snapshot.done()]:
+            self._begin(index, self.reading.pop(index).result())
         rows = sum(sum(job.open.values()) for job in self.jobs.values())
         while (rows < wanted or not self.jobs) and (job := self._begin_another()):
             rows += sum(job.open.values())
 
     def _begin_another(self) -> ImageJob | None:
-        if not self.todo or len(self.jobs) >= self.in_flight:
-            return None
-        index = self.todo.pop()
+        while self.todo and self._room > 0:
+            index = self.todo.pop()
+            if self.store is None or index not in self.saved:
+                return self._begin(index)
+            if self.thread is None:
+                return self._begin(index, snapshots.read(self.store, index))
+            self.reading[index] = self.thread.submit(snapshots.read, self.store, index)
+        return None
+
+    def _begin(self, index: int, snapshot: CanvasState | None = None) -> ImageJob:
         begin = partial(ImageJob, self.plan, index, self.tiles[index])
-        job = snapshots.resume(self.store, index, begin) if self.store and index in self.saved else begin()
-        self.jobs[index] = job
+        job = self.jobs[index] = snapshots.resume(index, snapshot, begin)
+        self.jobs = dict(sorted(self.jobs.items()))
         return job
+
+    @property
+    def _room(self) -> int:
+        """Images that may be begun."""
+        return self.in_flight - len(self.jobs) - len(self.reading)
 
     def _choose(self, budget: int) -> list[tuple[int, int]]:
         """(image, patch) of the next lease; images are begun where none can be filled well. Empty: wait."""
@@ -149,8 +142,7 @@ class Coordinator:
             ]
             held = {image for lease in self.held.values() for image in lease.images}
             busy = {image for image in held & self.jobs.keys() if self.jobs[image].stage != "render"}
-            room = self.in_flight - len(self.jobs)
-            chosen = choose(candidates, budget, len(self.workers), len(self.todo), room, busy)
+            chosen = choose(candidates, budget, len(self.workers), len(self.todo), self._room, busy)
             if chosen or not self._begin_another():
                 return chosen
 

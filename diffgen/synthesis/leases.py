@@ -1,8 +1,12 @@
-"""What travels between coordinator, samplers and driver: leases, the work they ask for, and figures."""
+"""What travels between coordinator, samplers and driver: leases, the work they ask for, and figures.
+
+And what the coordinator remembers of a lease.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +50,28 @@ class Lease:
     id: int
     kind: Stage | Literal["wait", "over"]
     work: PatchBatch | LabelMapJob | RenderJob | None = None
+
+
+class LeaseItem(NamedTuple):
+    """A piece of work by its image, turn and number in that, and pixels owned (of a patch)."""
+
+    image: int
+    turn: int
+    number: int
+    owned: int
+
+
+@dataclass
+class OpenLease:
+    """A lease as the coordinator remembers it."""
+
+    worker: str
+    since: float
+    pieces: list[LeaseItem]
+
+    @cached_property
+    def images(self) -> set[int]:
+        return {piece.image for piece in self.pieces}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from diffgen.storage import Folder
 from diffgen.synthesis.image_job import ImageJob
 from diffgen.synthesis.run_record import SNAPSHOT, SNAPSHOTS
 
+DAMAGED = (SafetensorError, OSError, LookupError, ValueError, TypeError)
+
 
 def _name(image: int) -> str:
     return f"{SNAPSHOTS}/{image:09d}{SNAPSHOT}"
@@ -34,23 +36,32 @@ def save(store: Folder, image: int, snapshot: bytes) -> None:
     store.write(_name(image), snapshot)
 
 
-def resume(store: Folder, image: int, begin: Callable[..., ImageJob]) -> ImageJob:
-    """An image at its snapshot, if that is whole; else at its beginning."""
-    name = _name(image)
+def read(store: Folder, image: int) -> CanvasState | None:
+    """The snapshot of an image; None, and a warning, where it is not whole."""
     try:
-        return begin(snapshot=_read(store, name))
-    except (SafetensorError, OSError, LookupError, ValueError, TypeError) as error:
-        warn(f"{name} is not whole ({error}); the image is begun anew")
+        with store.scratch() as scratch:
+            path = scratch / "snapshot"
+            path.write_bytes(store.read(_name(image)))
+            with safe_open(path, framework="numpy") as file:
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
+                return arrays, json.loads(file.metadata()["numbers"])
+    except DAMAGED as error:
+        _tell(image, error)
+    return None
+
+
+def resume(image: int, snapshot: CanvasState | None, begin: Callable[..., ImageJob]) -> ImageJob:
+    """An image at its snapshot, if there is one that is whole; else at its beginning."""
+    if snapshot is not None:
+        try:
+            return begin(snapshot=snapshot)
+        except DAMAGED as error:
+            _tell(image, error)
     return begin()
 
 
-def _read(store: Folder, name: str) -> CanvasState:
-    with store.scratch() as scratch:
-        path = scratch / "snapshot"
-        path.write_bytes(store.read(name))
-        with safe_open(path, framework="numpy") as file:
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
-            return arrays, json.loads(file.metadata()["numbers"])
+def _tell(image: int, error: Exception) -> None:
+    warn(f"{_name(image)} is not whole ({error}); the image is begun anew")
 
 
 def saved(store: Folder) -> set[int]:

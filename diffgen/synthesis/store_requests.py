@@ -11,7 +11,7 @@ from diffgen.synthesis.shards import num_shards, shard_of
 from diffgen.urls import CHUNK
 
 PART_BYTES = 10 << 20
-"""Of a part of an upload; each file takes a request to begin it, and one to end it."""
+"""Of a part of an upload, that takes a request to begin and one to end; a smaller file takes one in all."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Requests:
         return Requests(self.writes * factor, self.reads * factor)
 
 
-RUN = Requests(writes=34, reads=9)
+RUN = Requests(writes=20, reads=9)
 """The folder's lock, `run.json`, settings, manifest, labels, card and preview, and looks into the folder."""
-SHARD = Requests(writes=4 + 2 + 3, reads=6)
-"""Four looks for what may be there, begin and end of its tar, its part of the manifest, read at the end."""
-RENEWAL = Requests(writes=3, reads=2)
+SHARD = Requests(writes=4 + 1, reads=6)
+"""Four looks for what may be there, its part of the manifest, read at the end; beside its tar."""
+RENEWAL = Requests(writes=1, reads=2)
 """Of the folder's lock, every `lock.RENEW_S` seconds of the run."""
 
 
@@ -43,12 +43,17 @@ def store_requests(samples: int, per_shard: int, sample_bytes: float) -> Request
     found = RUN
     shards = num_shards(samples, per_shard)
     for size, count in _sizes(samples, per_shard, sample_bytes):
-        found += (SHARD + Requests(-(-size // PART_BYTES), 0)).times(count)
+        found += (SHARD + Requests(_writes(size), 0)).times(count)
     shown = min(PREVIEW_SAMPLES, samples)
     for k in range(min(shards, shard_of(shown - 1, per_shard) + 1)):
         read = min(shown - k * per_shard, per_shard) * sample_bytes
         found += Requests(0, 1 + max(1, -(-int(read) // CHUNK)))
     return found
+
+
+def _writes(size: int) -> int:
+    """Of a file of so many bytes."""
+    return 1 if size < PART_BYTES else 2 + -(-size // PART_BYTES)
 
 
 def _sizes(samples: int, per_shard: int, sample_bytes: float) -> list[tuple[int, int]]:

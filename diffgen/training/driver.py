@@ -78,8 +78,6 @@ class Driver(NamedTuple):
         )
 
     def encode(self, base: Path) -> Path:
-        if is_url(self.place) and not self.inline:
-            raise UserError(f"latents of {self.place}: stored in a folder that all nodes see, or --inline")
         return encode(self.data, base, self.settings, self.console, self.inline)
 
 
@@ -95,6 +93,15 @@ def _driver(
     say = partial(console.print, highlight=False, soft_wrap=True)
     with held(folder, "--run", PATIENCE_S, say), tempfile.TemporaryDirectory() as scratch:
         yield Driver(data, place, folder, settings, console, inline, Path(scratch))
+
+
+def _check_latents(data: Path | str, inline: bool) -> None:
+    """`UserError` where latents cannot be stored beside the data: of a URL each node has its own copy."""
+    if is_url(data) and not inline:
+        raise UserError(
+            f"{data}: latents are stored in a folder that all nodes see, not behind a URL: "
+            "copy the data to one, or use --inline, or train with autoencoder.latents=live"
+        )
 
 
 def _check_patches(data: Path | str, parts: Sequence[ModelName]) -> None:
@@ -123,6 +130,8 @@ def launch(
     autoencoder and schedule. `inline`: in this process, without Ray. Raises `UserError` where the data does
     not fit the settings, the run was begun with others, or another command works on it.
     """
+    if settings.autoencoder.latents == "stored" and "image" in parts:
+        _check_latents(data, inline)
     _check_patches(data, parts)
     with _driver(data, run, settings, console, inline) as driver:
         folder, settings = driver.run, driver.settings
@@ -171,6 +180,7 @@ def prepare_latents(
     inline: bool = False,
 ) -> Path:
     """`diffgen encode`: the run's autoencoder, or that of the bundle `start`, and all latents by it."""
+    _check_latents(data, inline)
     with _driver(data, run, settings, console, inline) as driver:
         begin = InitBundle(start, fetched(start, driver.scratch / START)) if start else None
         driver.base(["image"], _shaping(driver.place, settings, start), begin)

@@ -30,7 +30,8 @@ def test_prepare_train_synthesize_evaluate(site: Site, tmp_path: Path) -> None:
     workers = ["--set", "training.workers=2"]
     said = site.submit("diffgen", "train", "both", "--data", data, *workers, *done).ends()
     assert f"bundle: {bundle}" in said
-    tars = Counter((r["from"], r["path"]) for r in site.store.log() if str(r["path"]).endswith(".tar"))
+    log = (r for r in site.store.log() if r["method"] == "GET")
+    tars = Counter((r["from"], r["path"]) for r in log if str(r["path"]).endswith(".tar"))
     assert set(tars.values()) == {1}, "each node fetches the data once, for both models"
     site.submit("diffgen", "synthesize", "--bundle", bundle, "--out", out, *done).ends()
     said = site.submit("diffgen", "evaluate", data, out, *done).ends()

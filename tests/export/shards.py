@@ -40,9 +40,17 @@ def write(
     per_shard: int = 2,
     labels: Labels = LABELS,
     failed: Sequence[int] = (),
+    region: tuple[int, int] | None = None,
 ) -> str:
-    """The folder of a finished run with these images, or tiles of them; `failed`: samples that are not."""
-    run = {"seed": 7, "bundle": "abc", "mpp": MPP, "tile": tile, "sampling": {"steps": 20}}
+    """The folder of a finished run with these images, or tiles of them; `failed`: samples that are not.
+
+    `region`: (x, y) of what the pictures are regions at, of images of 1,000².
+    """
+    run: dict[str, Any] = {"seed": 7, "bundle": "abc", "mpp": MPP, "tile": tile, "sampling": {"steps": 20}}
+    if region:
+        x0, y0 = region
+        size = {"width": pairs[0][1].shape[1], "height": pairs[0][1].shape[0]}
+        run["region"] = {"x": x0, "y": y0, **size}
     samples: list[Sample] = []
     for number, (image, ids) in enumerate(pairs):
         height, width = ids.shape
@@ -51,6 +59,9 @@ def write(
             for x in range(0, width, side):
                 part = ids[y : y + side, x : x + side]
                 place = {"parent": {"index": number, "height": height, "width": width}, "y": y, "x": x}
+                if region:
+                    parent = {"index": number, "height": 1000, "width": 1000}
+                    place = {"parent": parent, "y": y0, "x": x0, "region": run["region"]}
                 record = {
                     "index": len(samples),
                     "seed": 7,
@@ -63,7 +74,7 @@ def write(
                     ],
                     "classes": list(labels.classes),
                     "run": run,
-                    **(place if tile else {}),
+                    **(place if tile or region else {}),
                 }
                 picture = png(image[y : y + side, x : x + side])
                 samples.append(Sample(len(samples), picture, png(part), record))

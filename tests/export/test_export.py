@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import openslide.deepzoom
+import pyarrow.parquet as pq
 import pytest
 import shapely
 import tifffile
@@ -63,6 +64,28 @@ def test_plain_folder_of_tiles_says_their_place(tiles: str, tmp_path: Path) -> N
             y, x = int(row["y"]), int(row["x"])
             crop = PAIRS[int(row["parent"])][1][y : y + 32, x : x + 32]
             assert np.array_equal(np.asarray(Image.open(out / row["mask"])), crop)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_says_where_a_region_lies(kind: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "out", PAIRS, region=(320, 64))
+    out, place = Path(export(source, kind, None, None, QUIET)), {"y": 64, "x": 320, "region": "320,64,128,96"}
+    if kind == "folder":
+        with (out / "dataset.csv").open() as file:
+            found = [{name: row[name] for name in ("parent", *place)} for row in csv.DictReader(file)]
+        assert found == [{name: str(value) for name, value in {"parent": k, **place}.items()} for k in (0, 1)]
+    elif kind == "hf":
+        rows = pq.read_table(out / "data" / "train-000000.parquet", columns=["parent", *place]).to_pylist()
+        assert rows == [{"parent": k, **place} for k in (0, 1)]
+    else:
+        end = {"ome-tiff": ".ome.tif", "geojson": ".geojson", "dzi": ".dzi"}[kind]
+        names = [out / f"00000000{k}_x320_y64{end}" for k in (0, 1)]
+        assert all(name.exists() for name in names)
+        if kind == "geojson":
+            assert json.loads(names[1].read_text())["place"] == {"parent": 1, **place}
+        if kind == "ome-tiff":
+            with tifffile.TiffFile(names[1]) as tif:
+                assert "parent: 1; y: 64; x: 320; region: 320,64,128,96" in str(tif.ome_metadata)
 
 
 @pytest.mark.parametrize("source", ["shards", "tiles"])

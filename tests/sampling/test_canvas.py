@@ -182,9 +182,16 @@ def test_bytes_a_latent_pixel() -> None:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_blocks_stepped_side_by_side_are_the_same(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = (make(BLOCK + 8, 16, solver=solver) for _ in range(2))
-    fill(one, one.steps)
-    monkeypatch.setattr("diffgen.sampling.canvas.MANY_BLOCKS", 1)
-    fill(other, other.steps)
+def test_pieces_of_any_size_stepped_side_by_side_are_the_same(
+    solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make(BLOCK + 7, 2 * BLOCK + 13, solver=solver)
+    monkeypatch.setattr("diffgen.sampling.canvas.MANY_PIXELS", 1)
+    monkeypatch.setattr("diffgen.sampling.canvas.PIECE_BYTES", 1)
+    other = make(BLOCK + 7, 2 * BLOCK + 13, solver=solver)
+    assert (len(one.pieces), len(other.pieces)) == (2, 6)
+    for canvas in (one, other):
+        fill(canvas, canvas.steps)
     assert (one.latents == other.latents).all()
+    with pytest.raises(ValueError, match="6 pieces instead of 2"):
+        one.restore(*make(BLOCK + 7, 2 * BLOCK + 13, solver=solver).state())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffgen.models import bundle
-from diffgen.sampling.canvas import NonFiniteError
+from diffgen.sampling.canvas import CanvasState, NonFiniteError
 from diffgen.storage import Folder
 from diffgen.synthesis import snapshots
 from diffgen.synthesis.coordinator import Coordinator
@@ -236,3 +236,35 @@ def test_a_store_that_does_not_answer_keeps_nobody_waiting(
     answers.set()
     coordinator.settle()
     assert forgotten == asked
+
+
+def test_while_a_snapshot_is_read_others_are_painted(
+    plan: Plan,
+    sampler: Sampler,
+    undisturbed: dict[int, Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first image is at its snapshot, whose store does not answer until the other two are done."""
+    before = Coordinator(plan, [0], 1, 60, str(tmp_path), snapshot_s=0)
+    while not before.saved:
+        lease = before.lease("w", 5)
+        before.commit(lease.id, work(sampler, lease))
+    answers, read = threading.Event(), snapshots.read
+    done = before.forwards
+
+    def slow(store: Folder, image: int) -> CanvasState | None:
+        assert answers.wait(60)
+        return read(store, image)
+
+    monkeypatch.setattr(snapshots, "read", slow)
+    coordinator = Coordinator(plan, range(3), 3, 60, str(tmp_path), snapshot_s=1e9, background=True)
+    while (lease := coordinator.lease("w", 5)).kind != "wait":
+        coordinator.commit(lease.id, work(sampler, lease))
+    assert sorted(coordinator.finished) == [1, 2]
+    assert not coordinator.over
+    others = coordinator.forwards
+    answers.set()
+    coordinator.settle()
+    assert same(paint(coordinator, sampler), undisturbed)
+    assert coordinator.forwards - others == undisturbed[0].record["forwards"] - done

@@ -1,6 +1,7 @@
 """`--region`: the bytes of that crop of the whole image, from a run that never draws the whole."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,21 @@ def test_what_is_held_and_drawn_is_the_region_s_halo(tiny_bundle: Path) -> None:
     assert costs[1].halo is not None
     assert costs[1].halo.share < 0.001
     assert " px of 12800x12800; 0.0" in costs[1].halo.text
+
+
+def test_two_regions_of_a_gigapixel_agree_where_they_overlap(tiny_bundle: Path, tmp_path: Path) -> None:
+    """In the middle of 100,000²: nothing of the size of the whole, 10 GB of latents, is ever made."""
+    drawn = {}
+    for x in (50_000, 50_032):
+        place = f"{x},49984,64,32"
+        tracemalloc.start()
+        run(tiny_bundle, tmp_path / place, n=1, size="100000", region=place, sampling=SHORT)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+        tracemalloc.stop()
+        drawn[x] = members(tmp_path / place)
+    for kind in ("png", "mask.png"):
+        left, right = (picture(drawn[x], f"000000000.{kind}") for x in drawn)
+        assert np.array_equal(left[:, 32:], right[:, :32])
 
 
 def test_a_dry_run_counts_what_a_region_takes(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
-from diffgen.training.driver import prepare_latents
+from diffgen.training.driver import launch, prepare_latents
 from diffgen.training.latent_shards import cache_key
 from diffgen.training.latents import encode
 from diffgen.training.stored import StoredCrops
@@ -102,3 +102,15 @@ def test_a_run_that_starts_from_a_bundle_has_its_latents(
     folder = prepare_latents(data, str(tmp_path / "run"), tiny, console(), str(tiny_bundle), inline=True)
     codec = bundle.load(tiny_bundle).codec
     assert folder.name == cache_key(data, codec, tiny.autoencoder.dihedral).identity
+
+
+def test_behind_a_url_they_are_refused_before_anything_is_asked_of_it(
+    tiny: config.Settings, tmp_path: Path
+) -> None:
+    data, run = "s3://nowhere/data", str(tmp_path / "run")
+    stored = config.validate(config.merge(tiny.model_dump(), {"autoencoder": {"latents": "stored"}}))
+    with pytest.raises(UserError, match=r"^s3://nowhere/data: latents are stored in a folder"):
+        prepare_latents(data, run, tiny, console())
+    with pytest.raises(UserError, match=r"or train with autoencoder\.latents=live$"):
+        launch(["mask", "image"], data, run, stored, console())
+    assert not Path(run).exists()
