@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from diffgen.export.reading import OpenShards
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def open(out: str) -> "OpenShards":

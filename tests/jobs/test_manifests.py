@@ -199,7 +199,7 @@ def test_a_newer_pin_is_found_in_every_file() -> None:
     ("path", "value", "error", "named"),
     [
         ("idle_timeout_mins", 5, Exception, "idle_timeout_mins"),
-        ("docker/image", "YOUR_REGISTRY/diffgen:0.1.0-ray2.59.0-py311", AssertionError, "the tag should be"),
+        ("docker/image", "YOUR_REGISTRY/diffgen:0.2.0-ray2.59.0-py311", AssertionError, "the tag should be"),
         ("docker/run_options", ["-v /home:/shared"], AssertionError, "no folder is shared"),
         ("initialization_commands", ["sudo mkdir -p /shared"], AssertionError, "no folder is shared"),
         ("available_node_types/head/resources/CPU", 8, AssertionError, "work would be put on the head"),
