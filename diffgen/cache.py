@@ -85,7 +85,7 @@ def copies() -> dict[Path, int]:
     with contextlib.suppress(FileNotFoundError):
         found = [place for place in root().iterdir() if place.is_dir() and place.suffix != PARTIAL]
         found.sort(key=lambda place: place.stat().st_mtime)
-        return {place: sum(file.stat().st_size for file in place.iterdir()) for place in found}
+        return {place: sum(file.stat().st_size for file in place.rglob("*")) for place in found}
     return {}
 
 
