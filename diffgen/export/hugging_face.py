@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from diffgen.export.shard_set import PLACE, ShardSet, place_of
+from diffgen.export.shard_set import PLACE, ShardSet, place_in_image
 from diffgen.labels import Labels
 from diffgen.storage import Folder
 
@@ -116,7 +116,7 @@ def _row(shards: ShardSet, number: int) -> dict[str, Any]:
     key, text = shards.place(number).key, shards.file(number, "json")
     record, ids = json.loads(text), shards.label_map(number)
     said = {name: record.get(name) for name in ("class_shares", "context", "mpp", "seed", "index")}
-    said |= dict.fromkeys(PLACE) | place_of(record)
+    said |= dict.fromkeys(PLACE) | place_in_image(record)
     return said | {
         "image": {"bytes": shards.file(number, "png"), "path": f"{key}.png"},
         "label_map": {"bytes": shards.file(number, "mask.png"), "path": f"{key}.mask.png"},

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from diffgen.export.shard_set import ShardSet, place_of
+from diffgen.export.shard_set import ShardSet, place_in_image
 from diffgen.storage import Folder
 
 TABLE = "dataset.csv"
@@ -42,6 +42,6 @@ def row(shards: ShardSet, number: int) -> dict[str, Any]:
         "height": place.height,
     }
     said |= {name: record.get(name) for name in ("mpp", "context", "seed", "index")}
-    said |= place_of(record)
+    said |= place_in_image(record)
     shares = zip(shards.labels.classes, record["class_shares"], strict=True)
     return said | {f"share {name}": share for name, share in shares}

@@ -41,7 +41,7 @@ class Place(NamedTuple):
     width: int
 
 
-def place_of(record: Mapping[str, Any]) -> dict[str, Any]:
+def place_in_image(record: Mapping[str, Any]) -> dict[str, Any]:
     """Where a tile or a region lies, as `PLACE` has it; nothing of a whole image.
 
     `parent` is the index of its image, `y` and `x` are pixels there; a `region` is said as `--region` has it.
@@ -182,7 +182,7 @@ class ShardSet:
     def _alone(self, number: int) -> "WholeImage":
         """An image that is one sample; of a region the name says where it lies."""
         sample = self.place(number)
-        place = place_of(self.record(number)) if self.run.get("region") else {}
+        place = place_in_image(self.record(number)) if self.run.get("region") else {}
         name = sample.key + (f"_x{place['x']}_y{place['y']}" if place else "")
         return WholeImage(self, name, sample.height, sample.width, number, None, place)
 
@@ -200,7 +200,7 @@ class WholeImage:
     tile: int | None
     """Side of its tiles, which lie row by row in the order of their samples."""
     place: dict[str, Any] = field(default_factory=dict)
-    """Of a region: `place_of` its record."""
+    """Of a region: `place_in_image` its record."""
     read: Callable[[int], None] = lambda _: None
     """Told how many samples were read."""
 

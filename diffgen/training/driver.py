@@ -98,10 +98,8 @@ def _driver(
 def _check_latents(data: Path | str, inline: bool) -> None:
     """`UserError` where latents cannot be stored beside the data: of a URL each node has its own copy."""
     if is_url(data) and not inline:
-        raise UserError(
-            f"{data}: latents are stored in a folder that all nodes see, not behind a URL: "
-            "copy the data to one, or use --inline, or train with autoencoder.latents=live"
-        )
+        remedy = "copy the data to one, or use --inline, or train with autoencoder.latents=live"
+        raise UserError(f"{data}: stored latents need a folder that all nodes see, no URL: {remedy}")
 
 
 def _check_patches(data: Path | str, parts: Sequence[ModelName]) -> None:

@@ -109,7 +109,7 @@ def test_behind_a_url_they_are_refused_before_anything_is_asked_of_it(
 ) -> None:
     data, run = "s3://nowhere/data", str(tmp_path / "run")
     stored = config.validate(config.merge(tiny.model_dump(), {"autoencoder": {"latents": "stored"}}))
-    with pytest.raises(UserError, match=r"^s3://nowhere/data: latents are stored in a folder"):
+    with pytest.raises(UserError, match=r"^s3://nowhere/data: stored latents need a folder"):
         prepare_latents(data, run, tiny, console())
     with pytest.raises(UserError, match=r"or train with autoencoder\.latents=live$"):
         launch(["mask", "image"], data, run, stored, console())
