@@ -27,8 +27,8 @@ shifted;"""
 MANY, PEAK = 18, 6.0
 """or where so many agree, by fewer deviations, as they do under noise and codecs;"""
 PASTED = 8
-"""or where so many side by side are nearly equal, whatever the rest is. Of 17,862 regions of other cases
-(EBHI-Seg, 128 px, round crypts among them) none had more than 9.8 deviations, 15 blocks or 5 equal ones."""
+"""or where so many side by side are nearly equal, whatever the rest is. Different tissue
+(EBHI-Seg, 128 px) had 9.8 deviations at most in 11,790 regions, and in 6,072 15 blocks and 5 equal ones."""
 ROWS = 256  # pictures at a time
 NOTHING = Alignment(0, 0, 0.0, np.zeros((2, 3)))
 

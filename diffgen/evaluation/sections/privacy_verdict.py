@@ -24,8 +24,8 @@ FEW_SHOWN = 0.02
 """Share of synthetic regions that may show held-out tissue: neighbouring fields of one slide do."""
 CRIMES = "exact, cut, shifted, turned, mirrored, enlarged, in other stain, blurred or coded again"
 UNSEEN = (
-    "Not seen: copies of less than a fifth of a region, under heavy noise or drawn anew, and what is copied "
-    "of a patient but not of a region's pixels; this is no proof of anonymity"
+    "Not seen: copies of less than a quarter of a region, under heavy noise or drawn anew, and what is "
+    "copied of a patient but not of a region's pixels; this is no proof of anonymity"
 )
 
 
