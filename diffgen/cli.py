@@ -83,12 +83,13 @@ def prepare(
     settings = load(config, overrides or (), options=options)
     from diffgen.data import remote
     from diffgen.data.prepare import prepare as run  # late also of wrong settings
+    from diffgen.urls import is_url
 
     with remote.output(data := settings.places.data) as folder:
         run(sources, folder, settings, new_console(), inline, dry_run, data)
     if dry_run:
         return
-    if not remote.is_url(data):
+    if not is_url(data):
         places.remember("data", Path(data))
     say_next(f"diffgen train --data {data}")
 

@@ -12,6 +12,10 @@ CHUNK = 1 << 23  # bytes a read or write of a stream: object stores answer slowl
 WITHOUT_FOLDERS = frozenset({"s3", "gcs", "abfs"})
 
 
+def is_url(place: object) -> bool:
+    return "://" in str(place)
+
+
 def open_url(url: str) -> tuple[Any, str]:
     """(pyarrow filesystem, path in it) of an absolute path or any URL that `pyarrow.fs` or fsspec opens.
 

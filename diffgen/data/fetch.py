@@ -10,9 +10,9 @@ from rich.console import Console
 
 from diffgen import cache, progress
 from diffgen.companions import suffix_of
-from diffgen.data.remote import is_url
 from diffgen.errors import UserError, one_line
 from diffgen.storage import Folder
+from diffgen.urls import is_url
 
 
 def local(source: str, console: Console | None = None) -> Path:

@@ -17,15 +17,12 @@ from diffgen.data.shards import COMPLETE, COMPLETED, MARK
 from diffgen.errors import UserError, one_line
 from diffgen.lock import held
 from diffgen.storage import Folder
+from diffgen.urls import is_url
 
 INDEX = "patches.parquet"
 NEEDED = (COMPLETE, INDEX, "labels.json", "settings.yaml")
 """What is always there, and small; the shards are named in it."""
 NO_DATA = "{0} holds no prepared data (diffgen prepare SOURCE… --out {0})"
-
-
-def is_url(data: object) -> bool:
-    return "://" in str(data)
 
 
 def place_of(data: str | Path) -> str:

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffgen.config import read_yaml
-from diffgen.data.remote import is_url, local, place_of
+from diffgen.data.remote import local, place_of
 from diffgen.data.stream import PatchTable, statistics
 from diffgen.errors import UserError
 from diffgen.evaluation.images import Images, Region
 from diffgen.labels import LabelMap, Picture
+from diffgen.urls import is_url
 
 Box = tuple[int, int, int, int]
 """y0, x0, y1, x1 in pixels of a source."""

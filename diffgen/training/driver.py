@@ -24,7 +24,7 @@ from rich.console import Console
 
 from diffgen import config
 from diffgen.cluster import connect, need, on_gpus
-from diffgen.data.remote import is_url, local, place_of
+from diffgen.data.remote import local, place_of
 from diffgen.data.stream import statistics
 from diffgen.errors import UserError
 from diffgen.lock import held
@@ -42,6 +42,7 @@ from diffgen.training.latents import encode
 from diffgen.training.mask_source import NO_LABEL_MAPS
 from diffgen.training.train_state import AVERAGED
 from diffgen.training.worker import START, TrainTask
+from diffgen.urls import is_url
 
 RATES = ("lr", "clip")
 AUTOENCODER_MADE_BY = "autoencoder.yaml"
