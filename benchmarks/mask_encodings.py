@@ -53,7 +53,6 @@ from diffgen.models.mask_codec import num_bits
 from diffgen.sampling import masks
 from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.covers import CoverRule, CoverSchedule
-from diffgen.sampling.denoise import mask_denoiser
 from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.loop import sample
 from diffgen.sampling.seeds import Purpose
@@ -188,7 +187,6 @@ def draw(made: bundle.Bundle, settings: config.Settings, n: int, seed: int = 0) 
 def _drawn(made: bundle.Bundle, settings: config.Settings, n: int, seed: int) -> Iterator[LabelMap]:
     sampling, side, codec = settings.sampling, made.facts.mask_patch, made.mask_codec
     purposes = Purpose.MASK_NOISE, Purpose.MASK_STEP_NOISE
-    denoiser = mask_denoiser(made.mask_unet)
     for first in range(0, n, DRAWN_AT_ONCE):
         canvases = []
         for k in range(first, min(n, first + DRAWN_AT_ONCE)):
@@ -202,7 +200,11 @@ def _drawn(made: bundle.Bundle, settings: config.Settings, n: int, seed: int) ->
             )  # fmt: skip
             canvases.append(Canvas(codec.channels, context, one, solver, purposes))
         for canvas in sample(
-            canvases, denoiser, Guidance(sampling.mask_guidance), "per_label", sampling.on(gpu=False).batch
+            canvases,
+            made.mask_unet,
+            Guidance(sampling.mask_guidance),
+            "per_label",
+            sampling.on(gpu=False).batch,
         ):
             yield codec.decode(canvas)
 

@@ -121,12 +121,12 @@ def paint(
     Sample k has the seed (0, k), whatever the weights.
     """
     facts, model = bundle.facts, sampler(bundle, sampling)
-    denoiser = denoise.image_denoiser(unet.eval())
+    unet.eval()
     pictures, latents = [], []
     for start in range(0, len(tissue), at_once):
         chosen = range(start, min(start + at_once, len(tissue)))
         canvases = [model.canvas(latent_map(tissue.maps[k], facts.factor), k) for k in chosen]
-        for done in loop.sample(canvases, denoiser, *model.guidance, sampling.on(gpu=False).batch):
+        for done in loop.sample(canvases, unet, *model.guidance, sampling.on(gpu=False).batch):
             tile = done.shape[1] if done.shape[1] == done.shape[2] else sampling.decode_tile
             pictures.append(decode(bundle.codec.decode, done, facts.factor, tile, sampling.decode_overlap))
             latents.append(done)
