@@ -63,11 +63,11 @@ class Driver(NamedTuple):
     scratch: Path
     """A folder for what passes."""
 
-    def fit(self, part: ModelName | Literal["autoencoder"], target: str, **more: str | None) -> None:
-        """Train one network, and put its averaged weights into the run as `target`."""
-        tree = self.settings.model_dump(mode="json")
-        task = TrainTask(part, self.place, self.run.url, tree, **more)
-        (fit_inline if self.inline else fit_on_ray)(task, self.run, self.settings.training, self.console)
+    def task(self, part: ModelName | Literal["autoencoder"], **more: str | None) -> TrainTask:
+        return TrainTask(part, self.place, self.run.url, self.settings.model_dump(mode="json"), **more)
+
+    def keep(self, part: str, target: str) -> None:
+        """Put the averaged weights of a network that was trained into the run as `target`."""
         averaged = self.run.pull(f"{checkpoints.last(self.run, part)}/{AVERAGED}", self.scratch / part)
         self.run.push(averaged, target)
 
@@ -151,8 +151,10 @@ def launch(
         latents = None
         if settings.autoencoder.latents == "stored" and "image" in parts:
             latents = str(driver.encode(folder.pull("base", driver.scratch / "encoder")))
+        fit = fit_inline if inline else fit_on_ray
         for part in parts:
-            driver.fit(part, f"bundle/{part}_unet", latents=latents, init_from=start)
+            fit(driver.task(part, latents=latents, init_from=start), settings.training, console)
+            driver.keep(part, f"bundle/{part}_unet")
         return _finish(driver, base)
 
 
@@ -195,7 +197,9 @@ def _fit_autoencoder(driver: Driver) -> None:
     shape = {key: tree[key] for key in ("seed", "autoencoder")} | {"training": tree["training"][AUTOENCODER]}
     _check_same(run, shape, AUTOENCODER_MADE_BY)
     run.write_text(AUTOENCODER_MADE_BY, yaml.safe_dump(shape, sort_keys=False))
-    driver.fit("autoencoder", AUTOENCODER)
+    fit = fit_inline if driver.inline else fit_on_ray
+    fit(driver.task(AUTOENCODER), settings.training, driver.console)
+    driver.keep(AUTOENCODER, AUTOENCODER)
 
 
 def _need_workers(training: config.Training) -> None:
@@ -272,7 +276,7 @@ def _shaping(data: str, settings: config.Settings, start: str | None) -> dict[st
 def _check_same(run: Folder, shaping: dict[str, Any], name: str = RUN) -> None:
     """A run resumes only with settings that shape the same models."""
     if (text := run.read_text(name)) is not None:
-        changed = config.differences(yaml.safe_load(text), shaping)
+        changed = config.differences(config.current(yaml.safe_load(text)), shaping)
         if changed:
             what = ", ".join(changed[:3])
             raise UserError(f"run {run.url} was begun with other settings: {what}; choose another --run")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from diffgen.training.encoder_pool import measure, measure_on_ray
 
 RUN = "run.yaml"
 MADE_BY = "base.yaml"
-AUTOENCODER = "autoencoder"
+AUTOENCODER: Final = "autoencoder"
 MEASURED_PATCHES = 256  # enough for the statistics of 48 numbers per block
 
 
