@@ -108,6 +108,16 @@ RENAMED = {
 """Keys under their names of release 0.1, which are understood until 0.3."""
 PARTS = {"use": "downstream", "methods": "baselines"}
 """The same of the values of `evaluation.parts`."""
+CONSTANT: dict[str, Any] = {
+    "diffusion.noise_mean": 0.3,
+    "diffusion.noise_deviation": 1.0,
+    "training.image.betas": [0.9, 0.99],
+    "training.mask.betas": [0.9, 0.99],
+    "training.autoencoder.betas": [0.9, 0.99],
+    "training.betas": [0.9, 0.99],  # so in a run's autoencoder.yaml
+    "evaluation.k": 3,
+}
+"""What were settings that nobody set, and their value beside the code that uses it: understood until 0.3."""
 OF_THE_MACHINE = ("gpu", "threads")
 """What was saved of these on one machine says nothing of another."""
 FORMER_DEFAULTS = {"synthesis": {"images_per_shard": 64}}
@@ -148,17 +158,32 @@ def current(tree: Mapping[str, Any], say: bool = False) -> dict[str, Any]:
     """A tree whose settings have their present names; on stderr, if asked, a line for each old one."""
     tree = dict(tree)
     for old, new in RENAMED.items():
-        section, _, key = old.partition(".")
-        if isinstance(tree.get(section), Mapping) and key in tree[section]:
-            value = tree[section][key]
-            tree[section] = {name: kept for name, kept in tree[section].items() if name != key}
+        tree, found = _taken_out(tree, old.split("."))
+        for value in found:
             tree = merge(leaf(new, value), tree)
             if say:
                 print(f"{old} is now called {new}", file=sys.stderr)
+    for old, constant in CONSTANT.items():
+        tree, found = _taken_out(tree, old.split("."))
+        if say and found and found != [constant]:
+            print(f"{old} is no setting any more: it is {constant}", file=sys.stderr)
     evaluation = tree.get("evaluation")
     if isinstance(evaluation, Mapping) and isinstance(evaluation.get("parts"), list):
         tree["evaluation"] = {**evaluation, "parts": [PARTS.get(part, part) for part in evaluation["parts"]]}
     return tree
+
+
+def _taken_out(tree: Mapping[str, Any], path: Sequence[str]) -> tuple[dict[str, Any], list[Any]]:
+    """A tree without the value at a path, and that value, if there is one."""
+    name, *below = path
+    if name not in tree:
+        return dict(tree), []
+    if not below:
+        return {key: value for key, value in tree.items() if key != name}, [tree[name]]
+    if not isinstance(tree[name], Mapping):
+        return dict(tree), []
+    inner, found = _taken_out(tree[name], below)
+    return {**tree, name: inner}, found
 
 
 def validate(tree: Mapping[str, Any]) -> Settings:

@@ -73,9 +73,6 @@ class Diffusion(SettingsSection):
     noise_levels: Literal["uniform", "log-normal"] = "uniform"
     """How a training sample's time step is drawn: all alike (Alg. 1, line 3), or ln(σ_t/γ_t) normally, so
     that most lie where structure is decided (Karras et al., 2022, table 1)."""
-    noise_mean: float = 0.3
-    """Mean of ln(σ_t/γ_t): −0.4 of Karras et al. (2024), whose data has deviation 1/2, ours 1."""
-    noise_deviation: Annotated[float, Field(gt=0)] = 1.0
     learned_weight: bool = False
     """Weigh each noise level by the loss that the network expects there (Karras et al., 2024, eq. 21)."""
     min_snr: Annotated[float, Field(gt=0)] | None = None
@@ -247,8 +244,6 @@ class Evaluation(SettingsSection):
     `inception-v3`, `vgg16`, `dinov2`, or a vision model of the Hugging Face Hub by its id or folder."""
     jpeg: Annotated[int, Field(ge=1, le=100)] | None = None
     """Quality of the JPEG that all pictures go through first, where real ones have been through it."""
-    k: Positive = 3
-    """Neighbours that make a ball of precision, recall, density and coverage."""
     bootstrap: Annotated[int, Field(ge=100)] = 400
     """Draws that an interval comes from."""
     downstream: Downstream = Downstream()

@@ -173,9 +173,9 @@ class Judge:
     """
 
     def __init__(
-        self, features: Sequence[NDArray[Any]], sources: Sequence[NDArray[np.intp]], held_out: bool, k: int
+        self, features: Sequence[NDArray[Any]], sources: Sequence[NDArray[np.intp]], held_out: bool
     ) -> None:
-        self.other, self.sources, self.k = features[1], sources[1], k
+        self.other, self.sources = features[1], sources[1]
         self.reference = Reference(
             features[0], self.other if held_out else None,
             sources[0], self.sources if held_out else None,
@@ -185,7 +185,7 @@ class Judge:
         """Of features (N, d) of synthetic samples."""
         compared, of = min(len(self.other), len(synthetic)), (self.sources, sources)
         rows = [np.random.default_rng(0).permutation(len(one))[:compared] for one in of]
-        balls = ball_shares(self.other[rows[0]], synthetic[rows[1]], (of[0][rows[0]], of[1][rows[1]]), self.k)
+        balls = ball_shares(self.other[rows[0]], synthetic[rows[1]], (of[0][rows[0]], of[1][rows[1]]))
         memory = self.reference.judged(synthetic, sources, count=count)
         return Scores(compared, balls.precision, balls.recall, memory)
 

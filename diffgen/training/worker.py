@@ -18,7 +18,7 @@ from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
 from diffgen.storage import Folder
 from diffgen.training import cost
-from diffgen.training.algorithm import BatchSource, DiffusionLoss, NoiseLevels
+from diffgen.training.algorithm import NORMAL, BatchSource, DiffusionLoss, NoiseLevels
 from diffgen.training.autoencoder import autoencoder_fitting
 from diffgen.training.image_source import CropReader, ImageSource, LiveCrops
 from diffgen.training.init_weights import init_from
@@ -167,10 +167,9 @@ def _source(
     """The data of a split."""
     patches = _patches(task, settings, split)
     part, seed, diffusion = getattr(settings.training, task.part), settings.seed, settings.diffusion
-    normal = diffusion.noise_mean, diffusion.noise_deviation
     levels = NoiseLevels(
         log_snr(objective.schedule.alphas_cumprod.numpy()),
-        normal if diffusion.noise_levels == "log-normal" and task.part == "image" else None,
+        NORMAL if diffusion.noise_levels == "log-normal" and task.part == "image" else None,
     )
     if task.part == "mask":
         return MaskSource(patches, base.mask_codec, part.p_conditional, levels, seed)
