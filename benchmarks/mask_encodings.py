@@ -46,7 +46,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffgen import config
 from diffgen.data.stream import PatchTable
 from diffgen.evaluation.bootstrap import as_json
-from diffgen.evaluation.label_maps import Comparison, ceiling, compare
+from diffgen.evaluation.label_maps import Comparison, compare
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.mask_codec import num_bits
@@ -174,6 +174,20 @@ def seconds(folder: Path, steps: int) -> float:
     entries = log.Scalars("train/loss")
     paces = [(b.wall_time - a.wall_time) / (b.step - a.step) for a, b in pairwise(entries)]
     return float(np.median(paces)) * steps if paces else float("nan")
+
+
+def ceiling(
+    real: Sequence[LabelMap], number: int, num_classes: int, pixel_um: float, rng: np.random.Generator
+) -> Comparison:
+    """What a perfect generator would get: `number` real maps, drawn at random, against the others.
+
+    `ValueError` unless there are more maps than that.
+    """
+    if not 0 < number < len(real):
+        raise ValueError(f"{number} of {len(real)} maps leave none to compare with")
+    order = rng.permutation(len(real))
+    drawn, others = ([real[i] for i in part] for part in (order[:number], order[number:]))
+    return compare(others, drawn, num_classes, pixel_um)
 
 
 # --- maps -----------------------------------------------------------------------------------------------

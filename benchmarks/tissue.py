@@ -21,10 +21,9 @@ from diffgen.evaluation.bootstrap import as_json
 from diffgen.label_maps import on_grid
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.bundle import Bundle
-from diffgen.sampling import denoise, loop
+from diffgen.sampling import loop
 from diffgen.sampling.decode import decode
-from diffgen.synthesis.model_setup import IMAGE, ModelSetup
-from diffgen.synthesis.plan import guidance_of
+from diffgen.synthesis.model_setup import ModelSetup, model_setup
 
 PICTURES_AT_ONCE = 16
 
@@ -104,13 +103,7 @@ def latent_map(label_map: LabelMap, factor: int) -> LabelMap:
 
 def sampler(bundle: Bundle, sampling: config.Sampling, seed: int = 0) -> ModelSetup:
     """How the bundle's image model is sampled from."""
-    facts = bundle.facts
-    steps = sampling.steps_for(len(facts.patch_by_log_snr))
-    joint: denoise.Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
-    return ModelSetup(
-        seed, sampling, bundle.schedule, facts.image_channels, facts.patch_by_log_snr, steps,
-        (guidance_of(sampling, bundle.schedule["prediction_type"]), joint), IMAGE,
-    )  # fmt: skip
+    return model_setup("image", bundle.facts, bundle.labels, bundle.schedule, sampling, seed)
 
 
 def paint(

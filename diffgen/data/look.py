@@ -12,10 +12,10 @@ from diffgen.data import earlier as before
 from diffgen.data import stain
 from diffgen.data.classes import WHITE, Classes, decide_classes, named_by_outlines
 from diffgen.data.earlier import Earlier
+from diffgen.data.formats.base import LeftOut
 from diffgen.data.plan import SourcePlan, plan_patches
 from diffgen.data.report import Report, listed
 from diffgen.data.scan import Scan, check_header, memory_of, scan, with_copies
-from diffgen.data.slides import LeftOut
 from diffgen.data.sources import Source, find_sources, with_outlines
 from diffgen.data.tables import with_tables
 from diffgen.errors import UserError

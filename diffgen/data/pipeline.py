@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from diffgen.cluster import connect
-from diffgen.data.slides import LeftOut
+from diffgen.data.formats.base import LeftOut
 
 BLOCKS = 64
 """Ray tasks a pipeline at most: some for every worker, each with neighbouring items of few sources."""

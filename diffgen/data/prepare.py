@@ -23,11 +23,11 @@ from diffgen.data import contact_sheet, inventory
 from diffgen.data import earlier as before
 from diffgen.data.cut import cut, cut_jobs
 from diffgen.data.fetch import all_fetched, local
+from diffgen.data.formats.base import LeftOut
 from diffgen.data.look import Looked, found_sources, look
 from diffgen.data.pipeline import run
 from diffgen.data.report import Report
 from diffgen.data.shards import COMPLETE, PatchWriter, check_folder
-from diffgen.data.slides import LeftOut
 from diffgen.data.spool import Spool
 from diffgen.errors import UserError
 from diffgen.storage import write_text

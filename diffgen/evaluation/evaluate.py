@@ -18,10 +18,10 @@ from diffgen import __version__, config
 from diffgen.cluster import on_gpus
 from diffgen.errors import UserError, one_line
 from diffgen.evaluation import card, page
-from diffgen.evaluation.from_bundle import is_bundle, sampled
 from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.page import Page, Section, Verdict
 from diffgen.evaluation.run import EvaluationRun, SectionResult
+from diffgen.evaluation.sampled_images import is_bundle, sampled
 from diffgen.evaluation.sections import baselines, downstream, fidelity, labels, large, privacy
 from diffgen.evaluation.sections.cells import not_chosen
 from diffgen.evaluation.sections.plain import plain

@@ -31,7 +31,7 @@ from diffgen.sampling.denoise import (
 from diffgen.sampling.guidance import Guidance
 from diffgen.synthesis.image_job import LabelMapJob, LabelMaps
 from diffgen.synthesis.leases import Lease, PatchBatch, Result
-from diffgen.synthesis.plan import guidance_of
+from diffgen.synthesis.model_setup import model_setup
 from diffgen.synthesis.region import MaskPart
 from diffgen.synthesis.render import RenderJob, ScaledLabelMap, encode
 
@@ -71,13 +71,11 @@ class Sampler:
             torch.backends.cuda.matmul.allow_tf32 = True  # where fp32 is asked for, as convolutions have it
         facts = self.bundle.facts
         self.tiling = decode.tiling(sampling.decode_tile, sampling.decode_overlap, facts.reach)
-        joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
-        guidance = guidance_of(sampling, self.bundle.schedule["prediction_type"])
-        made, of_masks = self.bundle, Guidance(sampling.mask_guidance)
-        self.models = {
-            "mask": PatchModel(made.mask_unet, facts.mask_patch, of_masks, "per_label"),
-            "image": PatchModel(made.image_unet, facts.image_patch, guidance, joint, made.image_guide),
-        }
+        made, self.models = self.bundle, dict[str, PatchModel]()
+        networks = {"mask": (made.mask_unet, None), "image": (made.image_unet, made.image_guide)}
+        for kind, (unet, worse) in networks.items():
+            setup = model_setup(kind, facts, made.labels, made.schedule, sampling)
+            self.models[kind] = PatchModel(unet, setup.base, *setup.guidance, worse)
 
     def parameters(self) -> list[torch.Tensor]:
         """The weights of all models that are there."""
