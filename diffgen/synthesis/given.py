@@ -162,11 +162,10 @@ def read_masks(
     lacking: set[int] = set()
     with progress.bar(console, transient=True) as bar, ThreadPoolExecutor() as threads:
         row = bar.add_task("label maps", total=len(paths), figures="read")
-        for one, size, more in threads.map(read, paths):
+        for one, size, more in bar.track(threads.map(read, paths), task_id=row):
             given.append(one)
             sizes.append(size)
             lacking |= more
-            bar.advance(row)
     if lacking:
         listed = ", ".join(map(str, sorted(lacking)[:SHOWN])) + (", …" if len(lacking) > SHOWN else "")
         console.print(f"note: values without a class in synthesis.mask_classes are unknown: {listed}")

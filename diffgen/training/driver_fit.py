@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from diffgen import config, progress
-from diffgen.cluster import actor_runtime_env, apply_malloc_env, check_versions
+from diffgen.cluster import actor_runtime_env, apply_malloc_env, beside_driver, check_versions
 from diffgen.errors import UserError
 from diffgen.storage import Folder
 from diffgen.training.status_actor import INTERVAL_S, StatusActor
@@ -95,7 +95,7 @@ def fit_on_ray(task: TrainTask, training: config.Training, console: Console) -> 
     from ray.train import TrainingFailedError
 
     check_versions(training.gpu)
-    status = ray.remote(num_cpus=0, scheduling_strategy=_here())(StatusActor).remote()
+    status = ray.remote(num_cpus=0, scheduling_strategy=beside_driver())(StatusActor).remote()
     failed: list[BaseException] = []
 
     def fit() -> None:
@@ -145,14 +145,6 @@ def fit_with_retries(attempt: Callable[[], Any], saved: Callable[[], int]) -> An
         except TrainingFailedError:
             if saved() <= before:
                 raise
-
-
-def _here() -> Any:
-    """The driver's own node: elsewhere the status could be lost with a worker's."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _trainer(task: TrainTask, link: RayLink, training: config.Training) -> Any:
