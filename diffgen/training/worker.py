@@ -87,10 +87,7 @@ def train_part(task: TrainTask, link: Link) -> None:
             link.tell(start=_greeting(task.part, state, place), step=state.step)
         model = link.wrap(torch.compile(state.unet) if training.compile else state.unet)
         try:
-            train(
-                state, model, fitting.source, fitting.held_out, fitting.objective, place, reports.hooks(),
-                training.log_every, training.spike, fitting.names,
-            )  # fmt: skip
+            train(fitting, model, place, reports.hooks(), training.log_every, training.spike)
             if place.rank == 0 and state.step < state.part.steps and state.out_of_time:
                 link.tell(end=_out_of_time(task.part, state))
         finally:
