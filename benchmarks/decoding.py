@@ -80,7 +80,7 @@ def train(model: AutoencoderKL, images: Sequence[Picture], minutes: float) -> Au
 
 def crop(images: Sequence[Picture], side: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """A random crop (3, side, side) in [−1, 1], turned, and stained between half and twice as strongly."""
-    image = images[rng.integers(len(images))]
+    image = images[int(rng.integers(len(images)))]
     y, x = (int(rng.integers(length - side + 1)) for length in image.shape[:2])
     turned = np.rot90(image[y : y + side, x : x + side], int(rng.integers(4)))
     strength = 2 ** (rng.uniform(-1, 1) + rng.uniform(-0.3, 0.3, (3, 1, 1)))

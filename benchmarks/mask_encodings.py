@@ -201,6 +201,7 @@ def draw(made: bundle.Bundle, settings: config.Settings, n: int, seed: int = 0) 
 def _drawn(made: bundle.Bundle, settings: config.Settings, n: int, seed: int) -> Iterator[LabelMap]:
     sampling, side, codec = settings.sampling, made.facts.mask_patch, made.mask_codec
     purposes = Purpose.MASK_NOISE, Purpose.MASK_STEP_NOISE
+    assert made.mask_unet is not None, "trained before"
     for first in range(0, n, DRAWN_AT_ONCE):
         canvases = []
         for k in range(first, min(n, first + DRAWN_AT_ONCE)):

@@ -51,9 +51,10 @@ from diffgen.cluster import MALLOC_ENV, connect
 from diffgen.evaluation import backbones, features
 from diffgen.evaluation.bootstrap import RESAMPLES
 from diffgen.evaluation.distances import TIE, nearest
+from diffgen.evaluation.divergences import COMPONENTS
 from diffgen.evaluation.features import BATCH, CHUNK, View
 from diffgen.evaluation.images import RegionSet, open_images
-from diffgen.evaluation.memorization import CELLS, COMPONENTS, Partition, authentic
+from diffgen.evaluation.memorization import CELLS, Partition, authentic
 from diffgen.evaluation.precision_recall import K, precision_recall
 from diffgen.evaluation.tasks import Workers
 

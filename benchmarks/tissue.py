@@ -22,7 +22,7 @@ from diffgen.label_maps import on_grid
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.bundle import Bundle
 from diffgen.sampling import loop
-from diffgen.sampling.decode import decode
+from diffgen.sampling.decode import Tiling, decode, tiling
 from diffgen.synthesis.model_setup import ModelSetup, model_setup
 
 PICTURES_AT_ONCE = 16
@@ -114,14 +114,15 @@ def paint(
     Sample k has the seed (0, k), whatever the weights.
     """
     facts, model = bundle.facts, sampler(bundle, sampling)
+    blended = tiling(sampling.decode_tile, sampling.decode_overlap, facts.reach)
     unet.eval()
     pictures, latents = [], []
     for start in range(0, len(tissue), at_once):
         chosen = range(start, min(start + at_once, len(tissue)))
         canvases = [model.canvas(latent_map(tissue.maps[k], facts.factor), k) for k in chosen]
         for done in loop.sample(canvases, unet, *model.guidance, sampling.on(gpu=False).batch):
-            tile = done.shape[1] if done.shape[1] == done.shape[2] else sampling.decode_tile
-            pictures.append(decode(bundle.codec.decode, done, facts.factor, tile, sampling.decode_overlap))
+            how = blended if done.shape[1] != done.shape[2] else Tiling(done.shape[1], 0)  # in one window
+            pictures.append(decode(bundle.codec.decode, done, facts.factor, how))
             latents.append(done)
     return np.stack(pictures), np.stack(latents)
 

@@ -131,7 +131,8 @@ def filled(folder: Path, real: Tissue) -> tuple[NDArray[np.uint8], NDArray[np.fl
             np.savez_compressed(file, pictures=pictures, latents=latents)
     model = tissue.sampler(loaded, sampling)
     maps = [tissue.latent_map(label_map, loaded.facts.factor) for label_map in real.maps]
-    costs = [forwards(m, model.covers(*m.shape, k), *model.guidance) for k, m in enumerate(maps)]
+    height, width = maps[0].shape
+    costs = [forwards(m, model.covers(height, width, k), *model.guidance) for k, m in enumerate(maps)]
     found = np.load(kept)
     return found["pictures"], found["latents"], float(np.mean(costs))
 
@@ -141,10 +142,10 @@ def owners(folder: Path, real: Tissue) -> list[NDArray[np.int32]]:
     loaded = bundle.load(folder, weights=False)
     settings = config.validate(config.read_yaml(folder / "settings.yaml"))
     model = tissue.sampler(loaded, settings.sampling)
-    shape = tissue.latent_map(real.maps[0], loaded.facts.factor).shape
+    height, width = tissue.latent_map(real.maps[0], loaded.facts.factor).shape
     found = []
     for k in range(len(real)):
-        covers = model.covers(*shape, k)
+        covers = model.covers(height, width, k)
         owner = covers.at(model.steps - 1).owner
         assert owner is not None, "the default rule gives each pixel one owner"
         found.append(owner)
@@ -241,7 +242,8 @@ def main() -> None:
         settings = config.validate(config.read_yaml(data / "settings.yaml"))
         patches, side = PatchTable(data, "image", "test"), settings.image_patch_px
         every = tissue.whole(patches, ACROSS * side)
-        real = Tissue(*(part[: given.canvases] for part in (every.pictures, every.maps, every.source)))
+        first = slice(given.canvases)
+        real = Tissue(every.pictures[first], every.maps[first], every.source[first])
         judge = Judge(real, side, patches.labels.classes.index("nuclei"), tissue.Features())
         for row in ROWS:
             if given.only is None or row.name in given.only:

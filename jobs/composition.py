@@ -21,11 +21,10 @@ import numpy as np
 from PIL import Image
 from skimage.measure import label, regionprops
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from pictures import beside, mixed, pairs, synthesize
-
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import shipped
+from jobs.pictures import beside, mixed, pairs, synthesize
 
 KINDS = "normal", "polyp", "lowgrade", "highgrade", "adenocarcinoma"
 """Contexts, from the healthy to the malign; the glands of each are a class of their own."""

@@ -7,8 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import demo_tools as tools
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from jobs import demo_tools as tools
 
 SMALL, LARGE = "out/1024", "out/2048"
 SEED = 2  # four kinds of tissue in four images

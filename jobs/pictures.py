@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageSequence
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from demo_tools import QUICK
-
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from diffgen.labels import Labels
 from diffgen.models import shipped
+from jobs.demo_tools import QUICK
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOKS = 4

@@ -82,7 +82,8 @@ def forwards_of(plan: Plan, index: int) -> int:
     given = plan.given(index)
     assert given is not None
     model, on_grid = plan.model("image"), label_maps.on_grid(given[1], plan.facts.factor)
-    return denoise.forwards(on_grid, model.covers(*on_grid.shape, index), *model.guidance)
+    height, width = on_grid.shape
+    return denoise.forwards(on_grid, model.covers(height, width, index), *model.guidance)
 
 
 def side_of(facts: bundle.GeneratorConfig, patches: int) -> int:

@@ -87,7 +87,9 @@ def trivial_sampler(plan: Plan) -> Sampler:
     sampler.device, sampler.sampling, sampler.bf16 = torch.device("cpu"), plan.sampling, False
     sampler.bundle = bundle.Bundle(facts, plan.labels, plan.schedule, codec)
 
-    def zeros(latents: torch.Tensor, _t: torch.Tensor, _maps: torch.Tensor) -> torch.Tensor:
+    def zeros(
+        latents: torch.Tensor, _t: torch.Tensor, _maps: torch.Tensor, /, *_whole: torch.Tensor
+    ) -> torch.Tensor:
         return torch.zeros_like(latents)
 
     sampler.models = {

@@ -71,7 +71,7 @@ class Bare:
         assert unet is not None
         batches = {}
         for side in set(sides):
-            rows = denoise.batch_size(sampler.sampling.micro_batch, base, (side, side))
+            rows = denoise.batch_size(sampler.sampling.batch, base, (side, side))
             latents = torch.randn(rows, facts.image_channels, side, side)
             maps = torch.randint(len(sampler.bundle.labels), (rows, side, side), dtype=torch.uint8)
             inputs = [x.to(sampler.device) for x in (latents, torch.full((rows,), 500), maps)]
@@ -109,7 +109,7 @@ class Bare:
         )
         seconds = time.perf_counter() - began
         began = time.perf_counter()
-        png(decode.decode(sampler.bundle.codec.decode, latents.numpy(), facts.factor, *sampler.tiling))
+        png(decode.decode(sampler.bundle.codec.decode, latents.numpy(), facts.factor, sampler.tiling))
         share = len(steps) / total  # decoding is done once per image, not once per step
         return forwards, seconds + share * (time.perf_counter() - began)
 

@@ -59,11 +59,15 @@ class Fleet:
 class Image(Protocol):
     """The open patches of one image, and what their results lead to."""
 
-    open: int
     held: int
-    left: int
-    """Patches to come, or steps."""
     done: bool
+
+    @property
+    def open(self) -> int: ...
+
+    @property
+    def left(self) -> int:
+        """Patches to come, or steps."""
 
     def take(self, number: int) -> Any: ...
 
@@ -324,7 +328,7 @@ def many_images(number: int, side: int, patch: int, steps: int, fleet: Fleet, co
     rng = np.random.default_rng(0)
     sizes = [len(covers.jittered(side, side, patch, rng)) for _ in range(256)]
     drawn = rng.choice(sizes, size=(number, steps)).tolist()
-    images = [Stepwise(patches, side * side) for patches in drawn]
+    images: list[Image] = [Stepwise(patches, side * side) for patches in drawn]
     return simulate(images, sum(map(sum, drawn)), fleet, costs)
 
 

@@ -60,8 +60,8 @@ def evaluate(
     `synthetic` may be a bundle, which is sampled from first. Raises `UserError` for sets that cannot be
     compared, before any work where that can be told.
     """
-    settings = settings.on(on_gpus(settings.gpu, inline))
     with report_folder(settings.places.report, inline, console) as (folder, inline):
+        settings = settings.on(on_gpus(settings.gpu, inline))  # where inline, those of this machine
         bundle = Path(synthetic) if is_bundle(synthetic) else None
         if "baselines" in settings.evaluation.parts and bundle is None:
             raise UserError(f"--paper draws images by several methods and needs a bundle, not {synthetic}")
