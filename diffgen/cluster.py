@@ -200,7 +200,11 @@ def on_each_node(
             began = time.time()  # its worker is there by now, so the way is short
             theirs = ray.get(remote(clock).options(scheduling_strategy=here).remote(), timeout=NODE_S)
             took = time.time() - began
-            of |= {"ahead": theirs - began - took / 2, "doubt": took / 2, "socket": _socket(node, of)}
+            of |= {
+                "ahead": theirs - began - took / 2,
+                "doubt": took / 2,
+                "socket": node.get("ObjectStoreSocketName") or of.get("socket"),
+            }
         except Exception as error:  # Ray raises many kinds, and so does what runs there
             of["fault"] = one_line(error)[-200:]
         found.append(of)
@@ -268,10 +272,6 @@ def unlike(mine: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]) -> 
             listed = ", ".join(f"{other} on {node}" for node, other in sorted(others.items()))
             told.append(f"{package} {version} here, {listed}")
     return "; ".join(told) or None
-
-
-def _socket(node: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
-    return node.get("ObjectStoreSocketName") or facts.get("socket")
 
 
 def _elsewhere() -> bool:
