@@ -111,11 +111,9 @@ PARTS = {"use": "downstream", "methods": "baselines"}
 CONSTANT: dict[str, Any] = {
     "diffusion.noise_mean": 0.3,
     "diffusion.noise_deviation": 1.0,
-    "training.image.betas": [0.9, 0.99],
-    "training.mask.betas": [0.9, 0.99],
-    "training.autoencoder.betas": [0.9, 0.99],
-    "training.betas": [0.9, 0.99],  # so in a run's autoencoder.yaml
     "evaluation.k": 3,
+    # Of a run's autoencoder.yaml without the part's name.
+    **{f"training.{part}betas": [0.9, 0.99] for part in ("image.", "mask.", "autoencoder.", "")},
 }
 """What were settings that nobody set, and their value beside the code that uses it: understood until 0.3."""
 OF_THE_MACHINE = ("gpu", "threads")
@@ -176,12 +174,10 @@ def current(tree: Mapping[str, Any], say: bool = False) -> dict[str, Any]:
 def _taken_out(tree: Mapping[str, Any], path: Sequence[str]) -> tuple[dict[str, Any], list[Any]]:
     """A tree without the value at a path, and that value, if there is one."""
     name, *below = path
-    if name not in tree:
+    if name not in tree or (below and not isinstance(tree[name], Mapping)):
         return dict(tree), []
     if not below:
         return {key: value for key, value in tree.items() if key != name}, [tree[name]]
-    if not isinstance(tree[name], Mapping):
-        return dict(tree), []
     inner, found = _taken_out(tree[name], below)
     return {**tree, name: inner}, found
 
@@ -297,22 +293,3 @@ def _section(location: Iterable[Any]) -> type[BaseModel]:
     for part in location:
         section = _subsection(section, str(part)) or section
     return section
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`512` or `1024x512` (width × height) → (height, width) in pixels; `UserError` otherwise."""
-    parts = str(text).lower().replace("×", "x").split("x")
-    if len(parts) > 2 or not all(
-        part.strip().isascii() and part.strip().isdecimal() and int(part) > 0 for part in parts
-    ):
-        raise UserError(f"size {text!r}: expected S or WxH in pixels, such as 2048 or 2048x1024")
-    return int(parts[-1]), int(parts[0])
-
-
-def check_sides(sides: Sequence[int], factor: int, patch: int, what: str) -> None:
-    """`UserError` unless sides in pixels are multiples of the autoencoder's factor, from one patch up."""
-    for side in sides:
-        if side % factor or side < patch * factor:
-            raise UserError(
-                f"{what}: sides must be multiples of {factor} from {patch * factor} pixels up, not {side}"
-            )

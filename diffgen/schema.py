@@ -1,9 +1,11 @@
 """The settings of all but models and training: data, the forward process, sampling, evaluation."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from diffgen.errors import UserError
 from diffgen.schema_downstream import Downstream
 from diffgen.schema_training import Positive, SettingsSection, Settled, Share
 
@@ -178,6 +180,25 @@ class Sampling(SettingsSection):
     def steps_for(self, sides: int) -> int:
         """Steps of an image model that was trained on so many patch sides (benchmarks/gaussian_field.py)."""
         return self.steps or (13 if sides > 1 else 16)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`512` or `1024x512` (width × height) → (height, width) in pixels; `UserError` otherwise."""
+    parts = str(text).lower().replace("×", "x").split("x")
+    if len(parts) > 2 or not all(
+        part.strip().isascii() and part.strip().isdecimal() and int(part) > 0 for part in parts
+    ):
+        raise UserError(f"size {text!r}: expected S or WxH in pixels, such as 2048 or 2048x1024")
+    return int(parts[-1]), int(parts[0])
+
+
+def check_sides(sides: Sequence[int], factor: int, patch: int, what: str) -> None:
+    """`UserError` unless sides in pixels are multiples of the autoencoder's factor, from one patch up."""
+    for side in sides:
+        if side % factor or side < patch * factor:
+            raise UserError(
+                f"{what}: sides must be multiples of {factor} from {patch * factor} pixels up, not {side}"
+            )
 
 
 class Synthesis(SettingsSection):
