@@ -29,6 +29,7 @@ from diffgen.models import autoencoder, bundle
 from diffgen.models.autoencoder import BATCH_PIXELS, LatentCodec
 from diffgen.sampling.decode import from_picture
 from diffgen.sampling.solvers import noise_schedule
+from diffgen.training.train_state import BETAS
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def loop(
         torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=workers)
         model = nn.parallel.DistributedDataParallel(unet)
     schedule: DDPMScheduler = noise_schedule(diffusion.steps, diffusion.schedule, diffusion.prediction)
-    optimizer = AdamW(unet.parameters(), part.lr, part.betas, weight_decay=part.weight_decay)
+    optimizer = AdamW(unet.parameters(), part.lr, BETAS, weight_decay=part.weight_decay)
     rate = OneCycleLR(optimizer, part.lr, total_steps=steps + 1, cycle_momentum=False)
     average = EMAModel(unet.parameters(), decay=part.ema, use_ema_warmup=True)
     latents, maps = stock.latents, stock.maps

@@ -21,8 +21,7 @@ from scipy.stats import binomtest
 from benchmarks.planted_copies import opened
 from diffgen import progress
 from diffgen.evaluation import backbones
-from diffgen.evaluation.membership import membership
-from diffgen.evaluation.memorization import evaluate_memorization
+from diffgen.evaluation.memorization import Reference, membership
 from diffgen.evaluation.sections.privacy_verdict import Evidence, verdict
 
 
@@ -75,10 +74,8 @@ def judged(features: np.ndarray, sources: np.ndarray, count: int, seed: int) -> 
     part = dict(zip(np.unique(sources), rng.permutation(np.arange(len(np.unique(sources))) % 3), strict=True))
     which, numbers = np.array([part[one] for one in sources]), np.unique(sources, return_inverse=True)[1]
     training, synthetic, held = (rng.permutation(np.flatnonzero(which == k))[:count] for k in range(3))
-    memory = evaluate_memorization(
-        features[training], features[synthetic], features[held], numbers[training], numbers[synthetic],
-        numbers[held], count=200,
-    )  # fmt: skip
+    real = Reference(features[training], features[held], numbers[training], numbers[held])
+    memory = real.judged(features[synthetic], numbers[synthetic], count=200)
     auc = membership(
         features[training], features[held], features[synthetic], numbers[training], numbers[held], count=200
     )

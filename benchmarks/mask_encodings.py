@@ -46,14 +46,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffgen import config
 from diffgen.data.stream import PatchTable
 from diffgen.evaluation.bootstrap import as_json
-from diffgen.evaluation.label_maps import Comparison, ceiling, compare
+from diffgen.evaluation.label_maps import Comparison, compare
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
 from diffgen.models.mask_codec import num_bits
 from diffgen.sampling import masks
 from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.covers import CoverRule, CoverSchedule
-from diffgen.sampling.denoise import mask_denoiser
 from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.loop import sample
 from diffgen.sampling.seeds import Purpose
@@ -177,6 +176,20 @@ def seconds(folder: Path, steps: int) -> float:
     return float(np.median(paces)) * steps if paces else float("nan")
 
 
+def ceiling(
+    real: Sequence[LabelMap], number: int, num_classes: int, pixel_um: float, rng: np.random.Generator
+) -> Comparison:
+    """What a perfect generator would get: `number` real maps, drawn at random, against the others.
+
+    `ValueError` unless there are more maps than that.
+    """
+    if not 0 < number < len(real):
+        raise ValueError(f"{number} of {len(real)} maps leave none to compare with")
+    order = rng.permutation(len(real))
+    drawn, others = ([real[i] for i in part] for part in (order[:number], order[number:]))
+    return compare(others, drawn, num_classes, pixel_um)
+
+
 # --- maps -----------------------------------------------------------------------------------------------
 
 
@@ -188,7 +201,7 @@ def draw(made: bundle.Bundle, settings: config.Settings, n: int, seed: int = 0) 
 def _drawn(made: bundle.Bundle, settings: config.Settings, n: int, seed: int) -> Iterator[LabelMap]:
     sampling, side, codec = settings.sampling, made.facts.mask_patch, made.mask_codec
     purposes = Purpose.MASK_NOISE, Purpose.MASK_STEP_NOISE
-    denoiser = mask_denoiser(made.mask_unet)
+    assert made.mask_unet is not None, "trained before"
     for first in range(0, n, DRAWN_AT_ONCE):
         canvases = []
         for k in range(first, min(n, first + DRAWN_AT_ONCE)):
@@ -202,7 +215,11 @@ def _drawn(made: bundle.Bundle, settings: config.Settings, n: int, seed: int) ->
             )  # fmt: skip
             canvases.append(Canvas(codec.channels, context, one, solver, purposes))
         for canvas in sample(
-            canvases, denoiser, Guidance(sampling.mask_guidance), "per_label", sampling.on(gpu=False).batch
+            canvases,
+            made.mask_unet,
+            Guidance(sampling.mask_guidance),
+            "per_label",
+            sampling.on(gpu=False).batch,
         ):
             yield codec.decode(canvas)
 

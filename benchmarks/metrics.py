@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ from diffgen.evaluation.distances import TIE, nearest
 from diffgen.evaluation.divergences import COMPONENTS
 from diffgen.evaluation.features import BATCH, CHUNK, View
 from diffgen.evaluation.images import RegionSet, open_images
-from diffgen.evaluation.memorization import CELLS, authentic, data_copying
+from diffgen.evaluation.memorization import CELLS, Partition, authentic
 from diffgen.evaluation.precision_recall import K, precision_recall
 from diffgen.evaluation.tasks import Workers
 
@@ -97,7 +98,8 @@ def figures(given: Sets, count: int = RESAMPLES) -> tuple[dict[str, Any], dict[s
     own, of_synthetic = timed(
         "A", lambda: (nearest(training, training, exclude_self=True), nearest(synthetic, training))
     )
-    copying = timed("C_T", lambda: data_copying(training, held_out, synthetic, sources, sources, count=count))
+    cells = partial(Partition, training, held_out, sources)
+    copying = timed("C_T", lambda: cells().data_copying(synthetic, sources, count=count))
     return {
         "precision": balls.precise,
         "recall": balls.recalled,

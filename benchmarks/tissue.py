@@ -21,10 +21,9 @@ from diffgen.evaluation.bootstrap import as_json
 from diffgen.label_maps import on_grid
 from diffgen.labels import LabelMap, Picture
 from diffgen.models.bundle import Bundle
-from diffgen.sampling import denoise, loop
+from diffgen.sampling import loop
 from diffgen.sampling.decode import Tiling, decode, tiling
-from diffgen.synthesis.model_setup import IMAGE, ModelSetup
-from diffgen.synthesis.plan import guidance_of
+from diffgen.synthesis.model_setup import ModelSetup, model_setup
 
 PICTURES_AT_ONCE = 16
 
@@ -104,13 +103,7 @@ def latent_map(label_map: LabelMap, factor: int) -> LabelMap:
 
 def sampler(bundle: Bundle, sampling: config.Sampling, seed: int = 0) -> ModelSetup:
     """How the bundle's image model is sampled from."""
-    facts = bundle.facts
-    steps = sampling.steps_for(len(facts.patch_by_log_snr))
-    joint: denoise.Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
-    return ModelSetup(
-        seed, sampling, bundle.schedule, facts.image_channels, facts.patch_by_log_snr, steps,
-        (guidance_of(sampling, bundle.schedule["prediction_type"]), joint), IMAGE,
-    )  # fmt: skip
+    return model_setup("image", bundle.facts, bundle.labels, bundle.schedule, sampling, seed)
 
 
 def paint(
@@ -121,13 +114,13 @@ def paint(
     Sample k has the seed (0, k), whatever the weights.
     """
     facts, model = bundle.facts, sampler(bundle, sampling)
-    denoiser = denoise.image_denoiser(unet.eval())
     blended = tiling(sampling.decode_tile, sampling.decode_overlap, facts.reach)
+    unet.eval()
     pictures, latents = [], []
     for start in range(0, len(tissue), at_once):
         chosen = range(start, min(start + at_once, len(tissue)))
         canvases = [model.canvas(latent_map(tissue.maps[k], facts.factor), k) for k in chosen]
-        for done in loop.sample(canvases, denoiser, *model.guidance, sampling.on(gpu=False).batch):
+        for done in loop.sample(canvases, unet, *model.guidance, sampling.on(gpu=False).batch):
             how = blended if done.shape[1] != done.shape[2] else Tiling(done.shape[1], 0)  # in one window
             pictures.append(decode(bundle.codec.decode, done, facts.factor, how))
             latents.append(done)

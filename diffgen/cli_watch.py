@@ -20,13 +20,13 @@ def status(
 
     Example: `diffgen status s3://bucket/tissue`
     """
-    from diffgen.synthesis import run_state, run_table
+    from diffgen.synthesis import run_state
 
     run = run_state.look(out)
     if as_json:
-        print(json.dumps(run_table.as_json(run)))
+        print(json.dumps(run.to_json()))
     else:
-        new_console().print(run_table.table(run))
+        new_console().print(run_state.table(run))
 
 
 def doctor(

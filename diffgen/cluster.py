@@ -33,6 +33,26 @@ def actor_runtime_env(gpu: bool) -> dict[str, Any] | None:
     return None if gpu else {"env_vars": MALLOC_ENV}
 
 
+def networks_on(threads: int, gpu: bool, **more: Any) -> Any:
+    """`ray.remote` of a task or an actor in which networks compute, on so many threads and, if so, a GPU."""
+    import ray
+
+    return ray.remote(num_cpus=threads, num_gpus=int(gpu), runtime_env=actor_runtime_env(gpu), **more)
+
+
+def beside_driver() -> Any:
+    """Where an actor goes that may not be lost with a node: to the driver's own."""
+    import ray
+
+    return _on_node(ray.get_runtime_context().get_node_id())
+
+
+def _on_node(node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
 def apply_malloc_env() -> None:
     """`KEEP_FREED` in this very process, where its C library is glibc."""
     with contextlib.suppress(OSError, AttributeError):
@@ -164,13 +184,12 @@ def on_each_node(
     of a node that does not answer in `NODE_S` there is but `fault`, which says why.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
     remote, asked = ray.remote(num_cpus=0, max_retries=0), []
     for node in ray.nodes():
         if node["Alive"]:
-            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            here = _on_node(node["NodeID"])
             task = remote(function).options(scheduling_strategy=here)
             asked.append((node, here, task.remote(node["Resources"].get("GPU", 0.0))))
     until, found = time.monotonic() + NODE_S, []
@@ -181,7 +200,11 @@ def on_each_node(
             began = time.time()  # its worker is there by now, so the way is short
             theirs = ray.get(remote(clock).options(scheduling_strategy=here).remote(), timeout=NODE_S)
             took = time.time() - began
-            of |= {"ahead": theirs - began - took / 2, "doubt": took / 2, "socket": _socket(node, of)}
+            of |= {
+                "ahead": theirs - began - took / 2,
+                "doubt": took / 2,
+                "socket": node.get("ObjectStoreSocketName") or of.get("socket"),
+            }
         except Exception as error:  # Ray raises many kinds, and so does what runs there
             of["fault"] = one_line(error)[-200:]
         found.append(of)
@@ -196,7 +219,6 @@ def check_versions(gpu: bool) -> None:
     The processes that are asked are those that actors with `actor_runtime_env(gpu)` then get.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2:
@@ -217,7 +239,7 @@ def check_versions(gpu: bool) -> None:
     asked, more = {}, {"num_cpus": 0, "max_retries": 0, "runtime_env": actor_runtime_env(gpu)}
     remote = ray.remote(**more)(versions)
     for node in nodes:
-        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        here = _on_node(node["NodeID"])
         asked[remote.options(scheduling_strategy=here).remote()] = node
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=NODE_S)
     found = {}
@@ -250,10 +272,6 @@ def unlike(mine: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]) -> 
             listed = ", ".join(f"{other} on {node}" for node, other in sorted(others.items()))
             told.append(f"{package} {version} here, {listed}")
     return "; ".join(told) or None
-
-
-def _socket(node: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
-    return node.get("ObjectStoreSocketName") or facts.get("socket")
 
 
 def _elsewhere() -> bool:

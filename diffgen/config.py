@@ -108,6 +108,14 @@ RENAMED = {
 """Keys under their names of release 0.1, which are understood until 0.3."""
 PARTS = {"use": "downstream", "methods": "baselines"}
 """The same of the values of `evaluation.parts`."""
+CONSTANT: dict[str, Any] = {
+    "diffusion.noise_mean": 0.3,
+    "diffusion.noise_deviation": 1.0,
+    "evaluation.k": 3,
+    # Of a run's autoencoder.yaml without the part's name.
+    **{f"training.{part}betas": [0.9, 0.99] for part in ("image.", "mask.", "autoencoder.", "")},
+}
+"""What were settings that nobody set, and their value beside the code that uses it: understood until 0.3."""
 OF_THE_MACHINE = ("gpu", "threads")
 """What was saved of these on one machine says nothing of another."""
 FORMER_DEFAULTS = {"synthesis": {"images_per_shard": 64}}
@@ -148,17 +156,30 @@ def current(tree: Mapping[str, Any], say: bool = False) -> dict[str, Any]:
     """A tree whose settings have their present names; on stderr, if asked, a line for each old one."""
     tree = dict(tree)
     for old, new in RENAMED.items():
-        section, _, key = old.partition(".")
-        if isinstance(tree.get(section), Mapping) and key in tree[section]:
-            value = tree[section][key]
-            tree[section] = {name: kept for name, kept in tree[section].items() if name != key}
+        tree, found = _taken_out(tree, old.split("."))
+        for value in found:
             tree = merge(leaf(new, value), tree)
             if say:
                 print(f"{old} is now called {new}", file=sys.stderr)
+    for old, constant in CONSTANT.items():
+        tree, found = _taken_out(tree, old.split("."))
+        if say and found and found != [constant]:
+            print(f"{old} is no setting any more: it is {constant}", file=sys.stderr)
     evaluation = tree.get("evaluation")
     if isinstance(evaluation, Mapping) and isinstance(evaluation.get("parts"), list):
         tree["evaluation"] = {**evaluation, "parts": [PARTS.get(part, part) for part in evaluation["parts"]]}
     return tree
+
+
+def _taken_out(tree: Mapping[str, Any], path: Sequence[str]) -> tuple[dict[str, Any], list[Any]]:
+    """A tree without the value at a path, and that value, if there is one."""
+    name, *below = path
+    if name not in tree or (below and not isinstance(tree[name], Mapping)):
+        return dict(tree), []
+    if not below:
+        return {key: value for key, value in tree.items() if key != name}, [tree[name]]
+    inner, found = _taken_out(tree[name], below)
+    return {**tree, name: inner}, found
 
 
 def validate(tree: Mapping[str, Any]) -> Settings:
@@ -272,22 +293,3 @@ def _section(location: Iterable[Any]) -> type[BaseModel]:
     for part in location:
         section = _subsection(section, str(part)) or section
     return section
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`512` or `1024x512` (width × height) → (height, width) in pixels; `UserError` otherwise."""
-    parts = str(text).lower().replace("×", "x").split("x")
-    if len(parts) > 2 or not all(
-        part.strip().isascii() and part.strip().isdecimal() and int(part) > 0 for part in parts
-    ):
-        raise UserError(f"size {text!r}: expected S or WxH in pixels, such as 2048 or 2048x1024")
-    return int(parts[-1]), int(parts[0])
-
-
-def check_sides(sides: Sequence[int], factor: int, patch: int, what: str) -> None:
-    """`UserError` unless sides in pixels are multiples of the autoencoder's factor, from one patch up."""
-    for side in sides:
-        if side % factor or side < patch * factor:
-            raise UserError(
-                f"{what}: sides must be multiples of {factor} from {patch * factor} pixels up, not {side}"
-            )

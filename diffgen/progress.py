@@ -1,5 +1,8 @@
 """The progress bars of all commands: what, how far, at which rate, how long still."""
 
+from collections.abc import Collection, Iterator
+from typing import TypeVar
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -10,6 +13,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+T = TypeVar("T")
 
 
 def bar(console: Console, transient: bool = False) -> Progress:
@@ -30,3 +35,9 @@ def bar(console: Console, transient: bool = False) -> Progress:
         transient=transient,
         disable=transient and not console.is_interactive,  # else an empty line would stay of it
     )
+
+
+def each(items: Collection[T], console: Console, what: str, figures: str = "") -> Iterator[T]:
+    """The items one by one, behind a bar that is gone when it is done."""
+    with bar(console, transient=True) as drawn:
+        yield from drawn.track(items, task_id=drawn.add_task(what, total=len(items), figures=figures))

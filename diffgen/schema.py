@@ -1,9 +1,11 @@
 """The settings of all but models and training: data, the forward process, sampling, evaluation."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from diffgen.errors import UserError
 from diffgen.schema_downstream import Downstream
 from diffgen.schema_training import Positive, SettingsSection, Settled, Share
 
@@ -73,9 +75,6 @@ class Diffusion(SettingsSection):
     noise_levels: Literal["uniform", "log-normal"] = "uniform"
     """How a training sample's time step is drawn: all alike (Alg. 1, line 3), or ln(σ_t/γ_t) normally, so
     that most lie where structure is decided (Karras et al., 2022, table 1)."""
-    noise_mean: float = 0.3
-    """Mean of ln(σ_t/γ_t): −0.4 of Karras et al. (2024), whose data has deviation 1/2, ours 1."""
-    noise_deviation: Annotated[float, Field(gt=0)] = 1.0
     learned_weight: bool = False
     """Weigh each noise level by the loss that the network expects there (Karras et al., 2024, eq. 21)."""
     min_snr: Annotated[float, Field(gt=0)] | None = None
@@ -183,6 +182,25 @@ class Sampling(SettingsSection):
         return self.steps or (13 if sides > 1 else 16)
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """`512` or `1024x512` (width × height) → (height, width) in pixels; `UserError` otherwise."""
+    parts = str(text).lower().replace("×", "x").split("x")
+    if len(parts) > 2 or not all(
+        part.strip().isascii() and part.strip().isdecimal() and int(part) > 0 for part in parts
+    ):
+        raise UserError(f"size {text!r}: expected S or WxH in pixels, such as 2048 or 2048x1024")
+    return int(parts[-1]), int(parts[0])
+
+
+def check_sides(sides: Sequence[int], factor: int, patch: int, what: str) -> None:
+    """`UserError` unless sides in pixels are multiples of the autoencoder's factor, from one patch up."""
+    for side in sides:
+        if side % factor or side < patch * factor:
+            raise UserError(
+                f"{what}: sides must be multiples of {factor} from {patch * factor} pixels up, not {side}"
+            )
+
+
 class Synthesis(SettingsSection):
     n: Positive = 4
     size: Annotated[str, BeforeValidator(str)] = "512"
@@ -247,8 +265,6 @@ class Evaluation(SettingsSection):
     `inception-v3`, `vgg16`, `dinov2`, or a vision model of the Hugging Face Hub by its id or folder."""
     jpeg: Annotated[int, Field(ge=1, le=100)] | None = None
     """Quality of the JPEG that all pictures go through first, where real ones have been through it."""
-    k: Positive = 3
-    """Neighbours that make a ball of precision, recall, density and coverage."""
     bootstrap: Annotated[int, Field(ge=100)] = 400
     """Draws that an interval comes from."""
     downstream: Downstream = Downstream()

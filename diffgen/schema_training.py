@@ -147,7 +147,6 @@ class Optimization(SettingsSection):
     warmup: Share = 0.1
     """Share of the steps in which the rate rises."""
     optimizer: Literal["adam", "adamw"] = "adamw"
-    betas: tuple[Share, Share] = (0.9, 0.99)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     ema: Share = 0.995
     """Largest decay of the moving average of the weights."""

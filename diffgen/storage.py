@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from diffgen.errors import UserError
+from diffgen.errors import UserError, one_line
 from diffgen.urls import CHUNK, open_url, send
 
 PARTIAL = ".partial"
@@ -228,17 +228,22 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             self._opened[0].delete_dir(self._path(name))
 
-    def infos(self, recursive: bool) -> dict[str, Any]:
-        """Path → pyarrow's `FileInfo` (size, time) of each file of the folder, and below it."""
-        root = self._path("")
-        infos = self._infos("", recursive)
+    def infos(self, recursive: bool, name: str = "") -> dict[str, Any]:
+        """Path from there → pyarrow's `FileInfo` (size, time) of each file of a folder of it, and below."""
+        root, infos = self._path(name), self._infos(name, recursive)
         return {info.path.removeprefix(root).lstrip("/"): info for info in infos if info.is_file}
 
     def tree(self, name: str) -> list[str]:
         """Paths of the files below the folder `name`, from there."""
-        root = self._path(name)
-        infos = self._infos(name, recursive=True)
-        return [info.path.removeprefix(root).lstrip("/") for info in infos if info.is_file]
+        return list(self.infos(recursive=True, name=name))
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """A store that does not answer within is a `UserError`."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{self}: cannot be read or written ({one_line(error)})") from error
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

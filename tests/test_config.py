@@ -175,6 +175,17 @@ def test_the_last_release_s_names_of_settings_are_understood(
     assert not capsys.readouterr().err
 
 
+def test_what_was_a_setting_is_understood_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    old = {"training": {"image": {"betas": [0.9, 0.99]}}, "evaluation": {"k": 5, "images": 7}}
+    assert config.validate(old).evaluation.images == 7
+    assert config.load(None, under=old).evaluation.images == 7
+    assert not capsys.readouterr().err
+    config.load(None, ["evaluation.k=3"])
+    assert not capsys.readouterr().err
+    config.load(None, ["evaluation.k=5"])
+    assert capsys.readouterr().err == "evaluation.k is no setting any more: it is 3\n"
+
+
 def test_gpu_and_threads_are_one_setting_each_and_their_old_names_are_understood(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

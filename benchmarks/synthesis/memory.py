@@ -18,7 +18,7 @@ from diffgen.sampling.canvas import Canvas
 from diffgen.sampling.guidance import Guidance
 from diffgen.synthesis.backlog import Backlog, claim
 from diffgen.synthesis.plan import Plan
-from diffgen.synthesis.sampler import Sampler
+from diffgen.synthesis.sampler import PatchModel, Sampler
 
 
 def most_mb() -> float:
@@ -84,7 +84,7 @@ def trivial_sampler(plan: Plan) -> Sampler:
         return (0.2 * large).add_(texture[..., : large.shape[2], : large.shape[3]])
 
     codec.decode = decoder  # type: ignore[method-assign]  # in place of a real one
-    sampler.device, sampler.sampling = torch.device("cpu"), plan.sampling
+    sampler.device, sampler.sampling, sampler.bf16 = torch.device("cpu"), plan.sampling, False
     sampler.bundle = bundle.Bundle(facts, plan.labels, plan.schedule, codec)
 
     def zeros(
@@ -93,8 +93,8 @@ def trivial_sampler(plan: Plan) -> Sampler:
         return torch.zeros_like(latents)
 
     sampler.models = {
-        "mask": (zeros, facts.mask_patch, Guidance(), "per_label"),
-        "image": (zeros, facts.image_patch, Guidance(), "joint"),
+        "mask": PatchModel(zeros, facts.mask_patch, Guidance(), "per_label"),
+        "image": PatchModel(zeros, facts.image_patch, Guidance(), "joint"),
     }
     return sampler
 

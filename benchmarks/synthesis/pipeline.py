@@ -96,7 +96,12 @@ class Bare:
     def paper(self, on_latents: LabelMap, steps: Sequence[int], total: int) -> tuple[int, float]:
         """Forwards and seconds of some steps of the paper's sampler, with decoding and PNG."""
         sampler, facts = self.sampler, self.sampler.bundle.facts
-        network = denoise.image_denoiser(sampler.bundle.image_unet)
+        unet = sampler.bundle.image_unet
+        assert unet is not None
+
+        def network(*given: torch.Tensor) -> torch.Tensor:
+            return unet(*(tensor.to(sampler.device) for tensor in given))
+
         schedule = sampler.bundle.schedule
         began = time.perf_counter()
         latents, forwards = paper_sampler(

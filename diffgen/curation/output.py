@@ -182,10 +182,8 @@ def write_maps(shards: ShardSet, table: Any, folder: Path, console: Console) -> 
     wanted = {name for those in names.values() for name in those}
     if others := sorted({path.name for path in folder.iterdir()} - wanted):
         raise UserError(f"--maps {folder}: holds {others[0]}, which is not of these label maps")
-    with progress.bar(console, transient=True) as bar:
-        task = bar.add_task("label maps", total=len(names), figures="maps")
-        for key in bar.track(sorted(names), task_id=task):
-            data = shards.file(numbers[key], "mask.png")
-            for name in names[key]:
-                (folder / name).write_bytes(data)
+    for key in progress.each(sorted(names), console, "label maps", "maps"):
+        data = shards.file(numbers[key], "mask.png")
+        for name in names[key]:
+            (folder / name).write_bytes(data)
     return len(wanted)

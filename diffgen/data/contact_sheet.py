@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from diffgen.config import Settings
 from diffgen.data.classes import Classes
 from diffgen.data.cut import decode
+from diffgen.data.formats.base import LeftOut
 from diffgen.data.plan import PatchLayout, Rectangle, SourcePlan
 from diffgen.data.scan import opened
-from diffgen.data.slides import LeftOut
 from diffgen.labels import LabelMap, Labels, Picture
 from diffgen.storage import atomic
 

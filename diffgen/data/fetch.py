@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from rich.console import Console
 
@@ -44,9 +43,12 @@ def _copied(url: str, tell: Callable[[int, int], object]) -> Path:
             folder, name = Folder(parent + mark + query), last
         stem = last.partition(".")[0]
         of_a_slide = bool(name) and suffix_of(name) == ".mrxs"  # it has a folder of its own
-        files = _below(folder, recursive=not name or of_a_slide)
-        if name:
-            files = {file: info for file, info in files.items() if _beside(file, stem, of_a_slide)}
+        files = {
+            file: info
+            for file, info in folder.infos(recursive=not name or of_a_slide).items()
+            if not any(part.startswith(".") for part in PurePosixPath(file).parts)
+            and (not name or _beside(file, stem, of_a_slide))
+        }
         if not files:
             raise UserError(f"source {url}: no such file or folder")
         if folder.local is not None:
@@ -72,13 +74,3 @@ def _beside(file: str, stem: str, of_a_slide: bool) -> bool:
     if below:
         return of_a_slide and first == stem
     return first.startswith(stem) and not first[len(stem) :][:1].isalnum()
-
-
-def _below(folder: Folder, recursive: bool) -> dict[str, Any]:
-    """Path → what the store says of each file of a folder, but of hidden ones."""
-    infos = folder.infos(recursive)
-    return {name: info for name, info in infos.items() if not _hidden(name)}
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in PurePosixPath(name).parts)

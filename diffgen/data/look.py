@@ -1,9 +1,9 @@
 """The first of two passes over the sources: what each is, what its labels mean, what is cut from it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,10 +12,11 @@ from diffgen.data import earlier as before
 from diffgen.data import stain
 from diffgen.data.classes import WHITE, Classes, decide_classes, named_by_outlines
 from diffgen.data.earlier import Earlier
+from diffgen.data.formats.base import LeftOut
+from diffgen.data.pipeline import Pipeline
 from diffgen.data.plan import SourcePlan, plan_patches
 from diffgen.data.report import Report, listed
 from diffgen.data.scan import Scan, check_header, memory_of, scan, with_copies
-from diffgen.data.slides import LeftOut
 from diffgen.data.sources import Source, find_sources, with_outlines
 from diffgen.data.tables import with_tables
 from diffgen.errors import UserError
@@ -34,14 +35,6 @@ class Looked:
     """Bytes that a source may take when it is read."""
 
 
-class Each(Protocol):
-    """What a function makes of each item, in order, behind a bar; the report names what it cannot."""
-
-    def __call__(
-        self, what: str, items: Sequence[Any], function: Any, constants: dict[str, Any], memory: int
-    ) -> Iterator[Any]: ...
-
-
 def found_sources(
     paths: Sequence[str], out: Path, settings: Settings, there: Earlier, report: Report
 ) -> list[Source]:
@@ -58,13 +51,14 @@ def found_sources(
     return with_tables(with_outlines(new, settings), settings)
 
 
-def look(sources: Sequence[Source], settings: Settings, there: Earlier, report: Report, each: Each) -> Looked:
+def look(sources: Sequence[Source], settings: Settings, there: Earlier, pipeline: Pipeline) -> Looked:
     """Look at all sources and plan what is cut from each. Raises `UserError` where nothing can be."""
+    report = pipeline.report
     classes, sources = decide_classes(sources, settings, report.notes)
     _check_headers(sources, settings, report)
     memory = max((memory_of(source) for source in sources), default=0)
-    constants = {"settings": settings, "classes": classes}
-    scans: list[Scan] = list(each("looking at sources", sources, scan, constants, memory))
+    scan_here = partial(scan, settings=settings, classes=classes)
+    scans: list[Scan] = list(pipeline.each("looking at sources", sources, scan_here, memory))
     if not scans:
         raise UserError(report.nothing())
     scans, copies = with_copies(

@@ -9,7 +9,7 @@ complete folder it adds the sources that are new (`earlier`).
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -23,11 +23,11 @@ from diffgen.data import contact_sheet, inventory
 from diffgen.data import earlier as before
 from diffgen.data.cut import cut, cut_jobs
 from diffgen.data.fetch import all_fetched, local
+from diffgen.data.formats.base import LeftOut
 from diffgen.data.look import Looked, found_sources, look
-from diffgen.data.pipeline import run
+from diffgen.data.pipeline import Pipeline
 from diffgen.data.report import Report
 from diffgen.data.shards import COMPLETE, PatchWriter, check_folder
-from diffgen.data.slides import LeftOut
 from diffgen.data.spool import Spool
 from diffgen.errors import UserError
 from diffgen.storage import write_text
@@ -59,13 +59,8 @@ def prepare(
     if there.files and not new:
         console.print(f"nothing new: all {len(there.statistics['sources']):,} sources are in {shown or out}")
         return report
-    looked = look(
-        new,
-        settings,
-        there,
-        report,
-        partial(_each, report=report, console=console, inline=inline, ready=ready),
-    )
+    pipeline = Pipeline(report, console, inline, ready)
+    looked = look(new, settings, there, pipeline)
     plans, classes = looked.plans, looked.classes
     rows = inventory.file_rows(plans, report.left_out)
     inventory.print_tables(rows, inventory.class_rows([plan.scan for plan in plans], classes), console)
@@ -74,7 +69,7 @@ def prepare(
         return report
     kind = "mask" if settings.prepare.labels == "maps" else "image"
     with PatchWriter(out, settings.prepare.patches_per_shard, there.rows) as writer:
-        _cut(writer, looked, settings, report, console, inline, ready)
+        _cut(writer, looked, settings, pipeline)
         if not any(row["kind"] == kind for row in writer.rows):
             raise UserError(report.nothing())
     report.count(writer.rows, classes.labels, plans)
@@ -90,27 +85,19 @@ def prepare(
     return report
 
 
-def _cut(
-    writer: PatchWriter,
-    looked: Looked,
-    settings: Settings,
-    report: Report,
-    console: Console,
-    inline: bool,
-    ready: Callable[[], object],
-) -> None:
+def _cut(writer: PatchWriter, looked: Looked, settings: Settings, pipeline: Pipeline) -> None:
     """Cut what is planned, but for what an interrupted run has cut already."""
     jobs = [job for plan in looked.plans for job in cut_jobs(plan, settings)]
-    constants = {"settings": settings, "classes": looked.classes}
+    cut_here = partial(cut, settings=settings, classes=looked.classes)
     of = before.digest_of_run(jobs, settings, looked.classes, len(writer.rows))
     sizes = [0, *accumulate(len(job.patches) for job in jobs)]
-    with Spool(writer.out, of) as spool, progress.bar(console, transient=True) as bar:
+    with Spool(writer.out, of) as spool, progress.bar(pipeline.console, transient=True) as bar:
         task = bar.add_task("cutting patches", total=sizes[-1], figures="")
 
         def take(number: int, made: Any) -> None:
             bar.update(task, completed=sizes[number])
             if isinstance(made, LeftOut):
-                report.leave_out(str(made), jobs[number].name)
+                pipeline.report.leave_out(str(made), jobs[number].name)
             else:
                 writer.write(made)
 
@@ -118,29 +105,6 @@ def _cut(
         for number, made in spool.read():
             take(number, made)
             done = number + 1
-        for number, made in run(jobs[done:], cut, constants, inline, looked.memory, ready):
+        for number, made in pipeline.run(jobs[done:], cut_here, looked.memory):
             spool.add(done + number, made)
             take(done + number, made)
-
-
-def _each(
-    what: str,
-    items: Sequence[Any],
-    function: Callable[..., Any],
-    constants: dict[str, Any],
-    memory: int,
-    report: Report,
-    console: Console,
-    inline: bool,
-    ready: Callable[[], object],
-) -> Iterator[Any]:
-    """What the function makes of each item, in order, behind a bar; the report names what it cannot."""
-    with progress.bar(console, transient=True) as bar:
-        task = bar.add_task(what, total=len(items), figures="")
-        for number, made in run(items, function, constants, inline, memory, ready):
-            bar.update(task, completed=number)
-            if isinstance(made, LeftOut):
-                report.leave_out(str(made), items[number].name)
-            else:
-                yield made
-        bar.update(task, completed=len(items))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from diffgen import cache
 from diffgen.data.shards import COMPLETE, COMPLETED, MARK
-from diffgen.errors import UserError, one_line
+from diffgen.errors import UserError
 from diffgen.lock import held
 from diffgen.storage import Folder
 from diffgen.urls import is_url
@@ -60,25 +60,21 @@ def output(out: str) -> Iterator[Path]:
         yield Path(out)
         return
     folder = Folder(out)
-    try:
-        with held(folder, "--out"), tempfile.TemporaryDirectory(prefix="diffgen-prepare-") as scratch:
-            work = Path(scratch) / "data"
-            there = {name: size for name, size in folder.files("").items() if not name.startswith(".")}
-            if COMPLETE in there:
-                work.mkdir()
-                for name in there:
-                    (work / name).write_bytes(folder.read(name))
-            elif MARK not in there and folder.entries():
-                raise UserError(
-                    f"{out} is not empty and was not made by diffgen prepare; choose another --out"
-                )
-            yield work
-            if not (work / COMPLETE).exists():  # a dry run
-                return
-            names = sorted(path.name for path in work.iterdir() if path.is_file())
-            shards = [name for name in names if name not in COMPLETED | {COMPLETE, MARK}]
-            for name in (MARK, *shards, *sorted(COMPLETED & set(names)), COMPLETE):
-                if name not in shards or name not in there:
-                    folder.upload(work / name, name)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be read or written ({one_line(error)})") from error
+    scratched = tempfile.TemporaryDirectory(prefix="diffgen-prepare-")
+    with folder.answering(), held(folder, "--out"), scratched as scratch:
+        work = Path(scratch) / "data"
+        there = {name: size for name, size in folder.files("").items() if not name.startswith(".")}
+        if COMPLETE in there:
+            work.mkdir()
+            for name in there:
+                (work / name).write_bytes(folder.read(name))
+        elif MARK not in there and folder.entries():
+            raise UserError(f"{out} is not empty and was not made by diffgen prepare; choose another --out")
+        yield work
+        if not (work / COMPLETE).exists():  # a dry run
+            return
+        names = sorted(path.name for path in work.iterdir() if path.is_file())
+        shards = [name for name in names if name not in COMPLETED | {COMPLETE, MARK}]
+        for name in (MARK, *shards, *sorted(COMPLETED & set(names)), COMPLETE):
+            if name not in shards or name not in there:
+                folder.upload(work / name, name)

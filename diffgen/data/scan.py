@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from diffgen.config import Settings
 from diffgen.data import annotations, focus
 from diffgen.data.classes import Classes
-from diffgen.data.formats.base import TURNED
+from diffgen.data.formats.base import TURNED, Header, LeftOut
+from diffgen.data.formats.scale import settled
 from diffgen.data.masks import count_instances, load_mask, pixel_counts, placed
-from diffgen.data.slides import MAX_ENLARGEMENT, Header, LeftOut, Slide, header, open_slide, settled
+from diffgen.data.slides import MAX_ENLARGEMENT, Slide, header, open_slide
 from diffgen.data.sources import Source
 from diffgen.data.stain import sample
 from diffgen.data.tissue import TISSUE_UM, Mask, not_tissue, tissue_mask

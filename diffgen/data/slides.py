@@ -16,43 +16,12 @@ import tifffile
 from PIL import Image
 
 from diffgen.data.formats import plain, tiff
-from diffgen.data.formats.base import (
-    CONVERT,
-    SUPPORT,
-    Box,
-    Header,
-    ImagePixels,
-    LeftOut,
-    Pixels,
-    Rectangle,
-    failing_as_left_out,
-)
+from diffgen.data.formats.base import SUPPORT, Box, Header, LeftOut, Pixels, Rectangle, failing_as_left_out
 from diffgen.data.formats.colour import InSRGB
-from diffgen.data.formats.dicom import DicomSlides, dicom_series
-from diffgen.data.formats.scale import NO_MPP, Mpp, of_tiff, plausible, settled
-from diffgen.data.formats.scanners import GENERIC, OpenSlidePixels, parts_of_slide, vendor_of
+from diffgen.data.formats.scale import Mpp, of_tiff, settled
+from diffgen.data.formats.scanners import GENERIC, OpenSlidePixels, vendor_of
 from diffgen.labels import Picture
 from diffgen.shards import open_picture, shown_size
-
-__all__ = [
-    "CONVERT",
-    "MAX_ENLARGEMENT",
-    "NO_MPP",
-    "Box",
-    "DicomSlides",
-    "Header",
-    "ImagePixels",
-    "LeftOut",
-    "NoPixels",
-    "Pixels",
-    "Slide",
-    "dicom_series",
-    "header",
-    "open_slide",
-    "parts_of_slide",
-    "plausible",
-    "settled",
-]
 
 MAX_ENLARGEMENT = 2.0
 """A file whose pixels are larger than this many wanted pixels has not the detail that is asked of it."""

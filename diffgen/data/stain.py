@@ -21,7 +21,8 @@ from scipy.cluster.vq import kmeans2
 from scipy.ndimage import gaussian_filter
 from skimage.color import rgb2hed
 
-from diffgen.data.slides import Box, Slide
+from diffgen.data.formats.base import Box
+from diffgen.data.slides import Slide
 from diffgen.data.tissue import TISSUE_UM, Mask, optical_density
 from diffgen.labels import LabelMap, Picture
 

@@ -75,36 +75,30 @@ def resampled(sources: Sequence[NDArray[np.intp]], count: int = RESAMPLES, seed:
     `sources` are the numbers (N,) of each set's sources. Sets that share a source draw it equally often;
     sets that share none are drawn by themselves.
     """
-    rng, drawn = np.random.default_rng(seed), dict[int, NDArray[np.float64]]()
-    for those in sources:
-        new = [s for s in np.unique(those).tolist() if s not in drawn]
-        if new:
-            counts = rng.multinomial(len(new), np.full(len(new), 1 / len(new)), size=count)
-            drawn |= dict(zip(new, np.vstack([np.ones(len(new)), counts]).T, strict=True))
-    return [np.stack([drawn[s] for s in those.tolist()], axis=1) for those in sources]
+    rng = np.random.default_rng(seed)
+    return _taken(sources, lambda n: rng.multinomial(n, np.full(n, 1 / n), size=count))
 
 
 def halved(sources: Sequence[NDArray[np.intp]], count: int = HALVES, seed: int = 0) -> list[Weights]:
     """As `resampled`, but each row takes a random half of each set's sources, once each."""
-    rng, drawn = np.random.default_rng(seed), dict[int, NDArray[np.float64]]()
-    for those in sources:
-        new = [s for s in np.unique(those).tolist() if s not in drawn]
-        inside = rng.random((count, len(new))).argsort(axis=1) < len(new) / 2
-        drawn |= dict(zip(new, np.vstack([np.ones(len(new)), inside]).T, strict=True))
-    return [np.stack([drawn[s] for s in those.tolist()], axis=1) for those in sources]
+    rng = np.random.default_rng(seed)
+    return _taken(sources, lambda n: rng.random((count, n)).argsort(axis=1) < n / 2)
 
 
 def left_out(sources: Sequence[NDArray[np.intp]], seed: int = 0) -> list[Weights]:
     """As `resampled`, but each row leaves one of at most `GROUPS` random groups of sources out, of all
     sets."""
-    rng, drawn = np.random.default_rng(seed), dict[int, NDArray[np.float64]]()
-    groups = min(GROUPS, *(len(np.unique(those)) for those in sources))
+    rng, groups = np.random.default_rng(seed), min(GROUPS, *(len(np.unique(those)) for those in sources))
+    return _taken(sources, lambda n: rng.permutation(n) % groups != np.arange(groups)[:, None])
+
+
+def _taken(sources: Sequence[NDArray[np.intp]], draw: Callable[[int], NDArray[np.generic]]) -> list[Weights]:
+    """(1 + B, N) of each set: its sources once each, then as `draw` takes so many new ones, (B, sources)."""
+    taken = dict[int, NDArray[np.float64]]()
     for those in sources:
-        new = [s for s in np.unique(those).tolist() if s not in drawn]
-        group = rng.permutation(len(new)) % groups
-        there = group[None, :] != np.arange(groups)[:, None]
-        drawn |= dict(zip(new, np.vstack([np.ones(len(new)), there]).T, strict=True))
-    return [np.stack([drawn[s] for s in those.tolist()], axis=1) for those in sources]
+        if new := [s for s in np.unique(those).tolist() if s not in taken]:
+            taken |= dict(zip(new, np.vstack([np.ones(len(new)), draw(len(new))]).T, strict=True))
+    return [np.stack([taken[s] for s in those.tolist()], axis=1) for those in sources]
 
 
 def jackknifed(values: NDArray[np.float64]) -> Estimate:
@@ -187,6 +181,17 @@ def ratio(one: Estimate, other: Estimate, together: float = 0.0) -> Estimate:
 
     value = one.value / other.value if other.value else np.nan
     return Estimate(value, end(one.low, other.high, -1.0), end(one.high, other.low, 1.0))
+
+
+def pairs_larger(
+    one: NDArray[np.float64], other: NDArray[np.float64], of_one: Weights, of_other: Weights
+) -> NDArray[np.float64]:
+    """(B,): pairs in which `other` (m,) is larger than `one` (n,), equal ones half: Mann and Whitney's U, for
+    each row of weights."""
+    order = np.argsort(one, kind="stable")
+    below = np.pad(np.cumsum(of_one[:, order], axis=1), ((0, 0), (1, 0)))
+    left, right = (np.searchsorted(one[order], other, side) for side in ("left", "right"))
+    return np.asarray(np.einsum("bj,bj->b", of_other, (below[:, left] + below[:, right]) / 2))
 
 
 def mean_of(values: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:

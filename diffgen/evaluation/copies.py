@@ -47,15 +47,11 @@ class Matches:
     """Of each picture, the training picture that is most like it."""
 
     ncc: NDArray[np.float64]
-    """(N,): largest |NCC|, from 0 to 1."""
+    """(N,): largest |NCC|, from 0 to 1; 0 for a picture without contrast, of which nothing can be said."""
     nearest: NDArray[np.intp]
     """(N,): row of that training picture."""
-    turns: NDArray[np.intp]
-    """(N,): how the training picture is turned for the largest |NCC|, as `turned` numbers it."""
     found: TissueMatches
     """By points and pixels: the training picture that shows the same tissue, if one does."""
-    flat: NDArray[np.bool_]
-    """(N,): pictures without contrast, of which nothing can be said; their ncc is 0."""
 
     @property
     def tissue(self) -> NDArray[np.bool_]:
@@ -125,8 +121,7 @@ def matches(
     ncc, nearest, turns = largest_ncc(pictures.patterns, training.patterns)
     guesses = list(zip(nearest.tolist(), turns.tolist(), strict=True))
     features = local_features(pictures.greys, done)
-    flat = np.asarray(~pictures.patterns.any(axis=1))
-    return Matches(ncc, nearest, turns, search(features, of, guesses, done), flat)
+    return Matches(ncc, nearest, search(features, of, guesses, done))
 
 
 def largest_ncc(

@@ -6,7 +6,8 @@ where it was stopped. `report.html` and `metrics.json` of an earlier evaluation 
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,10 +18,10 @@ from diffgen import __version__, config
 from diffgen.cluster import on_gpus
 from diffgen.errors import UserError, one_line
 from diffgen.evaluation import card, page
-from diffgen.evaluation.from_bundle import is_bundle, sampled
 from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.page import Page, Section, Verdict
 from diffgen.evaluation.run import EvaluationRun, SectionResult
+from diffgen.evaluation.sampled_images import is_bundle, sampled
 from diffgen.evaluation.sections import baselines, downstream, fidelity, labels, large, privacy
 from diffgen.evaluation.sections.cells import not_chosen
 from diffgen.evaluation.sections.plain import plain
@@ -39,6 +40,7 @@ SECTIONS: Mapping[str, ModuleType] = {
 DECISIVE = {"fidelity", "privacy"}
 """They come first and read every region: what they refuse (a picture that cannot be read, a feature that is
 NaN) ends the evaluation. What the data does not answer of others is "not known", and the rest stands."""
+WRITTEN = ("report.html", "metrics.json")
 SHOWN = 6
 """Pictures of each kind on the report's first page."""
 COLOURS = {"good": "green", "fair": "yellow", "poor": "red", "unknown": "dim"}
@@ -58,71 +60,69 @@ def evaluate(
     `synthetic` may be a bundle, which is sampled from first. Raises `UserError` for sets that cannot be
     compared, before any work where that can be told.
     """
-    settings, place = settings.on(on_gpus(settings.gpu, inline)), settings.places.report
+    with report_folder(settings.places.report, inline, console) as (folder, inline):
+        settings = settings.on(on_gpus(settings.gpu, inline))  # where inline, those of this machine
+        bundle = Path(synthetic) if is_bundle(synthetic) else None
+        if "baselines" in settings.evaluation.parts and bundle is None:
+            raise UserError(f"--paper draws images by several methods and needs a bundle, not {synthetic}")
+        # What is wrong with the real images is said before others are sampled.
+        opened = real_sets(real, held_out, settings.evaluation, console)
+        if bundle is not None:
+            synthetic = sampled(bundle, real, folder / "synthetic", settings, inline, console)
+        sets = make_sets(opened, synthetic, settings.evaluation, console)
+        for name, crops in sets.named.items():
+            if crops is not None:
+                where = shown(crops.images.where)
+                console.print(f"{name.replace('_', ' ')}: {len(crops)} regions of {crops.side} px, {where}")
+        for old in WRITTEN:  # not before: a refused command loses nothing
+            (folder / old).unlink(missing_ok=True)
+        run = EvaluationRun(sets, settings, bundle, folder, command, inline, console)
+        sections, figures = list[Section](), dict[str, Any]()
+        for topic in settings.evaluation.parts:
+            kind = SECTIONS[topic]
+            console.print(f"[bold]{kind.TITLE}[/]")
+            try:
+                found, blind = kind.build(run), kind.BLIND
+            except UserError as error:
+                if topic in DECISIVE:
+                    raise
+                said = Verdict("unknown", "–", f"{error}.")
+                found, blind = SectionResult(said, (), {"not_measured": str(error)}), ()
+            if verdict := found.verdict:
+                word = f"[{COLOURS[verdict.level]}]{page.WORDS[verdict.level]}[/]"
+                console.print(f"  {word}: {verdict.number}. {verdict.text}")
+            sections.append(
+                Section(
+                    topic, kind.TITLE, verdict, found.blocks, blind, run.how(topic), plain(topic, verdict)
+                )
+            )
+            figures[topic] = {
+                "verdict": verdict and vars(verdict),
+                "plain": plain(topic, verdict),
+                "does_not_detect": list(blind),
+                **found.figures,
+            }
+        _write(run, sections, figures)
+        if len(sections) > 1:  # one section made again (`EvaluationRun.how`) leaves the card's
+            _put_section(synthetic, run, sections)
+    return {section.id: section.verdict for section in sections if section.verdict}
+
+
+@contextmanager
+def report_folder(place: str, inline: bool, console: Console) -> Iterator[tuple[Path, bool]]:
+    """A folder here for the report at `place`, where it goes at the end, and whether to work in this process.
+
+    So it is where `place` is a URL: what tasks on other nodes wrote to a folder here would stay there.
+    """
     if "://" not in place:
-        return _evaluate(real, synthetic, held_out, settings, command, Path(place), inline, console)
-    # What tasks on other nodes wrote to a folder would stay there: this process does it all.
+        Path(place).mkdir(parents=True, exist_ok=True)
+        yield Path(place), inline
+        return
     console.print(f"report: {place}; measured in this process, as a report behind a URL is")
     with tempfile.TemporaryDirectory() as folder:
-        found = _evaluate(real, synthetic, held_out, settings, command, Path(folder), True, console)
-        for name in ("report.html", "metrics.json"):
+        yield Path(folder), True
+        for name in WRITTEN:
             Folder(place).upload(Path(folder) / name, name)
-    return found
-
-
-def _evaluate(
-    real: str,
-    synthetic: str,
-    held_out: str | None,
-    settings: config.Settings,
-    command: Sequence[str],
-    folder: Path,
-    inline: bool,
-    console: Console,
-) -> dict[str, Verdict]:
-    folder.mkdir(parents=True, exist_ok=True)
-    bundle = Path(synthetic) if is_bundle(synthetic) else None
-    if "baselines" in settings.evaluation.parts and bundle is None:
-        raise UserError(f"--paper draws images by several methods and needs a bundle, not {synthetic}")
-    # What is wrong with the real images is said before others are sampled.
-    opened = real_sets(real, held_out, settings.evaluation, console)
-    if bundle is not None:
-        synthetic = sampled(bundle, real, folder / "synthetic", settings, inline, console)
-    sets = make_sets(opened, synthetic, settings.evaluation, console)
-    for name, crops in sets.named.items():
-        if crops is not None:
-            where = shown(crops.images.where)
-            console.print(f"{name.replace('_', ' ')}: {len(crops)} regions of {crops.side} px, {where}")
-    for old in ("report.html", "metrics.json"):  # not before: a refused command loses nothing
-        (folder / old).unlink(missing_ok=True)
-    run = EvaluationRun(sets, settings, bundle, folder, command, inline, console)
-    sections, figures = list[Section](), dict[str, Any]()
-    for topic in settings.evaluation.parts:
-        kind = SECTIONS[topic]
-        console.print(f"[bold]{kind.TITLE}[/]")
-        try:
-            found, blind = kind.build(run), kind.BLIND
-        except UserError as error:
-            if topic in DECISIVE:
-                raise
-            said = Verdict("unknown", "–", f"{error}.")
-            found, blind = SectionResult(said, (), {"not_measured": str(error)}), ()
-        if verdict := found.verdict:
-            word = f"[{COLOURS[verdict.level]}]{page.WORDS[verdict.level]}[/]"
-            console.print(f"  {word}: {verdict.number}. {verdict.text}")
-        sections.append(
-            Section(topic, kind.TITLE, verdict, found.blocks, blind, run.how(topic), plain(topic, verdict))
-        )
-        figures[topic] = {
-            "verdict": verdict and vars(verdict),
-            "plain": plain(topic, verdict),
-            "does_not_detect": list(blind),
-            **found.figures,
-        }
-    _write(run, sections, figures)
-    if len(sections) > 1:  # one section made again (`EvaluationRun.how`) leaves the card's
-        _put_section(synthetic, run, sections)
-    return {section.id: section.verdict for section in sections if section.verdict}
 
 
 def _write(run: EvaluationRun, sections: Sequence[Section], figures: Mapping[str, Any]) -> None:

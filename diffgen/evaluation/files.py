@@ -172,17 +172,15 @@ def open_files(where: str, mpp: float | None = None, console: Console | None = N
         key = next(key for key, _, _, mask, _ in found if mask is None)
         raise UserError(f"{where}: {key} has no label map, others have")
     entries, faults = [], list[UserError]()
-    with progress.bar(console or Console(quiet=True), transient=True) as bar:
-        row = bar.add_task("sizes", total=len(found), figures="images")
-        for key, source, picture, mask, told in found:
-            bar.advance(row)
-            try:
-                height, width = _size(filesystem, picture, f"{where}: {key}")
-            except UserError as error:
-                faults.append(error)
-                continue
-            entries.append(ImageEntry(key, source, picture, mask, height, width))
-            mpp = told or mpp
+    screen = console or Console(quiet=True)
+    for key, source, picture, mask, told in progress.each(found, screen, "sizes", "images"):
+        try:
+            height, width = _size(filesystem, picture, f"{where}: {key}")
+        except UserError as error:
+            faults.append(error)
+            continue
+        entries.append(ImageEntry(key, source, picture, mask, height, width))
+        mpp = told or mpp
     if faults and (tars or not entries):
         raise faults[0]
     if console is not None:

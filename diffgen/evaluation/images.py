@@ -54,9 +54,9 @@ class Images(ABC):
     labels: Labels | None
     """Names of the classes, where the set tells them."""
     mpp: float | None
+    """µm per pixel, where the set tells it."""
     cache: Path | None = None
     """Where features of its images are kept for any report; None: with the report."""
-    """µm per pixel, where the set tells it."""
     patch_px: int | None = None
     """Side in pixels of the patches that the images were made of, where they are synthetic and tell it."""
     given_label_maps: bool = False

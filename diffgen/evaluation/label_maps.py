@@ -75,13 +75,6 @@ class Errors:
     """Median over classes of |ratio − 1|; None where the real maps have no boundary."""
 
 
-def measure(maps: Sequence[LabelMap], num_classes: int, pixel_um: float) -> MapStatistics:
-    """Figures of a set of label maps with pixels of `pixel_um` µm. `ValueError` for an empty set."""
-    if not len(maps):
-        raise ValueError("no label maps to measure")
-    return statistics(counted(maps, num_classes), pixel_um)
-
-
 def counted(maps: Iterable[LabelMap], num_classes: int) -> Counts:
     """Of each map; `ValueError` for an id that is too high."""
     rows = [tuple(count(one, num_classes) for count in (pixels, count_regions, count_edges)) for one in maps]
@@ -89,7 +82,7 @@ def counted(maps: Iterable[LabelMap], num_classes: int) -> Counts:
 
 
 def statistics(counted: Counts, pixel_um: float) -> MapStatistics:
-    """Figures of all maps together."""
+    """Figures of all maps together, with pixels of `pixel_um` µm."""
     counts, regions, edges = (one.sum(axis=0) for one in counted)
     total, known = counts.sum(), counts[UNKNOWN + 1 :].sum()
     shares = counts / max(1, known)
@@ -190,20 +183,6 @@ def _shares(pixels: NDArray[np.int64], weights: Weights) -> NDArray[np.float64]:
     """(B, classes): pixels of each class over the known ones."""
     total = weights @ pixels
     return np.asarray(total / np.maximum(1, total[:, UNKNOWN + 1 :].sum(axis=1, keepdims=True)))
-
-
-def ceiling(
-    real: Sequence[LabelMap], number: int, num_classes: int, pixel_um: float, rng: np.random.Generator
-) -> Comparison:
-    """What a perfect generator would get: `number` real maps, drawn at random, against the others.
-
-    `ValueError` unless there are more maps than that.
-    """
-    if not 0 < number < len(real):
-        raise ValueError(f"{number} of {len(real)} maps leave none to compare with")
-    order = rng.permutation(len(real))
-    drawn, others = ([real[i] for i in part] for part in (order[:number], order[number:]))
-    return compare(others, drawn, num_classes, pixel_um)
 
 
 def _ratio(generated: PerClass, real: PerClass) -> PerClass:

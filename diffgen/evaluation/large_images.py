@@ -103,29 +103,16 @@ class Measured(NamedTuple):
     """(N,)"""
 
 
-def evaluate_large(
-    synthetic: RegionSet, real: RegionSet, patch_px: int | None, mpp: float | None, *,
-    view: View = VIEW, tell: Callable[[int], Any] = lambda _: None, count: int = RESAMPLES, seed: int = 0,
-) -> Large:  # fmt: skip
-    """Figures of large images, whole regions all of one side in pixels, beside those of real ones.
-
-    `patch_px`: side of the patch in image pixels; None where it is not known: no seam is looked for then.
-    `mpp`: µm per pixel. `view`: what is done to all pictures first; `tell` hears of each. Raises `UserError`
-    where real regions have another side, all images are of one source, or there is nothing to see in them.
-    """
-    if real.side != synthetic.side:
-        raise UserError(
-            f"large images are compared at one size: {synthetic.side} px synthetic, {real.side} px real"
-        )
-    sets = [measure(crops, patch_px, view, tell) for crops in (synthetic, real)]
-    return compare(sets[0], sets[1], patch_px, mpp, count, seed)
-
-
 def compare(
     synthetic: Measured, real: Measured, patch_px: int | None, mpp: float | None,
     count: int = RESAMPLES, seed: int = 0,
 ) -> Large:  # fmt: skip
-    """Figures of what was measured of two sets of images of one side, with the same patch."""
+    """Figures of what was measured of large images, all of one side, beside those of real ones.
+
+    `patch_px`: side of the patch in image pixels; None where it is not known: no seam is looked for then.
+    `mpp`: µm per pixel.
+    """
+    assert real.side == synthetic.side, "large images are compared at one size"
     lags, sets = lags_for(synthetic.side), (synthetic, real)
     # Numbers of one set mean nothing in the other.
     weights = resampled([synthetic.sources, real.sources + synthetic.sources.max() + 1], count, seed)
@@ -173,9 +160,9 @@ class Judge:
     """
 
     def __init__(
-        self, features: Sequence[NDArray[Any]], sources: Sequence[NDArray[np.intp]], held_out: bool, k: int
+        self, features: Sequence[NDArray[Any]], sources: Sequence[NDArray[np.intp]], held_out: bool
     ) -> None:
-        self.other, self.sources, self.k = features[1], sources[1], k
+        self.other, self.sources = features[1], sources[1]
         self.reference = Reference(
             features[0], self.other if held_out else None,
             sources[0], self.sources if held_out else None,
@@ -185,7 +172,7 @@ class Judge:
         """Of features (N, d) of synthetic samples."""
         compared, of = min(len(self.other), len(synthetic)), (self.sources, sources)
         rows = [np.random.default_rng(0).permutation(len(one))[:compared] for one in of]
-        balls = ball_shares(self.other[rows[0]], synthetic[rows[1]], (of[0][rows[0]], of[1][rows[1]]), self.k)
+        balls = ball_shares(self.other[rows[0]], synthetic[rows[1]], (of[0][rows[0]], of[1][rows[1]]))
         memory = self.reference.judged(synthetic, sources, count=count)
         return Scores(compared, balls.precision, balls.recall, memory)
 
@@ -193,7 +180,10 @@ class Judge:
 def measure(
     crops: RegionSet, patch_px: int | None, view: View = VIEW, tell: Callable[[int], Any] = lambda _: None
 ) -> Measured:
-    """Images one after the other; raises `UserError` as `evaluate_large` does."""
+    """Images one after the other, each as `view` has it; `tell` hears of each.
+
+    Raises `UserError` where all are of one source, or there is nothing to see in them.
+    """
     where, lags = crops.images.where, lags_for(crops.side)
     sources = of_sources(crops.groups, len(crops), where)
     at = patch_lines(crops.side, patch_px or crops.side)

@@ -23,6 +23,7 @@ from diffgen.evaluation.bootstrap import (
     Weights,
     estimate,
     of_sources,
+    pairs_larger,
     resampled,
 )
 from diffgen.evaluation.distances import TIE, FeatureMatrix, Nearest, checked, nearest
@@ -78,26 +79,12 @@ class Memorization:
         return None if self.data_copying is None else self.data_copying.c_t
 
 
-def evaluate_memorization(
-    training: NDArray[Any], synthetic: NDArray[Any], held_out: NDArray[Any] | None,
-    training_sources: NDArray[np.intp], synthetic_sources: NDArray[np.intp],
-    held_out_sources: NDArray[np.intp] | None, *,
-    count: int = RESAMPLES, seed: int = 0,
-) -> Memorization:  # fmt: skip
-    """All figures of features (Nₛ, d) of synthetic samples against those of the training set, (N_t, d).
+class Reference:
+    """Real features (N, d) that synthetic ones are held against; what takes no synthetic ones is computed
+    once.
 
     `…_sources` number what each sample is of. Without held-out samples there is no C_T. Raises `UserError`
     for NaN and for too few samples.
-    """
-    return Reference(training, held_out, training_sources, held_out_sources).judged(
-        synthetic, synthetic_sources, count=count, seed=seed
-    )
-
-
-class Reference:
-    """Real features that synthetic ones are held against; what takes no synthetic ones is computed once.
-
-    Raises `UserError` for NaN and for too few samples.
     """
 
     def __init__(
@@ -165,35 +152,12 @@ def authentic(of_samples: Nearest, own: Nearest) -> NDArray[np.bool_]:
     return of_samples.distances[:, 0] > radii * (1 + TIE)
 
 
-def data_copying(
-    training: NDArray[Any], held_out: NDArray[Any], synthetic: NDArray[Any],
-    held_out_sources: NDArray[np.intp], synthetic_sources: NDArray[np.intp], *,
-    components: int = COMPONENTS, cells: int = CELLS, tau: float | None = None,
-    count: int = RESAMPLES, seed: int = 0,
-) -> DataCopying:  # fmt: skip
-    """C_T, eq. (14) (Meehan, Chaudhuri and Dasgupta, 2020): ≪ 0 for copies, ≫ 0 for an under-fitted model.
-
-    Features go to their first `components` principal components, fitted on the training set. Cells are those
-    of k-means on it. A cell counts where it holds at least the share `tau` of the generated samples and of
-    the held-out ones; None: 20 samples of each. As in eq. (14), d(x) is the distance to the nearest of all
-    training samples (the library takes those of x's own cell), and as U sees ranks only, it need not be
-    squared. Equal distances have mid-ranks, and the deviation of U is corrected for them.
-
-    Z_U grows with the root of the number of samples, so compare C_T only between sets of the same sizes; it
-    takes samples for independent, which crops of one source are not: the interval, over sources of both
-    sets, says more than |C_T| > 2. Few copies among many others move it little: it sees a tendency. Raises
-    `UserError` for NaN, and where no cell holds samples enough.
-    """
-    return Partition(training, held_out, held_out_sources, components, cells, seed).data_copying(
-        synthetic, synthetic_sources, tau=tau, count=count, seed=seed
-    )
-
-
 class Partition:
     """Cells of k-means on training features, and the held-out samples in them: the part of C_T without a
     model.
 
-    Raises `UserError` for NaN and for too few samples.
+    Features go to their first `components` principal components, fitted on the training set. Raises
+    `UserError` for NaN and for too few samples.
     """
 
     def __init__(
@@ -224,7 +188,18 @@ class Partition:
         self, synthetic: NDArray[Any], sources: NDArray[np.intp], *,
         tau: float | None = None, count: int = RESAMPLES, seed: int = 0,
     ) -> DataCopying:  # fmt: skip
-        """C_T of synthetic features, as the function of this name says."""
+        """C_T, eq. (14) (Meehan, Chaudhuri and Dasgupta, 2020): ≪ 0 for copies, ≫ 0 for under-fitted models.
+
+        A cell counts where it holds at least the share `tau` of the generated samples and of the held-out
+        ones; None: 20 samples of each. As in eq. (14), d(x) is the distance to the nearest of all training
+        samples (the library takes those of x's own cell), and as U sees ranks only, it need not be squared.
+        Equal distances have mid-ranks, and the deviation of U is corrected for them.
+
+        Z_U grows with the root of the number of samples, so compare C_T only between sets of the same sizes;
+        it takes samples for independent, which crops of one source are not: the interval, over sources of
+        both sets, says more than |C_T| > 2. Few copies among many others move it little: it sees a tendency.
+        Raises `UserError` for NaN, and where no cell holds samples enough.
+        """
         synthetic = checked(synthetic, "synthetic")
         of = self.sources, of_sources(sources, len(synthetic), "synthetic")
         of_synthetic, where_synthetic = self.placed(synthetic)
@@ -261,13 +236,41 @@ def z_u(
     U counts the pairs in which the generated one is larger, equal ones half; z = (U − nm/2) / σ with
     σ² = nm(n + m + 1)/12, times the correction for ties. NaN for a row of weights that leaves a set empty.
     """
-    order = np.argsort(held_out, kind="stable")
-    below = np.pad(np.cumsum(of_held_out[:, order], axis=1), ((0, 0), (1, 0)))
-    left, right = (np.searchsorted(held_out[order], generated, side) for side in ("left", "right"))
-    u = np.einsum("bj,bj->b", of_generated, (below[:, left] + below[:, right]) / 2)
+    u = pairs_larger(held_out, generated, of_held_out, of_generated)
     n, m = of_held_out.sum(axis=1), of_generated.sum(axis=1)
     ties = tiecorrect(rankdata(np.concatenate([held_out, generated])))
     deviation = np.sqrt(n * m * (n + m + 1) / 12 * ties)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(deviation > 0, (u - n * m / 2) / deviation, 0.0)
     return np.where((n > 0) & (m > 0), z, np.nan)
+
+
+def membership(
+    training: NDArray[Any], held_out: NDArray[Any], synthetic: NDArray[Any],
+    training_sources: NDArray[np.intp], held_out_sources: NDArray[np.intp], *,
+    count: int = RESAMPLES, seed: int = 0,
+) -> Estimate:  # fmt: skip
+    """Do synthetic samples (S, d) tell which real ones a generator saw?
+
+    AUC of the distances of training (N, d) and held-out samples (M, d) to the nearest of them. The attack of
+    Chen et al. (2020, GAN-Leaks, "full black-box"): a real sample that is near to a synthetic one is guessed
+    to be of the training set. Its AUC is the probability that a training sample is nearer than a held-out
+    one: 0.5 is a coin, 1 tells all; as distances are those of one network's features, 0.5 proves nothing. The
+    interval is over sources of both. `UserError` for a set of one source, and for NaN.
+    """
+    sources = (
+        of_sources(training_sources, len(training), "training"),
+        of_sources(held_out_sources, len(held_out), "held-out"),
+    )
+    near, far = (nearest(one, synthetic).distances[:, 0] for one in (training, held_out))
+    return estimate(auc(near, far, *resampled(sources, count, seed)))
+
+
+def auc(
+    near: NDArray[np.float64], far: NDArray[np.float64], of_near: Weights, of_far: Weights
+) -> NDArray[np.float64]:
+    """(B,): share of pairs in which `near` (N,) is the smaller, equal ones half, for each row of weights."""
+    pairs = pairs_larger(near, far, of_near, of_far)
+    total = of_near.sum(axis=1) * of_far.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(pairs / total)

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from diffgen import progress
-from diffgen.cluster import actor_runtime_env, connect, need
+from diffgen.cluster import connect, need, networks_on
 from diffgen.errors import UserError
 
 MAX_RETRIES = 3
@@ -61,12 +61,8 @@ class Workers:
         connect()
         import ray
 
-        gpus = 1 if self.gpu else 0
-        need(self.threads, gpus, f"threads={self.threads}, gpu={self.gpu}")
-        remote = ray.remote(
-            num_cpus=self.threads, num_gpus=gpus, max_retries=MAX_RETRIES,
-            runtime_env=actor_runtime_env(self.gpu),
-        )(_compute)  # fmt: skip
+        need(self.threads, int(self.gpu), f"threads={self.threads}, gpu={self.gpu}")
+        remote = networks_on(self.threads, self.gpu, max_retries=MAX_RETRIES)(_compute)
         shared = {id(task[0]): ray.put(task[0]) for task in tasks}
         numbers = {
             remote.remote(function, self.threads, shared[id(task[0])], *task[1:], self.device): number

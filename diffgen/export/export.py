@@ -47,14 +47,11 @@ def export(where: str, kind: str, out: str | None, jpeg: int | None, console: Co
     shards = ShardSet(where)
     folder = Folder(out or f"{shards.folder}-{kind}")
     said = {"kind": kind, "jpeg": jpeg, "run": shards.run}
-    try:
-        with held(folder, "--out"):
-            _claim(folder, said)
-            folder.clean()
-            folder.write_text("labels.json", json.dumps(shards.labels.to_json(), indent=2) + "\n")
-            _write(shards, kind, folder, jpeg, console)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read or written ({one_line(error)})") from error
+    with folder.answering(), held(folder, "--out"):
+        _claim(folder, said)
+        folder.clean()
+        folder.write_text("labels.json", json.dumps(shards.labels.to_json(), indent=2) + "\n")
+        _write(shards, kind, folder, jpeg, console)
     return folder.url
 
 

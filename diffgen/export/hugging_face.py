@@ -7,6 +7,7 @@ and in the card.
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,34 +42,7 @@ FIELDS: dict[str, pa.DataType] = {
 DTYPES = {"int64": "int64", "float": "float32", "double": "float64", "string": "string"}
 """Names of Arrow's types, as the library calls them."""
 
-CARD = """\
----
-{head}---
-
-# Synthetic histopathology images with label maps
-
-**{num:,} synthetic samples** by diffgen as Parquet files, of bundle `{bundle}`: random patch diffusion
-([Aversa et al., 2023](https://arxiv.org/abs/2306.13384)).
-
-```python
-from datasets import load_dataset
-
-data = load_dataset("path/to/this/folder", split="train")  # streaming=True reads as it goes
-names = data.features["classes"].feature.names  # position = class id
-image, label_map = data[0]["image"], data[0]["label_map"]  # PIL; the label map's pixels are class ids
-```
-
-| column | what it is |
-|---|---|
-| `image`, `label_map` | RGB picture; 8-bit label map of its size, the class id as value |
-| `classes`, `class_shares` | classes in the label map; share of each class of its pixels, by id |
-| `context`, `mpp`, `seed`, `index` | what was asked for, µm per pixel, seed and number of the sample |
-| `parent`, `y`, `x` | of a tile or a region: the image it is of, and its place there in pixels |
-| `region` | of a region: x, y, width and height in that image, as `--region` has it |
-| `record` | all that the sample depends on, as JSON |
-
-Not for diagnosis; a label map is what its image was sampled for, not an annotation of it.
-"""
+CARD = Path(__file__).parent / "templates" / "hugging_face_card.md"
 
 
 def write_dataset(shards: ShardSet, out: Folder, advance: Callable[[int], None]) -> None:
@@ -162,4 +136,4 @@ def card(shards: ShardSet) -> str:
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
     }
     text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
-    return CARD.format(head=text, num=len(shards), bundle=shards.run.get("bundle"))
+    return CARD.read_text("utf-8").format(head=text, num=len(shards), bundle=shards.run.get("bundle"))

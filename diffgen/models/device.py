@@ -1,9 +1,10 @@
 """What device there is, and the way to it without waiting."""
 
 import re
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def kind() -> str:
@@ -27,6 +28,11 @@ def computes_bf16(precision: str, device: torch.device) -> bool:
         return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
     has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def device_of(network: Any) -> torch.device:
+    """The device that a network's weights are on; the CPU of a function that has none."""
+    return next(network.parameters()).device if isinstance(network, nn.Module) else torch.device("cpu")
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

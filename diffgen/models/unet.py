@@ -262,5 +262,9 @@ class MaskUNet(ModelMixin, ConfigMixin):
         self.context = nn.Embedding(num_contexts + 1, 4 * width)
 
     def forward(self, sample: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
-        """Noisy bits (B, C, h, w), steps (B,), contexts (B,) → (B, C, h, w)."""
+        """Noisy bits (B, C, h, w), steps (B,), contexts (B,) → (B, C, h, w).
+
+        Contexts may come as a label map (B, h, w) that is constant: a mask canvas has none but its context.
+        """
+        context = context if context.ndim == 1 else context[:, 0, 0]
         return self.trunk(sample, timestep, self.context(context.long()), lambda layer, x: layer(x))

@@ -6,8 +6,7 @@ worse network (`auto`) each of its forwards is one of that network too.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffgen.labels import UNKNOWN, LabelMap
-from diffgen.models.device import moved
+from diffgen.models.device import device_of, moved
 from diffgen.sampling.canvas import Patch
 from diffgen.sampling.covers import Cover, CoverSchedule
 from diffgen.sampling.guidance import Guidance
@@ -94,6 +93,7 @@ def batch_size(micro_batch: int, base: int, shape: tuple[int, int]) -> int:
     return max(1, micro_batch * base**2 // (shape[0] * shape[1]))
 
 
+@torch.inference_mode()
 def estimate(
     denoiser: Denoiser,
     patches: Sequence[Patch],
@@ -101,12 +101,15 @@ def estimate(
     conditioning: Conditioning,
     micro_batch: int,
     worse: Denoiser | None = None,
+    bf16: bool = False,
 ) -> list[NDArray[np.float32]]:
     """Guided estimates (C, owned pixels) of patches of one size, every pixel under its own label M_i.
 
-    All (patch, label) pairs go through the network in batches of one fixed size, the last one
-    padded, so that a result does not depend on what else was asked for. `auto` guides away from `worse`.
+    All (patch, label) pairs go through the network, on the device that it is on, in batches of one fixed
+    size, the last one padded, so that a result does not depend on what else was asked for. `auto` guides away
+    from `worse`. `bf16`: the networks alone compute in it, by autocast.
     """
+    device = device_of(denoiser)
     here = [guidance.at(patch.log_snr) for patch in patches]
     needed = [conditions(p.labels, p.owned, g, conditioning) for p, g in zip(patches, here, strict=True)]
     pairs = [(i, condition) for i, of_patch in enumerate(needed) for condition in of_patch]
@@ -124,8 +127,10 @@ def estimate(
             timesteps = torch.tensor([patches[i].timestep for i, _ in padded])
             maps = torch.from_numpy(np.stack([condition_map(patches[i].labels, c) for i, c in padded]))
             whole = global_conditions([patches[i] for i, _ in padded])
-            # A copy: what a CUDA graph returns is written over by its next run.
-            result = network(latents, timesteps, maps, *whole).to(torch.float32, copy=True)
+            given = [moved(tensor, device) for tensor in (latents, timesteps, maps, *whole)]
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                result = network(*given)
+            result = result.to(torch.float32, copy=True)  # a CUDA graph's next run writes over its own
             for row, (i, condition) in enumerate(batch):
                 found[i][condition] = result[row]
     for i, condition in guided:  # a condition at a time
@@ -174,35 +179,3 @@ def _combine(patch: Patch, outputs: dict[int, Tensor], guidance: Guidance) -> Te
 
 def _apart(patch: Patch, given: Tensor, away: Tensor, guidance: Guidance) -> Tensor:
     return guidance.apart(given, away, moved(torch.from_numpy(patch.latents), given.device), patch.log_snr)
-
-
-def autocast(unet: Any, bf16: bool) -> AbstractContextManager[Any]:
-    """bf16 where it is asked for, on the device that the network is on."""
-    device = next(unet.parameters()).device
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
-
-
-def image_denoiser(unet: Any, bf16: bool = False) -> Denoiser:
-    """ε_θ of the image U-Net on the device that it is on."""
-
-    @torch.inference_mode()
-    def denoise(latents: Tensor, timesteps: Tensor, label_maps: Tensor, *whole: Tensor) -> Tensor:
-        device = next(unet.parameters()).device
-        given = [moved(tensor, device) for tensor in (latents, timesteps, label_maps, *whole)]
-        with autocast(unet, bf16):
-            return unet(*given)
-
-    return denoise
-
-
-def mask_denoiser(unet: Any, bf16: bool = False) -> Denoiser:
-    """ε_θ of the mask U-Net: a mask canvas lies under a constant label map, its context's id + 1."""
-
-    @torch.inference_mode()
-    def denoise(latents: Tensor, timesteps: Tensor, label_maps: Tensor, *whole: Tensor) -> Tensor:
-        assert not whole, "a mask canvas has its context as its label map"
-        device = next(unet.parameters()).device
-        with autocast(unet, bf16):
-            return unet(*(moved(tensor, device) for tensor in (latents, timesteps, label_maps[:, 0, 0])))
-
-    return denoise

@@ -26,100 +26,7 @@ INK = (38, 38, 46)
 FAINT = (120, 120, 132)
 PAPER = (245, 245, 248)  # not white: glass is, and an image should end where it ends
 
-CARD = """\
----
-license: other
-pretty_name: Synthetic histopathology by diffgen
-task_categories:
-- image-segmentation
-tags:
-- histopathology
-- synthetic
-- webdataset
-size_categories:
-- {category}
-configs:
-- config_name: default
-  data_files: "shard-*.tar"
----
-
-# Synthetic histopathology images with label maps
-
-**{num} synthetic {images}** of {sizes} with a label map each, in {shards}. All were sampled by
-[diffgen](#how-it-was-made) from a trained generator (bundle `{bundle}`);
-how close they come to its training images has to be measured before they are shared.
-The licence is left to whoever publishes it.
-
-![The first samples and their label maps](preview.png)
-
-## Files
-
-| file | what it is |
-|---|---|
-| `shard-000000.tar`, … | WebDataset shards; a sample is `KEY.png`, `KEY.mask.png`, `KEY.json` |
-| `KEY.mask.png` | label map: 8-bit, one channel, the class id as value, no palette |
-| `KEY.json` | its provenance: seed, index, context, appearance, settings, bundle, class shares{tile} |
-| `manifest.parquet` | a row per sample: shard, key, size, sha256, context, class shares, forwards, seconds; \
-`failed` says why a sample is in no shard |
-| `manifest/` | the same, one part a shard, written after it: a shard without its part is not finished |
-| `labels.json` | names and colours of the classes, names of the contexts |
-| `run.json` | what the samples depend on: images of another run do not come into this folder |
-| `settings.yaml` | all settings of the run that was started last, as they were resolved |
-
-## Classes
-
-Share: of all pixels of the data set.
-
-| id | name | colour | share |
-|---:|---|---|---:|
-{classes}
-{contexts}
-## How to read it
-
-```python
-import glob, io, numpy as np, webdataset
-from PIL import Image
-
-for sample in webdataset.WebDataset(sorted(glob.glob("shard-*.tar")), shardshuffle=False):
-    image = np.asarray(Image.open(io.BytesIO(sample["png"])))  # (H, W, 3)
-    mask = np.asarray(Image.open(io.BytesIO(sample["mask.png"])))  # (H, W), class ids
-```
-
-Decode the masks by hand, as here: `decode("rgb")` would turn them into three channels of colour,
-and the class ids would be lost.
-
-Where diffgen is installed, for torch (workers, DDP, MONAI) and for Ray:
-
-```python
-import diffgen
-from torch.utils.data import DataLoader
-
-samples = diffgen.open(".")  # or a URL; samples[0] and iteration give (image, class ids, record)
-loader = DataLoader(samples.torch(shuffle=True), batch_size=4, num_workers=4)
-rows = samples.ray()  # a Ray Dataset of image, ids, record
-```
-
-A run begins with eight shards where it has so many samples, and no shard has more than 64, unless
-`synthesis.images_per_shard` says otherwise. Tools that hand whole shards to workers want at least as many
-shards as workers × ranks, or leave some idle (webdataset: `resampled=True`); `diffgen.open` hands out
-samples. `diffgen export` writes OME-TIFF, GeoJSON, Parquet, Deep Zoom or a plain folder of them.
-
-## How it was made
-
-Random patch diffusion ([Aversa et al., 2023](https://arxiv.org/abs/2306.13384)): {origin},
-patch by patch on one canvas. Image k depends on these settings, on the seed and on k alone:
-
-```yaml
-{run}```
-
-## Limitations
-
-The images look like their training data, with its stains, scanners, organs and gaps; what was rare there is
-rarer or wrong here. A label map is what its image was sampled for, not an annotation of it: where the
-generator did not follow it, the two disagree. Structure much larger than a patch is not
-guaranteed to be plausible. A generator may reproduce images it was trained on, so check for that before
-sharing. Not for diagnosis; a model that learned from these images has to be tested on real ones.
-"""
+CARD = Path(__file__).parent / "templates" / "dataset_card.md"
 
 SAMPLED = "a label map is sampled for a context, then an image for the label map"
 GIVEN = "an image is sampled for a label map that was given (`given_label_map` in `KEY.json`)"
@@ -135,7 +42,7 @@ def dataset_card(run: Mapping[str, Any], manifest: Any, labels: Labels) -> str:
     pixels = np.multiply(columns["width"], columns["height"], dtype=np.float64)
     shares = np.average(np.asarray(columns["class_shares"]), axis=0, weights=pixels)
     contexts = Counter(name for name in columns["context"] if name is not None)  # none: maps were given
-    return CARD.format(
+    return CARD.read_text("utf-8").format(
         category=_size_category(num),
         num=f"{num:,}",
         images="image" if num == 1 else "images",

@@ -165,15 +165,11 @@ def run_inline(backlog: Backlog, report: Report) -> Status:
 
 def save_time_maps(plan: Plan, n: int, store: Folder, console: Console) -> None:
     """Owners of every step of each image, and a film of L (Fig. 2c), under `time-map/`."""
-    with progress.bar(console, transient=True) as bar:
-        row = bar.add_task("time-state maps", total=n, figures="images")
-        for image in range(n):
-            height, width = (side // plan.facts.factor for side in plan.size_of(image))
-            covers = plan.model("image").covers(height, width, image)
-            npz, gif = time_map.record(covers)
-            store.write(f"time-map/{image:09d}.npz", npz)
-            store.write(f"time-map/{image:09d}.gif", gif)
-            bar.advance(row)
+    for image in progress.each(range(n), console, "time-state maps", "images"):
+        height, width = (side // plan.facts.factor for side in plan.size_of(image))
+        npz, gif = time_map.record(plan.model("image").covers(height, width, image))
+        store.write(f"time-map/{image:09d}.npz", npz)
+        store.write(f"time-map/{image:09d}.gif", gif)
 
 
 def summarise(done: Summary, console: Console) -> None:

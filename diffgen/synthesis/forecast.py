@@ -205,7 +205,7 @@ def _label_map(plan: Plan, sampler: Sampler, index: int, window: Area) -> tuple[
         label_map = plan.context_map(index, covers.shape)
         taken += denoise.forwards(label_map, covers, *model.guidance)
         canvas = model.canvas(label_map, index, covers=covers)
-        loop.sample([canvas], sampler.models["mask"][0], *model.guidance, plan.sampling.batch)
+        loop.sample([canvas], sampler.models["mask"].network, *model.guidance, plan.sampling.batch)
         made = sampler.label_maps(label_map_job(canvas, *plan.size_of(index), part))
         if made.sure:
             break
@@ -225,7 +225,8 @@ def _a_forward(plan: Plan, sampler: Sampler, stage: str) -> tuple[float, float]:
 
     def estimate() -> float:
         began = time.perf_counter()
-        denoise.estimate(sampler.models[stage][0], [blank] * batch, NONE, "joint", batch)
+        network = sampler.models[stage].network
+        denoise.estimate(network, [blank] * batch, NONE, "joint", batch, bf16=sampler.bf16)
         return time.perf_counter() - began
 
     flops = 0.0

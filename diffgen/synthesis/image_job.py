@@ -143,15 +143,13 @@ class ImageJob:
             covers = mask_covers(plan, self.index, part)
             yield from self._fill("mask", plan.context_map(self.index, covers.shape), covers)
             assert self.canvas is not None
-            yield self._label_map_turn(label_map_job(self.canvas, self.height, self.width, part), results)
+            job = label_map_job(self.canvas, self.height, self.width, part)
+            yield Turn("label_map", {0: 1}, {0: job}.__getitem__, results.__setitem__)
             if results[0].sure:
                 break
         origin, whole = (part.asked[:2], part.whole) if part else ((0, 0), None)
         self.label_map = render.ScaledLabelMap(results[0].label_map, plan.facts.mask_pixel_px, origin, whole)
         return results[0].on_latents
-
-    def _label_map_turn(self, job: LabelMapJob, results: dict[int, LabelMaps]) -> Turn:
-        return Turn("label_map", {0: 1}, lambda _: job, results.__setitem__)
 
     def _render(self) -> Iterator[Turn]:
         """The samples of the finished canvas, region by region."""

@@ -1,10 +1,13 @@
-"""How one of the two models is sampled from."""
+"""How one of the two models is sampled from: the same for the plan, and for the samplers at work on it."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from diffgen import config
-from diffgen.labels import LabelMap
+from diffgen.labels import LabelMap, Labels
+from diffgen.models.bundle import GeneratorConfig
+from diffgen.models.mask_codec import num_bits
 from diffgen.sampling import baselines
 from diffgen.sampling.canvas import Canvas, GlobalCondition
 from diffgen.sampling.covers import Area, CoverSchedule, Sides
@@ -64,3 +67,34 @@ class ModelSetup:
         if isinstance(covers, RegionSchedule):
             begin = RegionCanvas
         return begin(self.channels, label_map, covers, self.solver, self.purposes[:2], whole)
+
+
+def model_setup(
+    name: str,
+    facts: GeneratorConfig,
+    labels: Labels,
+    schedule: dict[str, Any],
+    sampling: config.Sampling,
+    seed: int = 0,
+) -> ModelSetup:
+    """Of the `mask` or the `image` model of a bundle."""
+    if name == "mask":
+        channels = facts.mask_channels or num_bits(len(labels))
+        return ModelSetup(
+            seed, sampling, schedule, channels, ((None, facts.mask_patch),), sampling.mask_steps,
+            (Guidance(sampling.mask_guidance), "per_label"), MASK,
+        )  # fmt: skip
+    assert name == "image", name
+    sides, conditioning = facts.patch_by_log_snr, facts.conditioning
+    return ModelSetup(
+        seed, sampling, schedule, facts.image_channels, sides, sampling.steps_for(len(sides)),
+        (guidance_of(sampling, schedule), "joint" if conditioning == "joint" else "per_label"), IMAGE,
+    )  # fmt: skip
+
+
+def guidance_of(sampling: config.Sampling, schedule: dict[str, Any]) -> Guidance:
+    """How the image model is guided; the schedule says what its estimates are."""
+    said = sampling.guidance
+    low = -math.inf if said.low is None else said.low
+    high = math.inf if said.high is None else said.high
+    return Guidance(said.scale, said.kind, low, high, said.rescale, schedule["prediction_type"])

@@ -5,7 +5,6 @@ Image k is a function of the plan and k alone (promises 2 and 3).
 """
 
 import hashlib
-import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,17 +22,13 @@ from diffgen.appearance import Appearance, Vector
 from diffgen.errors import UserError
 from diffgen.labels import LabelMap, Labels
 from diffgen.models import bundle
-from diffgen.models.mask_codec import num_bits
 from diffgen.sampling.canvas import GlobalCondition
-from diffgen.sampling.covers import Area, Sides
+from diffgen.sampling.covers import Area
 from diffgen.sampling.decode import Tiling, tiling
-from diffgen.sampling.denoise import Conditioning
-from diffgen.sampling.guidance import Guidance
 from diffgen.sampling.seeds import Purpose, generator, spread
 from diffgen.sampling.solvers import Solver
-from diffgen.synthesis.given import Size, check_region, check_size, read_references
-from diffgen.synthesis.given_masks import read_masks
-from diffgen.synthesis.model_setup import IMAGE, MASK, ModelSetup
+from diffgen.synthesis.given import Size, check_region, check_size, read_masks, read_references
+from diffgen.synthesis.model_setup import ModelSetup, guidance_of, model_setup
 
 
 @dataclass(frozen=True)
@@ -158,20 +153,7 @@ class Plan:
 
     def model(self, name: str) -> ModelSetup:
         """How the `mask` or the `image` model is sampled from."""
-        facts, sampling = self.facts, self.sampling
-        conditioning: Conditioning = "per_label"
-        if name == "mask":
-            channels, steps = facts.mask_channels or num_bits(len(self.labels)), sampling.mask_steps
-            sides: Sides = ((None, facts.mask_patch),)
-            guidance, purposes = Guidance(sampling.mask_guidance), MASK
-        else:
-            assert name == "image", name
-            channels, steps, sides = facts.image_channels, self.steps, facts.patch_by_log_snr
-            guidance, purposes = guidance_of(sampling, self.schedule["prediction_type"]), IMAGE
-            conditioning = "joint" if facts.conditioning == "joint" else "per_label"
-        return ModelSetup(
-            self.seed, sampling, self.schedule, channels, sides, steps, (guidance, conditioning), purposes
-        )
+        return model_setup(name, self.facts, self.labels, self.schedule, self.sampling, self.seed)
 
     def given(self, index: int) -> tuple[str, LabelMap] | None:
         """Name and label map (H, W) given for an image, or `None` if it is to be sampled."""
@@ -179,14 +161,6 @@ class Plan:
             return None
         name, data = self.masks[index % len(self.masks)]
         return name, label_maps.read(data, name)
-
-
-def guidance_of(sampling: config.Sampling, prediction: str) -> Guidance:
-    """How the image model is guided; `prediction` is what its estimates are."""
-    said = sampling.guidance
-    low = -math.inf if said.low is None else said.low
-    high = math.inf if said.high is None else said.high
-    return Guidance(said.scale, said.kind, low, high, said.rescale, prediction)
 
 
 def make_plan(
@@ -209,7 +183,7 @@ def make_plan(
     if masks is None and "mask_unet" not in index:
         raise UserError(f"{folder} has no mask model: diffgen train mask, or give label maps with --masks")
     synthesis, sampling, facts = settings.synthesis, settings.on(device != "cpu").sampling, base.facts
-    if guidance_of(sampling, base.schedule["prediction_type"]).by_network and "image_unet_guide" not in index:
+    if guidance_of(sampling, base.schedule).by_network and "image_unet_guide" not in index:
         raise UserError(f"sampling.guidance.kind auto: {folder} has no worse network (image_unet_guide)")
     num_steps = sampling.steps_for(len(facts.patch_by_log_snr))
     for steps in (num_steps, sampling.mask_steps):

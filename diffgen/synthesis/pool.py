@@ -19,10 +19,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 from ray.util.metrics import Gauge
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from diffgen import config
-from diffgen.cluster import actor_runtime_env, available, check_versions, connect, on_gpus
+from diffgen.cluster import available, beside_driver, check_versions, connect, networks_on, on_gpus
 from diffgen.errors import UserError, one_line
 from diffgen.models.bundle import unpack
 from diffgen.synthesis.backlog import Backlog, Report, rescan
@@ -153,9 +152,8 @@ class Pool:
         sampling, settings = backlog.plan.sampling, backlog.settings
         self.gpus = on_gpus(settings.gpu)
         self.count = self._wanted()
-        # Beside the driver: a local folder is its own, and the node of any other may go.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        pinned: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
+        # A local folder is the driver's own, and the node of any other may go.
+        pinned: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": beside_driver()}
         plan = ray.put(backlog.plan)  # given label maps are in it
         self.coordinators = [
             ray.remote(**pinned)(Coordinator).remote(
@@ -167,9 +165,7 @@ class Pool:
             backlog.out, backlog.plan.run, backlog.per_shard
         )
         threads = min(sampling.threads, available("CPU"))
-        self.sampler = ray.remote(
-            num_cpus=threads, num_gpus=1 if self.gpus else 0, runtime_env=actor_runtime_env(self.gpus)
-        )(PooledSampler)
+        self.sampler = networks_on(threads, self.gpus)(PooledSampler)
         self.pulling: dict[Any, tuple[str, Any]] = {}
         self.writing: dict[Any, int] = {}
         self.begun: set[int] = set()

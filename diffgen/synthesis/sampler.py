@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,22 +27,30 @@ from diffgen.sampling.denoise import (
     batch_size,
     conditions,
     estimate,
-    image_denoiser,
-    mask_denoiser,
 )
 from diffgen.sampling.guidance import Guidance
 from diffgen.synthesis.image_job import LabelMapJob, LabelMaps
 from diffgen.synthesis.leases import Lease, PatchBatch, Result
-from diffgen.synthesis.plan import guidance_of
+from diffgen.synthesis.model_setup import model_setup
 from diffgen.synthesis.region import MaskPart
 from diffgen.synthesis.render import RenderJob, ScaledLabelMap, encode
 
 
+class PatchModel(NamedTuple):
+    """How the patches of one kind of canvas are estimated."""
+
+    network: Any
+    """A `Denoiser`: the U-Net; none where the bundle lacks it, and nothing asks for it."""
+    base: int
+    """Patch side whose forwards are the unit of cost."""
+    guidance: Guidance
+    conditioning: Conditioning
+    worse: Denoiser | None = None
+    """What `auto` guidance leads away from."""
+
+
 class Sampler:
     """U-Nets and autoencoder of a bundle on one device."""
-
-    worse: Denoiser | None = None
-    """What `auto` guidance of the image model leads away from, where the bundle has it."""
 
     def __init__(self, folder: Path, sampling: config.Sampling, gpu: bool | None = None) -> None:
         """On a GPU if `gpu`, by default where there is one. Raises `UserError` where torch cannot use it."""
@@ -52,9 +61,9 @@ class Sampler:
         self.device = torch.device("cuda" if there and gpu is not False else "cpu")
         self.bundle = bundle.load(folder).to(self.device)
         self.sampling = sampling = sampling.on(self.device.type == "cuda")
-        bf16 = sampling.precision == "bf16"
+        self.bf16 = sampling.precision == "bf16"
         for unet in (self.bundle.image_unet, self.bundle.mask_unet, self.bundle.image_guide):
-            if bf16 and unet is not None:
+            if self.bf16 and unet is not None:
                 unet.to(memory_format=torch.channels_last)
             if sampling.compile and unet is not None:
                 unet.compile(mode="reduce-overhead" if self.device.type == "cuda" else "default")
@@ -62,17 +71,11 @@ class Sampler:
             torch.backends.cuda.matmul.allow_tf32 = True  # where fp32 is asked for, as convolutions have it
         facts = self.bundle.facts
         self.tiling = decode.tiling(sampling.decode_tile, sampling.decode_overlap, facts.reach)
-        joint: Conditioning = "joint" if facts.conditioning == "joint" else "per_label"
-        guidance = guidance_of(sampling, self.bundle.schedule["prediction_type"])
-        self.models: dict[str, tuple[Denoiser, int, Guidance, Conditioning]] = {
-            "mask": (
-                mask_denoiser(self.bundle.mask_unet, bf16), facts.mask_patch,
-                Guidance(sampling.mask_guidance), "per_label",
-            ),
-            "image": (image_denoiser(self.bundle.image_unet, bf16), facts.image_patch, guidance, joint),
-        }  # fmt: skip
-        if self.bundle.image_guide is not None:
-            self.worse = image_denoiser(self.bundle.image_guide, bf16)
+        made, self.models = self.bundle, dict[str, PatchModel]()
+        networks = {"mask": (made.mask_unet, None), "image": (made.image_unet, made.image_guide)}
+        for kind, (unet, worse) in networks.items():
+            setup = model_setup(kind, facts, made.labels, made.schedule, sampling)
+            self.models[kind] = PatchModel(unet, setup.base, *setup.guidance, worse)
 
     def parameters(self) -> list[torch.Tensor]:
         """The weights of all models that are there."""
@@ -87,11 +90,10 @@ class Sampler:
         began = time.perf_counter()
         work = lease.work
         if isinstance(work, PatchBatch):
-            denoiser, base, guidance, conditioning = self.models[lease.kind]
+            network, base, guidance, conditioning, worse = self.models[lease.kind]
             patches, shape = work.each(), work.labels.shape[1:]
             size = batch_size(self.sampling.batch, base, shape)
-            worse = self.worse if lease.kind == "image" else None
-            estimates = estimate(denoiser, patches, guidance, conditioning, size, worse)
+            estimates = estimate(network, patches, guidance, conditioning, size, worse, self.bf16)
             return self._counted(np.concatenate(estimates, axis=1), patches, lease.kind, size, began)
         made: LabelMaps | Picture | NonFiniteError
         try:
@@ -119,7 +121,7 @@ class Sampler:
         self, estimates: np.ndarray, patches: list[Patch], kind: str, size: int, began: float
     ) -> Result:
         """Estimates with their forwards of the base patch, and the same with the padding."""
-        _, base, guidance, conditioning = self.models[kind]
+        _, base, guidance, conditioning, _ = self.models[kind]
         own = others = 0
         for patch in patches:
             here = guidance.at(patch.log_snr)

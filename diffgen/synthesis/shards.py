@@ -90,7 +90,7 @@ class ShardWriter:
 
         Raises `UserError` if the folder holds other things or another run, or cannot be used.
         """
-        try:
+        with self.store.answering():
             run = {**self.run, "images_per_shard": self.per_shard}
             claim(self.store, run, self.made_on, self.mix)
             self.store.clean()
@@ -101,8 +101,6 @@ class ShardWriter:
                 found = {} if k is None or k in committed else self._read(k)
                 if k is not None and found and found.keys() >= set(shard_indices(k, n, self.per_shard)):
                     self.write(k, list(found.values()))
-        except OSError as error:
-            raise UserError(f"{self.store.url}: cannot be read or written ({one_line(error)})") from error
         return self.committed(n)
 
     def committed(self, n: int) -> set[int]:

@@ -18,6 +18,10 @@ from diffgen.models.device import moved
 from diffgen.sampling.seeds import Purpose, generator
 from diffgen.training.meters import Meters
 
+NORMAL = 0.3, 1.0
+"""Mean and deviation of a log-normal ln(σ_t/γ_t): Karras et al. (2024) have −0.4, for data of deviation 1/2;
+that of latents is 1."""
+
 
 @dataclass(frozen=True)
 class Batch:

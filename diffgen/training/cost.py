@@ -30,6 +30,7 @@ from diffgen.models.device import computes_bf16
 from diffgen.models.mask_codec import num_bits
 from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
+from diffgen.training.algorithm import NORMAL
 
 STATE_BYTES, BUCKET_BYTES = 4 + 4 + 8 + 4, 4
 """A parameter: itself, its gradient, Adam's two moments, the average; and DDP's copy of a gradient."""
@@ -103,7 +104,7 @@ def _noisy_share(settings: config.Settings) -> float:
     if model.context == "fixed":
         return 0.0
     if diffusion.noise_levels == "log-normal":  # ln(σ/γ) is minus half the log-SNR
-        return 1 - NormalDist(diffusion.noise_mean, diffusion.noise_deviation).cdf(-model.wide_below / 2)
+        return 1 - NormalDist(*NORMAL).cdf(-model.wide_below / 2)
     schedule = DDPMScheduler(
         diffusion.steps, beta_schedule=diffusion.schedule, rescale_betas_zero_snr=diffusion.zero_terminal_snr
     )

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -35,51 +35,17 @@ from diffgen.storage import Folder, fetched
 from diffgen.training import checkpoints
 from diffgen.training.autoencoder import new_autoencoder
 from diffgen.training.card import model_card
-from diffgen.training.driver_base import AUTOENCODER, RUN, InitBundle, build_base, needs_autoencoder
+from diffgen.training.driver_base import AUTOENCODER, RUN, Driver, InitBundle, build_base, needs_autoencoder
 from diffgen.training.driver_fit import fit_inline, fit_on_ray
 from diffgen.training.init_weights import init_from
 from diffgen.training.latents import encode
 from diffgen.training.mask_source import NO_LABEL_MAPS
-from diffgen.training.train_state import AVERAGED
-from diffgen.training.worker import START, TrainTask
+from diffgen.training.worker import START
 from diffgen.urls import is_url
 
 RATES = ("lr", "clip")
 AUTOENCODER_MADE_BY = "autoencoder.yaml"
 PATIENCE_S = 120.0  # NFS takes a minute and a half to see that the machine which held a lock is gone
-
-
-class Driver(NamedTuple):
-    """A command at work on a run, which it has for itself."""
-
-    data: Path
-    """On this machine."""
-    place: str
-    """Where the data is for all: a folder that they see, or a URL."""
-    run: Folder
-    settings: config.Settings
-    console: Console
-    inline: bool
-    scratch: Path
-    """A folder for what passes."""
-
-    def fit(self, part: ModelName | Literal["autoencoder"], target: str, **more: str | None) -> None:
-        """Train one network, and put its averaged weights into the run as `target`."""
-        tree = self.settings.model_dump(mode="json")
-        task = TrainTask(part, self.place, self.run.url, tree, **more)
-        (fit_inline if self.inline else fit_on_ray)(task, self.run, self.settings.training, self.console)
-        averaged = self.run.pull(f"{checkpoints.last(self.run, part)}/{AVERAGED}", self.scratch / part)
-        self.run.push(averaged, target)
-
-    def base(
-        self, parts: Sequence[ModelName], shaping: dict[str, Any], start: InitBundle | None
-    ) -> bundle.Bundle:
-        return build_base(
-            parts, self.data, self.run, shaping, self.settings, self.console, start, self.scratch, self.inline
-        )
-
-    def encode(self, base: Path) -> Path:
-        return encode(self.data, base, self.settings, self.console, self.inline)
 
 
 @contextmanager
@@ -140,7 +106,7 @@ def launch(
         begin = InitBundle(start, fetched(start, driver.scratch / START)) if start else None
         if not begin and needs_autoencoder(settings, folder):
             _fit_autoencoder(driver)
-        base = driver.base(parts, shaping, begin)
+        base = build_base(driver, parts, shaping, begin)
         if begin and not folder.exists(RUN):
             _say_start(parts, begin, base, settings, console)
             folder.push(begin.folder, START)
@@ -150,9 +116,12 @@ def launch(
             _need_workers(settings.training)
         latents = None
         if settings.autoencoder.latents == "stored" and "image" in parts:
-            latents = str(driver.encode(folder.pull("base", driver.scratch / "encoder")))
+            encoder = folder.pull("base", driver.scratch / "encoder")
+            latents = str(encode(driver.data, encoder, settings, console, inline))
+        fit = fit_inline if inline else fit_on_ray
         for part in parts:
-            driver.fit(part, f"bundle/{part}_unet", latents=latents, init_from=start)
+            fit(driver.task(part, latents=latents, init_from=start), settings.training, console)
+            driver.keep(part, f"bundle/{part}_unet")
         return _finish(driver, base)
 
 
@@ -182,8 +151,9 @@ def prepare_latents(
     _check_latents(data, inline)
     with _driver(data, run, settings, console, inline) as driver:
         begin = InitBundle(start, fetched(start, driver.scratch / START)) if start else None
-        driver.base(["image"], _shaping(driver.place, settings, start), begin)
-        return driver.encode(driver.run.pull("base", driver.scratch / "base"))
+        build_base(driver, ["image"], _shaping(driver.place, settings, start), begin)
+        base = driver.run.pull("base", driver.scratch / "base")
+        return encode(driver.data, base, driver.settings, console, inline)
 
 
 def _fit_autoencoder(driver: Driver) -> None:
@@ -195,7 +165,9 @@ def _fit_autoencoder(driver: Driver) -> None:
     shape = {key: tree[key] for key in ("seed", "autoencoder")} | {"training": tree["training"][AUTOENCODER]}
     _check_same(run, shape, AUTOENCODER_MADE_BY)
     run.write_text(AUTOENCODER_MADE_BY, yaml.safe_dump(shape, sort_keys=False))
-    driver.fit("autoencoder", AUTOENCODER)
+    fit = fit_inline if driver.inline else fit_on_ray
+    fit(driver.task(AUTOENCODER), settings.training, driver.console)
+    driver.keep(AUTOENCODER, AUTOENCODER)
 
 
 def _need_workers(training: config.Training) -> None:
@@ -272,7 +244,7 @@ def _shaping(data: str, settings: config.Settings, start: str | None) -> dict[st
 def _check_same(run: Folder, shaping: dict[str, Any], name: str = RUN) -> None:
     """A run resumes only with settings that shape the same models."""
     if (text := run.read_text(name)) is not None:
-        changed = config.differences(yaml.safe_load(text), shaping)
+        changed = config.differences(config.current(yaml.safe_load(text)), shaping)
         if changed:
             what = ", ".join(changed[:3])
             raise UserError(f"run {run.url} was begun with other settings: {what}; choose another --run")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,11 +21,14 @@ from diffgen.models.mask_codec import GreyLatents, MaskCodec, build_mask_codec
 from diffgen.sampling.decode import from_picture
 from diffgen.sampling.solvers import Solver, noise_schedule
 from diffgen.storage import Folder
+from diffgen.training import checkpoints
 from diffgen.training.encoder_pool import measure, measure_on_ray
+from diffgen.training.train_state import AVERAGED
+from diffgen.training.worker import TrainTask
 
 RUN = "run.yaml"
 MADE_BY = "base.yaml"
-AUTOENCODER = "autoencoder"
+AUTOENCODER: Final = "autoencoder"
 MEASURED_PATCHES = 256  # enough for the statistics of 48 numbers per block
 
 
@@ -37,30 +40,48 @@ class InitBundle(NamedTuple):
     folder: Path
 
 
+class Driver(NamedTuple):
+    """A command at work on a run, which it has for itself."""
+
+    data: Path
+    """On this machine."""
+    place: str
+    """Where the data is for all: a folder that they see, or a URL."""
+    run: Folder
+    settings: config.Settings
+    console: Console
+    inline: bool
+    scratch: Path
+    """A folder for what passes."""
+
+    def task(self, part: ModelName | Literal["autoencoder"], **more: str | None) -> TrainTask:
+        return TrainTask(part, self.place, self.run.url, self.settings.model_dump(mode="json"), **more)
+
+    def keep(self, part: str, target: str) -> None:
+        """Put the averaged weights of a network that was trained into the run as `target`."""
+        averaged = self.run.pull(f"{checkpoints.last(self.run, part)}/{AVERAGED}", self.scratch / part)
+        self.run.push(averaged, target)
+
+
 def build_base(
-    parts: Sequence[ModelName],
-    data: Path,
-    run: Folder,
-    shaping: Mapping[str, Any],
-    settings: config.Settings,
-    console: Console,
-    start: InitBundle | None,
-    place: Path,
-    inline: bool = False,
+    driver: Driver, parts: Sequence[ModelName], shaping: Mapping[str, Any], start: InitBundle | None
 ) -> bundle.Bundle:
     """The bundle without U-Nets, made at a run's first start and kept in it as `base/`.
 
     The autoencoder is that of the bundle `start`, or fitted or loaded and measured on the data. A base that
     `diffgen encode` or a start that failed has left is taken if the settings in `shaping` are those of now.
-    It is measured by the device that trains: on Ray if only workers have it, unless `inline`. `place` is a
-    folder for what passes. Raises `UserError` where settings, data and `start` do not fit.
+    It is measured by the device that trains: on Ray if only workers have it, unless the driver works inline.
+    Raises `UserError` where settings, data and `start` do not fit.
     """
+    data, run, settings, console, place = (
+        driver.data, driver.run, driver.settings, driver.console, driver.scratch,
+    )  # fmt: skip
     made_by = yaml.safe_dump({key: value for key, value in shaping.items() if key != "training"})
     if run.exists(f"base/{bundle.INDEX}") and (run.exists(RUN) or run.read_text(MADE_BY) == made_by):
         return bundle.load(run.pull("base", place / "base"))
     patches, maps = PatchTable(data, "image", least=settings.widest_patch_px), PatchTable(data, "mask")
     trained = _with_trained(settings, run, place)
-    codec = _started(start, settings, console) or _measured(parts, patches, trained, console, inline)
+    codec = _started(start, settings, console) or _measured(parts, patches, trained, console, driver.inline)
     label_maps = [maps.label_map(number) for number in _spread(len(maps))]
     diffusion = settings.diffusion
     schedule = noise_schedule(

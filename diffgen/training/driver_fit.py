@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from diffgen import config, progress
-from diffgen.cluster import actor_runtime_env, apply_malloc_env, check_versions
+from diffgen.cluster import actor_runtime_env, apply_malloc_env, beside_driver, check_versions
 from diffgen.errors import UserError
 from diffgen.storage import Folder
 from diffgen.training.status_actor import INTERVAL_S, StatusActor
@@ -75,33 +75,33 @@ class ProgressReporter:
         self.bar.update(self.task, **changes)
 
 
-def fit_inline(task: TrainTask, run: Folder, training: config.Training, console: Console) -> None:
+def fit_inline(task: TrainTask, training: config.Training, console: Console) -> None:
     """Train one model to its last checkpoint in this process, without Ray. Raises `UserError` where it fails,
     `Stopped` on a signal."""
     if not training.gpu:
         apply_malloc_env()
     with progress.bar(console) as bar:
         reporter = ProgressReporter(bar, task.part, getattr(training, task.part).steps, "starting")
-        link = InlineLink(run, task.part, training, reporter.update)
+        link = InlineLink(Folder(task.run), task.part, training, reporter.update)
         with Signals(link.stop) as signals:
             train_part(task, link)
     if signals.first:
         raise Stopped(signals.first)
 
 
-def fit_on_ray(task: TrainTask, run: Folder, training: config.Training, console: Console) -> None:
+def fit_on_ray(task: TrainTask, training: config.Training, console: Console) -> None:
     """Train one model to its last checkpoint on Ray Train's workers. Raises as `fit_inline` does."""
     import ray
     from ray.train import TrainingFailedError
 
     check_versions(training.gpu)
-    status = ray.remote(num_cpus=0, scheduling_strategy=_here())(StatusActor).remote()
+    status = ray.remote(num_cpus=0, scheduling_strategy=beside_driver())(StatusActor).remote()
     failed: list[BaseException] = []
 
     def fit() -> None:
         try:
             fit_with_retries(
-                lambda: _trainer(task, RayLink(status, training), run, training).fit(),
+                lambda: _trainer(task, RayLink(status, training), training).fit(),
                 lambda: ray.get(status.read.remote())["saved"],
             )
         except BaseException as error:  # raised in the driver's own thread
@@ -147,20 +147,12 @@ def fit_with_retries(attempt: Callable[[], Any], saved: Callable[[], int]) -> An
                 raise
 
 
-def _here() -> Any:
-    """The driver's own node: elsewhere the status could be lost with a worker's."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
-def _trainer(task: TrainTask, link: RayLink, run: Folder, training: config.Training) -> Any:
+def _trainer(task: TrainTask, link: RayLink, training: config.Training) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     least, most = training.worker_range
-    filesystem, path = run.storage()
+    filesystem, path = Folder(task.run).storage()
     return TorchTrainer(
         partial(train_part, task, link),
         scaling_config=ray.train.ScalingConfig(

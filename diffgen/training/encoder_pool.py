@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffgen import config
-from diffgen.cluster import actor_runtime_env, connect, need
+from diffgen.cluster import actor_runtime_env, connect, need, networks_on
 from diffgen.errors import UserError
 from diffgen.models import autoencoder, bundle
 from diffgen.training.latent_shards import LatentCacheKey, LatentShard, ShardEncoder
@@ -143,14 +143,11 @@ def measure_on_ray(
     connect()
     import ray
 
-    gpus = 1 if training.gpu else 0
-    need(training.threads, gpus, f"threads={training.threads}, gpu={training.gpu}")
-    task = ray.remote(num_cpus=training.threads, num_gpus=gpus, runtime_env=actor_runtime_env(training.gpu))(
-        measure
-    )
+    need(training.threads, int(training.gpu), f"threads={training.threads}, gpu={training.gpu}")
+    task, device = networks_on(training.threads, training.gpu)(measure), "cuda" if training.gpu else "cpu"
     try:
         found: tuple[autoencoder.LatentCodec, float] = ray.get(
-            task.remote(codec, images, standardize, "cuda" if training.gpu else "cpu")
+            task.remote(codec, images, standardize, device)
         )
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error

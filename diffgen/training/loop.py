@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from diffgen.errors import UserError
 from diffgen.training.algorithm import Batch, BatchSource, Objective, share
 from diffgen.training.meters import Meters
-from diffgen.training.train_state import TrainState
+from diffgen.training.train_state import Fitting, TrainState
 
 T = TypeVar("T")
 HELD_OUT = 64  # samples that the held-out loss is the mean of
@@ -78,28 +78,25 @@ class Hooks:
 
 
 def train(
-    state: TrainState,
+    fitting: Fitting,
     model: nn.Module,
-    source: BatchSource,
-    held_out: BatchSource,
-    objective: Objective,
     place: DistContext,
     hooks: Hooks,
     log_every: int = 1,
     spike: float = math.inf,
-    names: Sequence[str] = (),
 ) -> bool:
-    """Steps towards `objective` until `state.finished`, or until a request to stop; whether it is finished.
+    """Steps towards the objective until the state is finished, or until a request to stop; whether it is.
 
     `model` is the state's network, or the DDP around it. Raises `UserError`, on all ranks in the same
     step and before the weights change, where loss or gradient is not finite or the loss has a spike: the last
     checkpoint is good.
     """
+    state, objective = fitting.state, fitting.objective
     part, began = state.part, time.perf_counter() - state.elapsed
     state.unet.train()
     recent = deque[float](maxlen=SPIKE_OF + SPIKE_OVER)
-    log = Log(part.batch, names)
-    reader = partial(_read, source, part.batch, part.micro_batch, place)
+    log = Log(part.batch, fitting.names)
+    reader = partial(_read, fitting.source, part.batch, part.micro_batch, place)
     with closing(read_ahead(reader, range(state.step, part.steps), place.readers)) as batches:
         while not state.finished:
             log.begin()
@@ -130,7 +127,7 @@ def train(
                 state.averaged(partial(hooks.sample, state.step))
             if due or save or stop:
                 hooks.save(state.step)  # first: whatever happens to the held-out loss, the step is safe
-                hooks.held_out(state.step, held_out_loss(state, held_out, objective, place))
+                hooks.held_out(state.step, held_out_loss(state, fitting.held_out, objective, place))
             if stop:
                 return False
     return True

@@ -13,7 +13,6 @@ from diffgen.sampling import covers
 from diffgen.sampling.canvas import Canvas, GlobalCondition
 from diffgen.sampling.covers import CoverSchedule
 from diffgen.sampling.decode import Tiling, decode
-from diffgen.sampling.denoise import image_denoiser, mask_denoiser
 from diffgen.sampling.guidance import NONE, Guidance
 from diffgen.sampling.loop import sample
 from diffgen.sampling.seeds import Purpose, generator
@@ -50,7 +49,7 @@ def image_grid(
         )
         for k, label_map in enumerate(label_maps)
     ]
-    filled = sample(canvases, image_denoiser(unet), NONE, conditioning, COUNT)
+    filled = sample(canvases, unet, NONE, conditioning, COUNT)
     pictures = [
         decode(bundle.codec.decode, latents, facts.factor, Tiling(latents.shape[1], 0.0))
         for latents in filled
@@ -69,7 +68,7 @@ def mask_grid(unet: nn.Module, bundle: Bundle, settings: config.Settings) -> Pic
     canvases = [
         _canvas(k, codec.channels, context, steps, bundle, settings) for k, context in enumerate(contexts)
     ]
-    drawn = sample(canvases, mask_denoiser(unet), Guidance(sampling.mask_guidance), "per_label", COUNT)
+    drawn = sample(canvases, unet, Guidance(sampling.mask_guidance), "per_label", COUNT)
     maps = np.stack([labels.paint(codec.decode(latents)) for latents in drawn])
     times = max(1, 4 // codec.factor)
     large = maps.repeat(times, axis=1).repeat(times, axis=2)

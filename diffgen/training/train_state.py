@@ -19,6 +19,8 @@ from diffgen.training.algorithm import BatchSource, Objective
 
 WEIGHTS, AVERAGED = "unet", "unet_averaged"
 STATE, PROGRESS = "state.pt", "progress.json"
+BETAS = 0.9, 0.99
+"""Of Adam: a shorter memory of the squares than torch's 0.999, as EDM2 has it (Karras et al., 2024)."""
 
 
 class TrainState:
@@ -32,7 +34,7 @@ class TrainState:
         self.fused = True if next(unet.parameters()).device.type == "cuda" else None
         make = AdamW if part.optimizer == "adamw" else Adam
         self.optimizer: Optimizer = make(
-            unet.parameters(), lr=part.lr, betas=part.betas, weight_decay=part.weight_decay, fused=self.fused
+            unet.parameters(), lr=part.lr, betas=BETAS, weight_decay=part.weight_decay, fused=self.fused
         )
         total = part.steps + 1
         rising = max(part.warmup, 2 / total)  # of a shorter rise OneCycleLR divides by zero

@@ -18,7 +18,7 @@ from diffgen.models.unet import ImageUNet, MaskUNet
 from diffgen.sampling.solvers import log_snr
 from diffgen.storage import Folder
 from diffgen.training import cost
-from diffgen.training.algorithm import BatchSource, DiffusionLoss, NoiseLevels
+from diffgen.training.algorithm import NORMAL, BatchSource, DiffusionLoss, NoiseLevels
 from diffgen.training.autoencoder import autoencoder_fitting
 from diffgen.training.image_source import CropReader, ImageSource, LiveCrops
 from diffgen.training.init_weights import init_from
@@ -78,18 +78,16 @@ def train_part(task: TrainTask, link: Link) -> None:
         if task.part == "autoencoder":
             fitting = autoencoder_fitting(settings, Path(task.data), place.device, state_of)
         else:
-            fresh = link.checkpoint is None
-            fitting = _diffusion_fitting(task, settings, place, state_of, fresh, Path(scratch))
+            base = bundle.load(run.pull("base", Path(scratch))).to(place.device)
+            of_diffusion = DiffusionTask(task, settings, base, place)
+            fitting = of_diffusion.fitting(state_of, link.checkpoint is None, Path(scratch))
         state = fitting.state
         reports = Reports(run, task.part, fitting, place.rank, link)
         if place.rank == 0:
             link.tell(start=_greeting(task.part, state, place), step=state.step)
         model = link.wrap(torch.compile(state.unet) if training.compile else state.unet)
         try:
-            train(
-                state, model, fitting.source, fitting.held_out, fitting.objective, place, reports.hooks(),
-                training.log_every, training.spike, fitting.names,
-            )  # fmt: skip
+            train(fitting, model, place, reports.hooks(), training.log_every, training.spike)
             if place.rank == 0 and state.step < state.part.steps and state.out_of_time:
                 link.tell(end=_out_of_time(task.part, state))
         finally:
@@ -116,94 +114,82 @@ def _out_of_time(part: str, state: TrainState) -> str:
     return f"{_title(part)}: training.max_seconds {limit:g} are over, stopped at step {state.step} of {steps}"
 
 
-def _diffusion_fitting(
-    task: TrainTask,
-    settings: config.Settings,
-    place: DistContext,
-    state_of: Callable[[Any], TrainState],
-    fresh: bool,
-    scratch: Path,
-) -> Fitting:
-    """A diffusion model's. `fresh`: it does not resume; `scratch` is a folder for what passes."""
-    base = bundle.load(Folder(task.run).pull("base", scratch)).to(place.device)
-    unet = _unet(task, base, settings, fresh, scratch)
-    unet.trunk.checkpointing = settings.training.gradient_checkpointing
-    state, image = state_of(unet), task.part == "image"
-    schedule = DDPMScheduler.from_config(base.schedule)
-    learned = image and settings.diffusion.learned_weight
-    objective = DiffusionLoss(schedule, settings.diffusion.min_snr, place.device, learned)
-    source, held_out = (
-        _source(task, base, settings, objective, split, place.device) for split in ("train", "test")
-    )
-    return Fitting(
-        state, objective, source, held_out, _grid(task, base, settings),
-        _scalars(task, settings, base, place), base.labels.classes if image else (),
-    )  # fmt: skip
+@dataclass(frozen=True)
+class DiffusionTask:
+    """One of the two diffusion models, on what its run stands on."""
 
+    task: TrainTask
+    settings: config.Settings
+    base: bundle.Bundle
+    place: DistContext
 
-def _unet(
-    task: TrainTask, base: bundle.Bundle, settings: config.Settings, fresh: bool, scratch: Path
-) -> ImageUNet | MaskUNet:
-    """The U-Net of a run that begins or, if not `fresh`, that a checkpoint is read into."""
-    unet: ImageUNet | MaskUNet
-    if task.part == "mask":
-        unet = bundle.new_mask_unet(settings, base.labels, base.mask_codec.channels)
-    else:
-        unet = bundle.new_image_unet(settings, base.labels)
-    if task.init_from and fresh:
-        source = bundle.load(Folder(task.run).pull(START, scratch / START))
-        init_from(unet, task.diffusion, source, base.labels, settings, task.init_from)
-    return unet
+    @property
+    def of_images(self) -> bool:
+        return self.task.part == "image"
 
+    def fitting(self, state_of: Callable[[Any], TrainState], fresh: bool, scratch: Path) -> Fitting:
+        """`fresh`: it does not resume; `scratch` is a folder for what passes."""
+        settings, base = self.settings, self.base
+        unet = self._unet(fresh, scratch)
+        unet.trunk.checkpointing = settings.training.gradient_checkpointing
+        state = state_of(unet)
+        schedule = DDPMScheduler.from_config(base.schedule)
+        learned = self.of_images and settings.diffusion.learned_weight
+        objective = DiffusionLoss(schedule, settings.diffusion.min_snr, self.place.device, learned)
+        source, held_out = (self._source(objective, split) for split in ("train", "test"))
+        names = base.labels.classes if self.of_images else ()
+        return Fitting(state, objective, source, held_out, self._grid(), self._scalars(), names)
 
-def _source(
-    task: TrainTask,
-    base: bundle.Bundle,
-    settings: config.Settings,
-    objective: DiffusionLoss,
-    split: str,
-    device: torch.device,
-) -> BatchSource:
-    """The data of a split."""
-    patches = _patches(task, settings, split)
-    part, seed, diffusion = getattr(settings.training, task.part), settings.seed, settings.diffusion
-    normal = diffusion.noise_mean, diffusion.noise_deviation
-    levels = NoiseLevels(
-        log_snr(objective.schedule.alphas_cumprod.numpy()),
-        normal if diffusion.noise_levels == "log-normal" and task.part == "image" else None,
-    )
-    if task.part == "mask":
-        return MaskSource(patches, base.mask_codec, part.p_conditional, levels, seed)
-    sample = settings.autoencoder.sample
-    crops: CropReader = LiveCrops(patches, base.codec, sample)
-    if task.latents:
-        crops = StoredCrops(Path(task.latents), patches, sample)
-        if settings.training.resident:
-            crops = ResidentCrops(crops, device)
-    return ImageSource(crops, settings.image_model, part, base.codec.channels, levels, seed, base.appearance)
+    def _unet(self, fresh: bool, scratch: Path) -> ImageUNet | MaskUNet:
+        """The U-Net of a run that begins or, if not `fresh`, that a checkpoint is read into."""
+        task, settings, labels = self.task, self.settings, self.base.labels
+        unet: ImageUNet | MaskUNet
+        if self.of_images:
+            unet = bundle.new_image_unet(settings, labels)
+        else:
+            unet = bundle.new_mask_unet(settings, labels, self.base.mask_codec.channels)
+        if task.init_from and fresh:
+            source = bundle.load(Folder(task.run).pull(START, scratch / START))
+            init_from(unet, task.diffusion, source, labels, settings, task.init_from)
+        return unet
 
+    def _source(self, objective: DiffusionLoss, split: str) -> BatchSource:
+        """The data of a split."""
+        task, settings, base = self.task, self.settings, self.base
+        patches, part, seed = self._patches(split), getattr(settings.training, task.part), settings.seed
+        normal = NORMAL if settings.diffusion.noise_levels == "log-normal" and self.of_images else None
+        levels = NoiseLevels(log_snr(objective.schedule.alphas_cumprod.numpy()), normal)
+        if not self.of_images:
+            return MaskSource(patches, base.mask_codec, part.p_conditional, levels, seed)
+        sample = settings.autoencoder.sample
+        crops: CropReader = LiveCrops(patches, base.codec, sample)
+        if task.latents:
+            crops = StoredCrops(Path(task.latents), patches, sample)
+            if settings.training.resident:
+                crops = ResidentCrops(crops, self.place.device)
+        return ImageSource(
+            crops, settings.image_model, part, base.codec.channels, levels, seed, base.appearance
+        )
 
-def _patches(task: TrainTask, settings: config.Settings, split: str) -> PatchTable:
-    """Those of a split; where crops fit in none of them, those of the training."""
-    least = settings.widest_patch_px if task.part == "image" else 0
-    patches = PatchTable(Path(task.data), task.part, split, settings.training.cache_mb, least)
-    return patches if len(patches.drawn) or split == "train" else _patches(task, settings, "train")
+    def _patches(self, split: str) -> PatchTable:
+        """Those of a split; where crops fit in none of them, those of the training."""
+        least, task = self.settings.widest_patch_px if self.of_images else 0, self.task
+        patches = PatchTable(Path(task.data), task.part, split, self.settings.training.cache_mb, least)
+        return patches if len(patches.drawn) or split == "train" else self._patches("train")
 
+    def _grid(self) -> Any:
+        """How samples of this model are drawn."""
+        base, settings = self.base, self.settings
+        if not self.of_images:
+            return lambda unet: mask_grid(unet, base, settings)
+        maps = held_out_maps(self._patches("test"), settings.image_patch_px)
+        return lambda unet: image_grid(unet, base, maps, settings)
 
-def _grid(task: TrainTask, base: bundle.Bundle, settings: config.Settings) -> Any:
-    """How samples of this model are drawn."""
-    if task.part == "mask":
-        return lambda unet: mask_grid(unet, base, settings)
-    maps = held_out_maps(_patches(task, settings, "test"), settings.image_patch_px)
-    return lambda unet: image_grid(unet, base, maps, settings)
-
-
-def _scalars(
-    task: TrainTask, settings: config.Settings, base: bundle.Bundle, place: DistContext
-) -> Callable[[Mapping[str, float]], dict[str, float]]:
-    """Adds to the loop's figures FLOP/s and the label shares of the data, beside those that were seen."""
-    flops = cost.count(task.diffusion, settings, base.labels).flops_per_step / place.workers
-    all_shares = statistics(Path(task.data))["class_shares"]["train"] if task.part == "image" else {}
-    known = 1 - all_shares.get("unknown", 0.0) or 1.0
-    shares = {f"label_share_of_data/{n}": v / known for n, v in all_shares.items() if n != "unknown"}
-    return lambda figures: {**figures, "tflop_per_s": figures["steps_per_s"] * flops / 1e12, **shares}
+    def _scalars(self) -> Callable[[Mapping[str, float]], dict[str, float]]:
+        """Adds to the loop's figures FLOP/s and the label shares of the data, beside those that were seen."""
+        work = cost.count(self.task.diffusion, self.settings, self.base.labels)
+        flops = work.flops_per_step / self.place.workers
+        told = statistics(Path(self.task.data))["class_shares"]["train"] if self.of_images else {}
+        known = 1 - told.get("unknown", 0.0) or 1.0
+        shares = {f"label_share_of_data/{name}": v / known for name, v in told.items() if name != "unknown"}
+        return lambda figures: {**figures, "tflop_per_s": figures["steps_per_s"] * flops / 1e12, **shares}

@@ -60,3 +60,15 @@ def test_maps_side_by_side(tmp_path: Path) -> None:
     assert mask_encodings.mosaic(maps).shape == (2 * 66, 4 * 66, 3)
     mask_encodings.picture(tmp_path / "a.png", {128.0: {"real": maps, "bits": maps, "latents": maps}})
     assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+def test_the_ceiling_is_real_against_real_and_falls_with_the_number_of_maps() -> None:
+    rng = np.random.default_rng(0)
+    real = [np.full((4, 4), rng.choice([1, 2], p=[0.3, 0.7]), np.uint8) for _ in range(300)]
+    few, many = (
+        np.mean([mask_encodings.ceiling(real, n, 4, 8.0, rng).largest_share_error for _ in range(10)])
+        for n in (5, 150)
+    )
+    assert 2 * many < few
+    with pytest.raises(ValueError, match="leave none"):
+        mask_encodings.ceiling(real, 300, 4, 8.0, rng)

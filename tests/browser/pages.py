@@ -5,7 +5,7 @@ import math
 import numpy as np
 from skimage import data
 
-from diffgen.evaluation import plots, tiles
+from diffgen.evaluation import plots
 from diffgen.evaluation.page import (
     Gallery,
     Interval,
@@ -17,6 +17,7 @@ from diffgen.evaluation.page import (
     Tile,
     Verdict,
 )
+from diffgen.evaluation.sections import cells
 from diffgen.labels import Labels
 
 EVIL = '<script>alert(1)</script><img src=x onerror=alert(2)> "quoted" & µm²'
@@ -142,12 +143,12 @@ def _large() -> list[Table | Plot | Gallery | Note]:
 
 def _tissue(i: int, side: int = 128) -> bytes:
     top, left = (i * 67) % (512 - side), (i * 131) % (512 - side)
-    return tiles.picture(data.immunohistochemistry()[top : top + side, left : left + side])
+    return cells.picture(data.immunohistochemistry()[top : top + side, left : left + side])
 
 
 def _mask(i: int, side: int = 128) -> bytes:
     y, x = np.mgrid[:side, :side] / side * 6 + i
-    return tiles.overlay(np.digitize(np.sin(x) + np.cos(y), (-1, -0.3, 0.3, 1)).astype(np.uint8), LABELS)
+    return cells.overlay(np.digitize(np.sin(x) + np.cos(y), (-1, -0.3, 0.3, 1)).astype(np.uint8), LABELS)
 
 
 def _legend() -> list[tuple[str, tuple[int, int, int]]]:

@@ -12,9 +12,10 @@ from PIL import Image
 from rich.console import Console
 
 from diffgen.config import Settings, load
+from diffgen.data.formats.base import LeftOut
 from diffgen.data.prepare import prepare
 from diffgen.data.report import Report
-from diffgen.data.slides import LeftOut, open_slide
+from diffgen.data.slides import open_slide
 from diffgen.data.sources import find_sources
 from diffgen.data.stream import PatchTable
 from diffgen.errors import UserError

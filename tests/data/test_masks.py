@@ -7,9 +7,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from diffgen.data.formats.base import ImagePixels
+from diffgen.data.formats.base import ImagePixels, LeftOut
 from diffgen.data.masks import Placement, count_instances, load_mask, pixel_counts, placed, read_mask
-from diffgen.data.slides import LeftOut, Slide
+from diffgen.data.slides import Slide
 
 
 def slide(width: int, height: int, mpp: float = 0.25) -> Slide:

@@ -4,8 +4,8 @@ import pytest
 
 from diffgen.config import load
 from diffgen.data.classes import decide_classes
+from diffgen.data.formats.base import LeftOut
 from diffgen.data.scan import scan
-from diffgen.data.slides import LeftOut
 from diffgen.data.sources import find_sources
 from tests.data.pictures import save_image, tissue
 

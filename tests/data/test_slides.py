@@ -7,7 +7,9 @@ import tifffile
 from PIL import Image
 
 from diffgen.data.formats import scanners
-from diffgen.data.slides import NO_MPP, LeftOut, header, open_slide, plausible
+from diffgen.data.formats.base import LeftOut
+from diffgen.data.formats.scale import NO_MPP, plausible
+from diffgen.data.slides import header, open_slide
 from tests.data.pictures import save_image, save_slide, tissue
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffgen.evaluation import baseline_images, memorization
+from diffgen.evaluation import memorization, sampled_images
 from diffgen.evaluation.images import open_images
 from diffgen.evaluation.sections import large
 from tests.evaluation.crimes import textures
@@ -35,12 +35,12 @@ def test_all_methods_fill_the_same_label_maps(
     status, said = run(str(real), str(tiny_bundle), "--out", str(tmp_path / "report"), *WORDS)
     assert status == 0, said
     found = json.loads((tmp_path / "report" / "metrics.json").read_text())["baselines"]
-    assert list(found["baselines"]) == list(baseline_images.METHODS)
+    assert list(found["baselines"]) == list(sampled_images.METHODS)
     assert read.count(str(real)) == 1, "the real images, once for all methods"
-    assert len(read) == 1 + len(baseline_images.METHODS)
+    assert len(read) == 1 + len(sampled_images.METHODS)
     assert sum(alone) == 1
     drawn = {
-        name: open_images(str(tmp_path / "report" / "baselines" / name)) for name in baseline_images.METHODS
+        name: open_images(str(tmp_path / "report" / "baselines" / name)) for name in sampled_images.METHODS
     }
     pictures = {}
     for name, images in drawn.items():
@@ -81,7 +81,7 @@ def test_other_methods_need_a_bundle(tmp_path: Path) -> None:
 
 
 def test_squares_are_nested(tmp_path: Path) -> None:
-    baseline_images.save_squares(tmp_path, (32, 64), 4)
+    sampled_images.save_squares(tmp_path, (32, 64), 4)
     label_map = np.asarray(Image.open(tmp_path / "000064.png"))
     assert label_map.shape == (64, 64)
     assert list(label_map[32, :33][np.r_[True, np.diff(label_map[32, :33].astype(int)) != 0]]) == [1, 2, 3]

@@ -57,7 +57,6 @@ def test_ncc_is_numpy_s_correlation() -> None:
 def test_glass_has_no_pattern_and_small_pictures_are_refused() -> None:
     glass = np.full((2, 64, 64, 3), 240, np.uint8)
     found = matches(fingerprints(glass), fingerprints(TRAINING))
-    assert found.flat.all()
     assert not found.ncc.any()
     assert not found.same.any()
     with pytest.raises(UserError, match="too small"):

@@ -215,7 +215,7 @@ def test_without_label_maps_labels_are_not_known(place: Path, tmp_path: Path) ->
         (("real", "twice"), "twice: two samples have the key 0"),
         (("real", "real", "--set", "evaluation.side=999"), "real: 0 regions of 999×999"),
         (("real", "real", "--set", "evaluation.backbone=tests"), "backbone tests cannot be loaded"),
-        (("real", "real", "--set", "evaluation.k=0"), "evaluation.k"),
+        (("real", "real", "--set", "evaluation.samples=0"), "evaluation.samples"),
     ],
 )
 def test_bad_input_is_one_line(place: Path, tmp_path: Path, words: tuple[str, ...], line: str) -> None:

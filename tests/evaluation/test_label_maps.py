@@ -7,11 +7,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from diffgen.evaluation.bootstrap import as_json
-from diffgen.evaluation.label_maps import ceiling, compare, count_edges, count_regions, measure
+from diffgen.evaluation.label_maps import (
+    MapStatistics,
+    compare,
+    count_edges,
+    count_regions,
+    counted,
+    statistics,
+)
 
 CLASSES = 4
 label_maps = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3))
 sets = st.lists(label_maps, min_size=1, max_size=4)
+
+
+def measure(maps: list[np.ndarray], classes: int, pixel_um: float) -> MapStatistics:
+    return statistics(counted(maps, classes), pixel_um)
 
 
 def test_figures_of_a_map_by_hand() -> None:
@@ -114,25 +125,11 @@ def test_a_class_that_only_the_generator_has_is_an_error_of_the_shares() -> None
     assert np.isnan(found.region_ratio[3])
 
 
-def test_the_ceiling_is_real_against_real_and_falls_with_the_number_of_maps() -> None:
-    rng = np.random.default_rng(0)
-    real = [np.full((4, 4), rng.choice([1, 2], p=[0.3, 0.7]), np.uint8) for _ in range(300)]
-    few, many = (
-        np.mean([ceiling(real, n, CLASSES, 8.0, rng).largest_share_error for _ in range(10)])
-        for n in (5, 150)
-    )
-    assert 2 * many < few
-    with pytest.raises(ValueError, match="leave none"):
-        ceiling(real, 300, CLASSES, 8.0, rng)
-
-
 def test_json_is_plain() -> None:
     tree = as_json(compare([np.ones((4, 4), np.uint8)], [np.ones((4, 4), np.uint8)], CLASSES, 8.0))
     assert json.loads(json.dumps(tree, allow_nan=False))["region_ratio"] == [None, 1, None, None]
 
 
-def test_what_cannot_be_measured() -> None:
-    with pytest.raises(ValueError, match="no label maps"):
-        measure([], CLASSES, 8.0)
+def test_an_id_that_is_too_high_is_an_error() -> None:
     with pytest.raises(ValueError, match="class id 7"):
         measure([np.full((2, 2), 7, np.uint8)], CLASSES, 8.0)

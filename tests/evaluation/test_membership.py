@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffgen.evaluation.membership import auc, membership
+from diffgen.evaluation.memorization import auc, membership
 
 RNG = np.random.default_rng(0)
 TRAINING, HELD_OUT, FRESH = (RNG.normal(size=(80, 4)) for _ in range(3))

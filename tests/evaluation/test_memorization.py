@@ -8,9 +8,9 @@ from diffgen.errors import UserError
 from diffgen.evaluation.distances import nearest
 from diffgen.evaluation.memorization import (
     Memorization,
+    Partition,
+    Reference,
     authentic,
-    data_copying,
-    evaluate_memorization,
     z_u,
 )
 from diffgen.evaluation.near_duplicates import near_duplicates
@@ -22,7 +22,7 @@ TRAINING, HELD_OUT, FRESH = (textures(160, seed) for seed in range(3))
 def judged(pictures: np.ndarray) -> Memorization:
     x, own, out = features(pictures), features(TRAINING), features(HELD_OUT)
     numbers = np.arange(160)
-    return evaluate_memorization(own, x, out, numbers, numbers[: len(x)] + 160, numbers + 320, count=20)
+    return Reference(own, out, numbers, numbers + 320).judged(x, numbers[: len(x)] + 160, count=20)
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,8 @@ def test_c_t_is_the_mean_of_its_cells() -> None:
         return heaps[where] + spread * rng.standard_normal((count, 3)), where
 
     training, held_out, generated = drawn(300), drawn(240), drawn(200, 0.5)
-    found = data_copying(
-        training[0], held_out[0], generated[0], np.arange(240), np.arange(200) + 240, count=5
-    )
+    cells = Partition(training[0], held_out[0], np.arange(240))
+    found = cells.data_copying(generated[0], np.arange(200) + 240, count=5)
     expected = 0.0
     for cell in range(3):
         one, other = (s[0][s[1] == cell] for s in (held_out, generated))
@@ -103,7 +102,7 @@ def test_c_t_is_the_mean_of_its_cells() -> None:
     assert found.c_t.value == pytest.approx(expected, abs=1e-6)
     assert len(found.cells) == 3
     with pytest.raises(UserError, match="no cell holds enough"):
-        data_copying(training[0], held_out[0][:9], generated[0], np.arange(9), np.arange(200), count=5)
+        Partition(training[0], held_out[0][:9], np.arange(9)).data_copying(generated[0], np.arange(200))
 
 
 def test_a_generator_that_repeats_itself_is_seen() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffgen.evaluation import plots, tiles
+from diffgen.evaluation import plots
 from diffgen.evaluation.page import (
     Gallery,
     Interval,
@@ -23,6 +23,7 @@ from diffgen.evaluation.page import (
     render,
     write,
 )
+from diffgen.evaluation.sections import cells
 from diffgen.labels import Labels
 
 EVIL = '<script>alert("x")</script> & µm'
@@ -31,8 +32,8 @@ EVIL = '<script>alert("x")</script> & µm'
 def page() -> Page:
     rng = np.random.default_rng(0)
     labels = Labels(("unknown", "a", EVIL))
-    image = tiles.picture(rng.integers(0, 256, (40, 60, 3), np.uint8))
-    mask = tiles.overlay(rng.integers(0, 3, (40, 60), np.uint8), labels)
+    image = cells.picture(rng.integers(0, 256, (40, 60, 3), np.uint8))
+    mask = cells.overlay(rng.integers(0, 3, (40, 60), np.uint8), labels)
     legend = [(labels.classes[i], labels.colours[i]) for i in (1, 2)]
     blocks = [
         Table(

@@ -2,7 +2,6 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,17 +34,11 @@ def test_prepared_data_by_its_url_is_that_of_the_folder(
     assert np.array_equal(here.read(region)[0], travelled.read(region)[0])
 
 
-def test_a_report_goes_to_its_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(*given: Any) -> dict[str, Any]:
-        folder, inline = given[5:7]
-        assert inline, "no other node sees that folder"
-        for name in ("report.html", "metrics.json"):
-            (folder / name).write_text(name)
-        return {}
-
-    monkeypatch.setattr(evaluate, "_evaluate", measured)
+def test_a_report_goes_to_its_url(tmp_path: Path) -> None:
     url = f"file://{tmp_path}/far/report"
-    settings = config.validate({"places": {"report": url}, "gpu": False})
-    evaluate.evaluate("real", "synthetic", None, settings, ["diffgen"], True, Console(quiet=True))
+    with evaluate.report_folder(url, False, Console(quiet=True)) as (folder, inline):
+        assert inline, "no other node sees that folder"
+        for name in evaluate.WRITTEN:
+            (folder / name).write_text(name)
     assert Folder(url).entries() == ["metrics.json", "report.html"]
     assert Folder(url).read_text("report.html") == "report.html"

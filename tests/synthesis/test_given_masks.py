@@ -10,7 +10,7 @@ from diffgen import config
 from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
-from diffgen.synthesis.given_masks import class_table, read_masks, scaled
+from diffgen.synthesis.given import class_table, read_masks, scaled
 
 LABELS = Labels(("unknown", "stroma", "gland", "lumen"))
 

@@ -14,8 +14,7 @@ from diffgen.errors import UserError
 from diffgen.lock import Holder, held
 from diffgen.storage import Folder
 from diffgen.synthesis import run_state
-from diffgen.synthesis.run_state import look, rate, samples, state_of
-from diffgen.synthesis.run_table import as_json, rows
+from diffgen.synthesis.run_state import look, rate, rows, samples, state_of
 from tests.synthesis.helpers import StopError, Watch, run
 from tests.test_cli import diffgen
 
@@ -94,7 +93,7 @@ def test_a_run_from_its_beginning_to_its_end(tiny_bundle: Path, tmp_path: Path) 
     end = look(str(out))
     assert (end.made, end.failed, end.share, end.state, end.driver) == (5, 0, 1.0, "finished", None)
     assert end.num_bytes == sum(path.stat().st_size for path in out.glob("*.tar"))
-    assert json.loads(json.dumps(as_json(end)))["state"] == "finished"
+    assert json.loads(json.dumps(end.to_json()))["state"] == "finished"
 
 
 def test_a_run_that_was_stopped_says_so(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -18,7 +19,7 @@ from diffgen.training.autoencoder import new_autoencoder
 from diffgen.training.driver import launch, launch_autoencoder
 from diffgen.training.loop import DistContext, Hooks, StopRequest, train
 from diffgen.training.restoration import CropSource, RestorationLoss, Restorer
-from diffgen.training.train_state import TrainState
+from diffgen.training.train_state import Fitting, TrainState
 from tests.conftest import TINY
 from tests.data import prepared
 
@@ -110,7 +111,8 @@ def test_it_resumes_with_its_critic(data: Path, settings: config.Settings, tmp_p
     def trained(trainee: TrainState, until: int) -> TrainState:
         objective = RestorationLoss(part, lambda: trainee.progress)
         hooks = Hooks(poll=lambda: StopRequest(stop=trainee.step == until - 1))
-        train(trainee, trainee.unet, source, source, objective, DistContext(), hooks)
+        fitting = Fitting(trainee, objective, source, source, lambda _: np.zeros((1, 1, 3), np.uint8))
+        train(fitting, trainee.unet, DistContext(), hooks)
         return trainee
 
     whole = trained(TrainState(restorer(), part), 4)

@@ -15,7 +15,7 @@ from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.models.autoencoder import LatentCodec, LinearAutoencoder
 from diffgen.storage import Folder
-from diffgen.training.driver_base import MEASURED_PATCHES, RUN, InitBundle, build_base
+from diffgen.training.driver_base import MEASURED_PATCHES, RUN, Driver, InitBundle, build_base
 from diffgen.training.encoder_pool import measure, measure_on_ray
 from tests.conftest import TINY
 from tests.data import prepared
@@ -31,7 +31,8 @@ def base(
 ) -> bundle.Bundle:
     settings = config.validate(config.merge(TINY, changes))
     shaping = {**changes, "init_from": start and start.name, "training": "as it may be"}
-    return build_base(["image"], data, run, shaping, settings, Console(quiet=True), start, place)
+    driver = Driver(data, str(data), run, settings, Console(quiet=True), False, place)
+    return build_base(driver, ["image"], shaping, start)
 
 
 def test_what_an_encode_or_a_failed_start_left_is_kept_only_for_the_same_settings(

@@ -20,6 +20,7 @@ from diffgen.models import bundle
 from diffgen.storage import Folder
 from diffgen.training import checkpoints
 from diffgen.training.driver import launch
+from diffgen.training.driver_base import RUN
 from diffgen.training.driver_fit import Stopped
 from diffgen.training.loop import StopRequest
 from diffgen.training.train_state import AVERAGED, STATE
@@ -102,6 +103,9 @@ def test_a_run_keeps_what_ray_train_keeps(data: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "best" / "mask").glob(f"step-*/{AVERAGED}"))) == 1
     assert len(list((tmp_path / "history" / "mask").iterdir())) == 5
     assert list((tmp_path / "tensorboard" / "mask").iterdir())
+    of_before = yaml.safe_load((tmp_path / RUN).read_text())
+    of_before["training"]["mask"]["betas"] = [0.9, 0.99]  # was a setting
+    (tmp_path / RUN).write_text(yaml.safe_dump(of_before))
     _, said = trained(data, tmp_path, steps=5, checkpoint_every=1, keep_history=True)
     assert "was trained already, 5 steps" in said
 

@@ -30,7 +30,7 @@ from diffgen.training.loop import (
     train,
 )
 from diffgen.training.mask_source import MaskSource
-from diffgen.training.train_state import TrainState
+from diffgen.training.train_state import Fitting, TrainState
 from tests.data import prepared
 
 OBJECTIVE = DiffusionLoss(noise_schedule(1000, "squaredcos_cap_v2", "epsilon"))
@@ -50,6 +50,10 @@ def source(tiny: config.Settings, labels: Labels, tmp_path_factory: pytest.TempP
     return MaskSource(PatchTable(folder, "mask"), LabelBits(len(labels)), 0.5, LEVELS, seed=0)
 
 
+def fitting(made: TrainState, source: Any, held_out: Any = None) -> Fitting:
+    return Fitting(made, OBJECTIVE, source, held_out or source, lambda _: np.zeros((1, 1, 3), np.uint8))
+
+
 def losses_of(made: TrainState, source: Any, place: DistContext | None = None, **hooks: Any) -> list[float]:
     losses: list[float] = []
 
@@ -57,7 +61,7 @@ def losses_of(made: TrainState, source: Any, place: DistContext | None = None, *
         del step
         losses.append(figures["loss"])
 
-    train(made, made.unet, source, source, OBJECTIVE, place or DistContext(), Hooks(log=log, **hooks))
+    train(fitting(made, source), made.unet, place or DistContext(), Hooks(log=log, **hooks))
     return losses
 
 
@@ -142,7 +146,7 @@ def test_a_wish_is_carried_out_in_its_step(
         return StopRequest(save=not stop, stop=stop) if made.step == 2 else StopRequest()
 
     hooks = Hooks(save=saved.append, poll=poll)
-    finished = train(made, made.unet, source, source, OBJECTIVE, DistContext(), hooks)
+    finished = train(fitting(made, source), made.unet, DistContext(), hooks)
     assert finished is not stop
     assert saved == ([3] if stop else [3, 6])
 
@@ -158,7 +162,7 @@ def test_a_held_out_loss_that_fails_costs_no_checkpoint(
     made = trainee(tiny, labels, steps=6, batch=4, checkpoint_every=100 if stop else 2)
     hooks = Hooks(save=saved.append, poll=lambda: StopRequest(stop=stop and made.step == 1))
     with pytest.raises(ValueError, match="held-out data"):
-        train(made, made.unet, source, Fixed(source, fail), OBJECTIVE, DistContext(), hooks)
+        train(fitting(made, source, Fixed(source, fail)), made.unet, DistContext(), hooks)
     assert saved == [2]
 
 
@@ -178,13 +182,11 @@ def test_a_spike_stops_with_a_line(tiny: config.Settings, labels: Labels, source
 
     made = trainee(tiny, labels, steps=200, batch=4, lr=1e-5)
     with pytest.raises(UserError, match=r"the loss rose from .* \(training\.spike 10\)"):
-        train(made, made.unet, Fixed(source, change), source, OBJECTIVE, DistContext(), Hooks(), spike=10.0)
+        train(fitting(made, Fixed(source, change), source), made.unet, DistContext(), Hooks(), spike=10.0)
     assert begin < made.step < begin + SPIKE_OF
     single = trainee(tiny, labels, steps=160, batch=4, lr=1e-5)
     one = Fixed(source, lambda step, batch: change(begin if step == begin else 0, batch))
-    assert train(single, single.unet, one, source, OBJECTIVE, DistContext(), Hooks(), spike=10.0), (
-        "one is none"
-    )
+    assert train(fitting(single, one, source), single.unet, DistContext(), Hooks(), spike=10.0), "one is none"
 
 
 def test_entries_are_means_of_the_steps_between(
@@ -193,7 +195,7 @@ def test_entries_are_means_of_the_steps_between(
     entries: dict[int, dict[str, float]] = {}
     made = trainee(tiny, labels, steps=7, batch=4)
     hooks = Hooks(log=lambda step, figures: entries.update({step: figures}))
-    train(made, made.unet, source, source, OBJECTIVE, DistContext(), hooks, log_every=3)
+    train(fitting(made, source), made.unet, DistContext(), hooks, log_every=3)
     each = losses_of(trainee(tiny, labels, steps=7, batch=4), source)
     assert list(entries) == [3, 6, 7]
     assert entries[6]["loss"] == pytest.approx(sum(each[3:6]) / 3)
@@ -238,11 +240,11 @@ def test_training_ends_by_itself_when_its_time_is_over(
         save=saved.append,
         sample=lambda step, unet: sampled.append(step),  # noqa: ARG005
     )
-    assert train(made, made.unet, source, source, OBJECTIVE, DistContext(), hooks), "it is a clean end"
+    assert train(fitting(made, source), made.unet, DistContext(), hooks), "it is a clean end"
     assert saved[-1] == sampled[-1] == made.step < 100_000
     assert made.elapsed >= 0.5
     step = made.step
-    assert train(made, made.unet, source, source, OBJECTIVE, DistContext(), hooks)
+    assert train(fitting(made, source), made.unet, DistContext(), hooks)
     assert made.step == step, "the same command finds it finished"
 
 

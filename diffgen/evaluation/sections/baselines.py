@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from diffgen import label_maps
-from diffgen.evaluation import baseline_images, plots
-from diffgen.evaluation.baseline_images import METHODS, Drawn
+from diffgen.evaluation import plots, sampled_images
 from diffgen.evaluation.bootstrap import as_json
 from diffgen.evaluation.features import View
 from diffgen.evaluation.images import RegionSet, open_images
 from diffgen.evaluation.large_images import Large, Measured, Scores, compare
 from diffgen.evaluation.page import Block, Gallery, Note, Plot, Table
 from diffgen.evaluation.run import EvaluationRun, SectionResult
+from diffgen.evaluation.sampled_images import METHODS, Drawn
 from diffgen.evaluation.sections.cells import SHARE, RowSpec, cell, legend, tile
 from diffgen.evaluation.sections.large import MOST, judge, largest, measured
 from diffgen.evaluation.sets import LEAST, numbered
@@ -73,10 +73,10 @@ def build(run: EvaluationRun) -> SectionResult:
     side = run.settings.baseline_side or SQUARES[-1] * patch
     folder = run.folder / "baselines"
     masks = _masks(run, run.bundle, folder, side)
-    drawn = baseline_images.draw(asked, folder, run.bundle, masks, run.tree, run.inline, run.console)
+    drawn = sampled_images.draw(asked, folder, run.bundle, masks, run.tree, run.inline, run.console)
     found = _measure(run, drawn, patch, side)
     sides = tuple(patch * size for size in SIZES)
-    costs = baseline_images.costs(asked, sides, run.bundle, run.tree, masks)
+    costs = sampled_images.costs(asked, sides, run.bundle, run.tree, masks)
     number = len(label_maps.files(masks))
     blocks: list[Block] = [
         Note(summary(found)),
@@ -121,12 +121,12 @@ def _masks(run: EvaluationRun, bundle_at: Path, folder: Path, side: int) -> Path
     """Label maps for all methods: drawn by the mask model or, without one, real ones of that size."""
     number, training = run.settings.baseline_images, run.sets.training.images
     if "mask_unet" in bundle.read_index(bundle_at):
-        asked, out = baseline_images.with_cover(run.tree, "jittered", number, side), str(folder / "sampled")
+        asked, out = sampled_images.with_cover(run.tree, "jittered", number, side), str(folder / "sampled")
         driver.synthesize(bundle_at, out, asked, None, run.inline, run.console)
         images = open_images(out)
-        return baseline_images.save_label_maps(images.crops(images.largest), folder / "masks")
+        return sampled_images.save_label_maps(images.crops(images.largest), folder / "masks")
     hint = ": --set evaluation.baseline_side=…"
-    return baseline_images.save_real_label_maps(training, side, number, folder / "masks", hint)
+    return sampled_images.save_real_label_maps(training, side, number, folder / "masks", hint)
 
 
 def _measure(run: EvaluationRun, drawn: Sequence[Drawn], patch: int, side: int) -> list[MeasuredMethod]:
@@ -239,8 +239,8 @@ def _figure_7(run: EvaluationRun, bundle_at: Path, patch: int) -> Gallery:
     sides = run.settings.squares or tuple(patch * size for size in SQUARES)
     labels = bundle.load(bundle_at, weights=False).labels
     masks, out = run.folder / "baselines" / "squares-masks", run.folder / "baselines" / "squares"
-    baseline_images.save_squares(masks, sides, len(labels))
-    one = baseline_images.with_cover(run.tree, run.tree.sampling.cover, len(sides))
+    sampled_images.save_squares(masks, sides, len(labels))
+    one = sampled_images.with_cover(run.tree, run.tree.sampling.cover, len(sides))
     driver.synthesize(bundle_at, str(out), one, masks, run.inline, run.console)
     images = open_images(str(out))
     shown = []

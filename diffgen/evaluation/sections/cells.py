@@ -1,20 +1,24 @@
 """What the sections have in common: figures as cells of tables, curves, regions as tiles of galleries."""
 
+import io
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from diffgen.evaluation import plots, tiles
+from diffgen.evaluation import plots
 from diffgen.evaluation.bootstrap import Estimate, MeanStd
 from diffgen.evaluation.images import RegionSet
 from diffgen.evaluation.page import Gallery, Interval, Level, Tile
-from diffgen.labels import Labels
+from diffgen.labels import UNKNOWN, LabelMap, Labels, Picture
 
 Rows = NDArray[np.intp]
 Span = tuple[float, float] | None
 SHARE: Span = (0.0, 1.0)
+TILE = 384  # pixels: sharp at the size of a tile, and still more to see when it is opened
+JPEG_QUALITY = 90
 RowSpec = tuple[str, Callable[[Any], Any], int, Span, float, str]
 """A row of a table: name, figure of a set's results, digits, span of its bar, factor, remark."""
 
@@ -96,9 +100,9 @@ def tile(
     crops: RegionSet, number: int, labels: Labels | None, caption: str, partner: Tile | None = None
 ) -> Tile:
     """A region, with its label map to lay over it if it has one."""
-    picture, label_map = crops.images.read(crops.regions[number])
-    overlay = None if label_map is None or labels is None else tiles.overlay(label_map, labels)
-    return Tile(tiles.picture(picture), overlay, caption, partner)
+    pixels, label_map = crops.images.read(crops.regions[number])
+    over = None if label_map is None or labels is None else overlay(label_map, labels)
+    return Tile(picture(pixels), over, caption, partner)
 
 
 def pairs(crops: RegionSet, rows: Rows, of: RegionSet, partners: Rows, captions: Sequence[str]) -> list[Tile]:
@@ -122,3 +126,24 @@ def not_chosen(
 def legend(labels: Labels | None) -> list[tuple[str, tuple[int, int, int]]]:
     """Names and colours of the known classes."""
     return [] if labels is None else list(zip(labels.classes, labels.colours, strict=True))[1:]
+
+
+def picture(image: Picture, longest: int = TILE) -> bytes:
+    """RGB (H, W, 3) → JPEG, no side longer than `longest` px. Scores are never taken from these."""
+    return _encode(Image.fromarray(image), longest, Image.Resampling.LANCZOS, "JPEG",
+                   quality=JPEG_QUALITY, subsampling=0)  # fmt: skip
+
+
+def overlay(label_map: LabelMap, labels: Labels, longest: int = TILE) -> bytes:
+    """Label map (H, W) → PNG in the classes' colours, to lie over its picture; unknown is clear."""
+    painted = Image.fromarray(label_map).convert("P")
+    painted.putpalette([channel for rgb in labels.colours for channel in rgb])
+    return _encode(painted, longest, Image.Resampling.NEAREST, "PNG", transparency=UNKNOWN, optimize=True)
+
+
+def _encode(image: Image.Image, longest: int, resampling: Image.Resampling, kind: str, **how: Any) -> bytes:
+    scale = min(1.0, longest / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    sink = io.BytesIO()
+    (image if size == image.size else image.resize(size, resampling)).save(sink, kind, **how)
+    return sink.getvalue()

@@ -6,7 +6,7 @@ from diffgen.evaluation import plots
 from diffgen.evaluation.bootstrap import Estimate, as_json
 from diffgen.evaluation.divergences import KID_SIZE, principal
 from diffgen.evaluation.page import Block, Note, Plot, Table, Verdict
-from diffgen.evaluation.precision_recall import Fidelity, enough_components, evaluate_fidelity, part_of
+from diffgen.evaluation.precision_recall import Fidelity, K, enough_components, evaluate_fidelity, part_of
 from diffgen.evaluation.run import EvaluationRun, SectionResult
 from diffgen.evaluation.sections.cells import SHARE, RowSpec, level_of, not_chosen, rows_of
 from diffgen.evaluation.sets import numbered
@@ -57,7 +57,7 @@ def build(run: EvaluationRun) -> SectionResult:
         of_synthetic, of_real = (
             evaluate_fidelity(
                 found[0].values, found[i].values, sources[0], sources[i],
-                k=settings.k, components=components, class_logits=found[i].logits, count=settings.bootstrap,
+                components=components, class_logits=found[i].logits, count=settings.bootstrap,
             )
             for i in (1, 2)
         )  # fmt: skip
@@ -79,7 +79,7 @@ def build(run: EvaluationRun) -> SectionResult:
             ["", "synthetic", "real against real"],
             rows_of(rows, of_synthetic, of_real),
             f"{len(real):,} regions of {real.side} px a set, of "
-            f"{' and '.join(map(str, of_synthetic.sources))} sources; k = {settings.k}. Intervals of 95 % "
+            f"{' and '.join(map(str, of_synthetic.sources))} sources; k = {K}. Intervals of 95 % "
             "over sources of both sets: for KID and the Fréchet distance of the populations, for the others "
             f"of sets of this size. {NO_INTERVAL} Real against real is what a perfect generator would get. "
             f"Pictures: {run.view}; {run.backbone.name}, {run.backbone.filter}.",

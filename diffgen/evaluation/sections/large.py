@@ -96,7 +96,7 @@ def measured(run: EvaluationRun, crops: RegionSet, patch: int | None) -> Measure
 
 def judge(run: EvaluationRun, features: Sequence[Any], sources: Sequence[Any]) -> Judge:
     """Of features of the training set and the other real one."""
-    return Judge(features[:2], sources[:2], run.sets.held_out is not None, run.settings.k)
+    return Judge(features[:2], sources[:2], run.sets.held_out is not None)
 
 
 def _two(run: EvaluationRun, side: int) -> tuple[RegionSet, RegionSet]:

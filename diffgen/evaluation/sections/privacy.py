@@ -10,8 +10,7 @@ from diffgen.evaluation import plots
 from diffgen.evaluation.bootstrap import Estimate, as_json
 from diffgen.evaluation.copies import SAME, Copies, evaluate_copies, leaked, work
 from diffgen.evaluation.images import Region, RegionSet
-from diffgen.evaluation.membership import membership
-from diffgen.evaluation.memorization import Memorization, evaluate_memorization
+from diffgen.evaluation.memorization import Memorization, Reference, membership
 from diffgen.evaluation.page import Block, Gallery, Note, Plot, Table
 from diffgen.evaluation.patterns import Fingerprints, fingerprints, first_of_each, partners
 from diffgen.evaluation.run import EvaluationRun, SectionResult
@@ -104,10 +103,8 @@ def _by_features(
     features, sources = [run.features(crops).values for crops in every], numbered(every)
     with run.measuring("looking for copies"):
         count = run.settings.bootstrap
-        memory = evaluate_memorization(
-            features[0], features[1], features[2] if held_out else None,
-            sources[0], sources[1], sources[2] if held_out else None, count=count,
-        )  # fmt: skip
+        real = (features[0], features[2] if held_out else None, sources[0], sources[2] if held_out else None)
+        memory = Reference(*real).judged(features[1], sources[1], count=count)
         member = None if held_out is None else membership(
             features[0], features[2], features[1], sources[0], sources[2], count=count
         )  # fmt: skip

@@ -7,7 +7,9 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from diffgen.data.slides import LeftOut, header, open_slide, parts_of_slide
+from diffgen.data.formats.base import LeftOut
+from diffgen.data.formats.scanners import parts_of_slide
+from diffgen.data.slides import header, open_slide
 from tests.data.pictures import tissue
 
 MPP = 0.5

@@ -1,7 +1,8 @@
-"""Ways to draw large images with one bundle, through the same engine: Table 1 and Fig. 3 of the paper.
+"""Images that are drawn for an evaluation: those of a bundle, and of several ways to draw large ones.
 
-Invariants: all methods fill the same label maps from the same seed with the same solver, steps and guidance.
-What differs is how patches are laid, and so what a pixel knows of its surroundings.
+Each resumes where it was stopped. All ways (Table 1 and Fig. 3 of the paper) fill the same label maps from
+the same seed with the same solver, steps and guidance, by one engine. What differs is how patches are laid,
+and so what a pixel knows of its surroundings.
 """
 
 import json
@@ -14,8 +15,9 @@ from PIL import Image
 from rich.console import Console
 
 from diffgen import config, label_maps
-from diffgen.errors import UserError
-from diffgen.evaluation.images import Images, RegionSet
+from diffgen.errors import IncompleteError, UserError
+from diffgen.evaluation.images import Images, RegionSet, open_images
+from diffgen.evaluation.sets import USUAL
 from diffgen.labels import LabelMap
 from diffgen.models import bundle
 from diffgen.sampling.denoise import forwards
@@ -52,6 +54,33 @@ class Drawn:
     method: str
     where: str
     cost: SamplingCost
+
+
+def is_bundle(where: str) -> bool:
+    return "://" not in where and (Path(where) / bundle.INDEX).exists()
+
+
+def sampled(
+    bundle_at: Path, real: str, out: Path, settings: config.Settings, inline: bool, console: Console
+) -> str:
+    """Where the images are. A bundle without a mask model fills label maps of the training set.
+
+    These have 512 px at most. Resumes where it was stopped. Raises `UserError` where neither is there, or
+    the bundle cannot be sampled.
+    """
+    n, masks = settings.evaluation.images, None
+    if "mask_unet" not in bundle.read_index(bundle_at):
+        images, factor = open_images(real, "train"), bundle.load(bundle_at, weights=False).facts.factor
+        side = min(images.largest, USUAL) // factor * factor
+        masks = save_real_label_maps(images, side, n, out.with_name("masks"))
+    console.print(f"{n} images of {bundle_at}: {out}")
+    synthesis = settings.synthesis.model_copy(update={"n": n})
+    chosen = settings.model_copy(update={"synthesis": synthesis})
+    try:
+        driver.synthesize(bundle_at, str(out), chosen, masks, inline, console)
+    except IncompleteError as error:
+        console.print(f"[yellow]{error}[/]")
+    return str(out)
 
 
 def draw(
