@@ -58,8 +58,10 @@ def evaluate(
     `synthetic` may be a bundle, which is sampled from first. Raises `UserError` for sets that cannot be
     compared, before any work where that can be told.
     """
-    settings, place = settings.on(on_gpus(settings.gpu, inline)), settings.places.report
-    if "://" not in place:
+    place = settings.places.report
+    far = "://" in place
+    settings = settings.on(on_gpus(settings.gpu, inline or far))  # the driver's machine may have none
+    if not far:
         return _evaluate(real, synthetic, held_out, settings, command, Path(place), inline, console)
     # What tasks on other nodes wrote to a folder would stay there: this process does it all.
     console.print(f"report: {place}; measured in this process, as a report behind a URL is")
