@@ -133,6 +133,11 @@ class Folder:
         """Whether there is a file of that name; "" is the folder itself, which may be one."""
         return bool(self._opened[0].get_file_info(self._path(name)).is_file)
 
+    def size(self, name: str) -> int | None:
+        """Bytes of the file of that name, asked for by its name, not by a list; `None` if there is none."""
+        size: int | None = self._opened[0].get_file_info(self._path(name)).size
+        return size
+
     def open(self, name: str) -> IO[bytes]:
         """A stream to read a file from, front to back; `FileNotFoundError` if there is none."""
         path = self._path(name)
@@ -157,7 +162,7 @@ class Folder:
 
     def holds(self, name: str, num_bytes: int, sha256: str) -> bool:
         """Whether exactly this file stands under `name`."""
-        if self._opened[0].get_file_info(self._path(name)).size != num_bytes:
+        if self.size(name) != num_bytes:
             return False
         found = hashlib.sha256()
         with self.open(name) as stream:

@@ -76,6 +76,10 @@ def judge_run(
     console: Console,
 ) -> Judged:  # fmt: skip
     """Figures and decisions; of those kept the first `images`. Written is the work folder alone."""
+    if "://" in where and work is None and not inline:
+        # What tasks on other nodes wrote into its working folder would stay there: this process does it all.
+        console.print("measured in this process, as a run behind a URL is where no --work is given")
+        inline = True
     settings = settings.on(on_gpus(settings.gpu, inline))
     shards = ShardSet(where)
     training, held_out = real_sets(real, None, settings.evaluation, console)

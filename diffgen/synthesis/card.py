@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import yaml
 from PIL import Image, ImageDraw, ImageFont
@@ -109,6 +108,8 @@ def _sheet(
     pairs: list[tuple[Image.Image, Image.Image, str]], legend: list[tuple[str, tuple[int, int, int]]]
 ) -> bytes:
     """Pictures with their painted label maps in rows of two pairs, the legend under them."""
+    import matplotlib  # late: half a second, which each sampler and coordinator would take at its start
+
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # the same letters on every machine
     small = ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), 13)
     in_row = min(2, max(1, len(pairs)))

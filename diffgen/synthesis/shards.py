@@ -166,11 +166,20 @@ class ShardWriter:
 
         May be repeated. Raises `UserError` if shards are missing, after it has done so for the others.
         """
+        self._ask_for_missing(n)
         parts = self._committed()
         if parts:
             self._describe(parts, labels)
         if missing := sorted(set(range(num_shards(n, self.per_shard))) - self.committed(n)):
             raise UserError(f"{self.store.url}: shards {missing} are not complete")
+
+    def _ask_for_missing(self, n: int) -> None:
+        """Look for shards by their names: what was written just now may be in no list of the store yet."""
+        for k in set(range(num_shards(n, self.per_shard))) - self._committed().keys():
+            if self.store.is_file(_part_name(k)):
+                part = manifest.read(self.store, _part_name(k))
+                if not self._fault(k, part, self.store.size(_tar_name(k))):
+                    self._committed()[k] = part
 
     def _describe(self, parts: Mapping[int, Any], labels: Labels) -> None:
         table = pa.concat_tables([parts[k] for k in sorted(parts)])

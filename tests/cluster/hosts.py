@@ -193,11 +193,11 @@ class Host:
         """A path of the host, as this machine reaches it."""
         return Path(f"/proc/{self.pid}/root") / place.lstrip("/")
 
-    def put(self, source: Path, place: str) -> None:
-        """Copy a file or folder of this machine there."""
+    def put(self, source: Path, place: str, without: Sequence[str] = ()) -> None:
+        """Copy a file, or a folder but for files and folders of some names, of this machine there."""
         self.path(place).parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, self.path(place), ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, self.path(place), ignore=shutil.ignore_patterns("__pycache__", *without))
         else:
             shutil.copy(source, self.path(place))
 

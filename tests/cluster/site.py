@@ -18,6 +18,8 @@ from tests.cluster.hosts import HOME, PYTHON, Host, Lan
 ROOT = Path(__file__).resolve().parent.parent.parent
 CODE = ("diffgen", "conf", "jobs", "pyproject.toml", "README.md", "LICENSE", "constraints.txt")
 """What the host that submits jobs holds."""
+UNUSED = ("bundles",)
+"""What no test asks for, and each job would send to each node anew: nine tenths of the code."""
 IMAGE = "/home/ray/image"
 """Where a node has diffgen: what `pip install` would have put into the image."""
 RAY_PORT, DASHBOARD, S3, PROXY = 6379, 8265, 5000, 9000
@@ -136,7 +138,7 @@ class Site:
         self.nodes = [f"node{number}" for number in range(1, nodes + 1)]
         self.operator = lan.host("operator")
         for name in CODE:
-            self.operator.put(ROOT / name, f"{HOME}/code/{name}")
+            self.operator.put(ROOT / name, f"{HOME}/code/{name}", without=UNUSED)
         self.up("head")
         for name in self.nodes:
             self.up(name)
@@ -153,7 +155,7 @@ class Site:
         if host is None:
             host = self.lan.host(name, disk, **self.store.environment, **TUNED, PYTHONPATH=IMAGE, **more)
             for part in ("diffgen", "conf"):
-                host.put(ROOT / part, f"{IMAGE}/{part}")
+                host.put(ROOT / part, f"{IMAGE}/{part}", without=UNUSED)
             change(host)
         if name == "head":
             where = ["--head", f"--port={RAY_PORT}", "--dashboard-host=0.0.0.0", "--num-cpus=0"]

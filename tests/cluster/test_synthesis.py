@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -17,10 +17,12 @@ def shards(site: Site, name: str) -> dict[str, str]:
     return {file: hashlib.sha256(folder.read(file)).hexdigest() for file in folder.files("", ".tar")}
 
 
-def begin(site: Site, bundle: str, out: str, **synthesis: object) -> Job:
+def begin(
+    site: Site, bundle: str, out: str, program: Sequence[str] = ("diffgen",), **synthesis: object
+) -> Job:
     name = site.settings("settings.yaml", settings(**MANY | synthesis).dump())
     where = ["--bundle", bundle, "--out", f"s3://bucket/{out}"]
-    return site.submit("diffgen", "synthesize", *where, "--config", name)
+    return site.submit(*program, "synthesize", *where, "--config", name)
 
 
 def has(site: Site, out: str, number: int) -> Callable[[], bool]:

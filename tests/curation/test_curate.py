@@ -15,6 +15,7 @@ from diffgen.curation.curate import Wanted, filter_run
 from diffgen.errors import UserError
 from diffgen.evaluation import small_nets
 from diffgen.evaluation.images import open_images
+from diffgen.evaluation.tasks import Workers
 from diffgen.export.shard_set import ShardSet
 from diffgen.labels import Labels
 from tests.evaluation.painted import NAMES, painted, tissue
@@ -161,6 +162,18 @@ def test_mistakes_are_said_before_any_work(real: Path, out: Path, tmp_path: Path
     refused("no label maps to learn from", out, bare)
     assert not (tmp_path / "w").exists()
     assert not (out / "filter.parquet").exists()
+
+
+def test_a_run_behind_a_url_is_measured_in_this_process(
+    real: Path, out: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a task writes to a folder of its node the driver does not see."""
+    filter_run(str(out), str(real), SETTINGS, Wanted(), work, True, QUIET)
+    first = (out / "filter.parquet").read_bytes()
+    monkeypatch.setattr(Workers, "_on_ray", lambda *_: pytest.fail("sent to other nodes"))
+    monkeypatch.chdir(tmp_path)
+    filter_run(f"file://{out}", str(real), SETTINGS, Wanted(), None, False, QUIET)
+    assert (out / "filter.parquet").read_bytes() == first
 
 
 def test_where_things_go() -> None:

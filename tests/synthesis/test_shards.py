@@ -165,6 +165,25 @@ def test_finish_needs_all_shards(tmp_path: Path) -> None:
     assert (tmp_path / "manifest.parquet").exists(), "what is there is described all the same"
 
 
+def test_a_store_may_list_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer's successor finishes a folder of which no list has the last shard yet."""
+    n = 2 * PER_SHARD
+    first = ShardWriter(str(tmp_path), RUN, PER_SHARD)
+    first.begin(n)
+    for k in range(2):
+        first.write(k, [make(index) for index in shard_indices(k, n, PER_SHARD)])
+    listed = Folder.files
+
+    def late(self: Folder, folder: str, suffix: str = "") -> dict[str, int]:
+        return {name: size for name, size in listed(self, folder, suffix).items() if "000001" not in name}
+
+    monkeypatch.setattr(Folder, "files", late)
+    second = ShardWriter(str(tmp_path), RUN, PER_SHARD)
+    second.begin(n)
+    second.finish(n, LABELS)
+    assert [row["index"] for row in manifest(str(tmp_path))] == list(range(n))
+
+
 def test_refusals(tmp_path: Path) -> None:
     ShardWriter(str(tmp_path / "out"), RUN, PER_SHARD).begin(4)
     changed = RUN | {"sampling": {"steps": 50, "multipliers": (1, 2)}}
