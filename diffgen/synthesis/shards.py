@@ -204,7 +204,8 @@ class ShardWriter:
                 if k is None:
                     continue
                 part = manifest.read(self.store, _part_name(k))
-                fault = self._fault(k, part, tars.get(_tar_name(k)))
+                num_bytes = tars.get(_tar_name(k)) or self.store.size(_tar_name(k))  # listed late
+                fault = self._fault(k, part, num_bytes)
                 if not fault:
                     self._parts[k] = part
                     continue

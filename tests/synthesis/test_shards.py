@@ -165,8 +165,9 @@ def test_finish_needs_all_shards(tmp_path: Path) -> None:
     assert (tmp_path / "manifest.parquet").exists(), "what is there is described all the same"
 
 
-def test_a_store_may_list_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer's successor finishes a folder of which no list has the last shard yet."""
+@pytest.mark.parametrize("unlisted", ["000001", "000001.tar"], ids=["shard and part", "shard alone"])
+def test_a_store_may_list_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unlisted: str) -> None:
+    """A writer's successor finishes a folder of which no list has all of the last shard yet."""
     n = 2 * PER_SHARD
     first = ShardWriter(str(tmp_path), RUN, PER_SHARD)
     first.begin(n)
@@ -175,11 +176,12 @@ def test_a_store_may_list_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     listed = Folder.files
 
     def late(self: Folder, folder: str, suffix: str = "") -> dict[str, int]:
-        return {name: size for name, size in listed(self, folder, suffix).items() if "000001" not in name}
+        return {name: size for name, size in listed(self, folder, suffix).items() if unlisted not in name}
 
     monkeypatch.setattr(Folder, "files", late)
     second = ShardWriter(str(tmp_path), RUN, PER_SHARD)
     second.begin(n)
+    assert list((tmp_path / "manifest").glob("*000001.parquet")), "kept"
     second.finish(n, LABELS)
     assert [row["index"] for row in manifest(str(tmp_path))] == list(range(n))
 
