@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import diffgen
 from tests.cluster.hosts import Host
 from tests.cluster.site import IMAGE, Site
 from tests.cluster.test_synthesis import begin, shards
@@ -76,6 +77,6 @@ def test_other_versions_are_named_and_refused_at_the_start(site: Site, bundle_ur
     with site.another("node1", older), site.another("node3", other_torch):
         said = site.submit(*line, "--size", "64", working_dir=False).ends(well=False)
     assert "error: diffgen " in said
-    assert "0.0.0.1.0 on node1" in said
+    assert f"0.0.{diffgen.__version__} on node1" in said
     assert "1.2.3 on node3" in said
     assert not site.store.folder("older").files("", ".tar")
