@@ -27,6 +27,7 @@ from rich.table import Table
 
 from benchmarks.synthesis.bundles import CLASSES, label_map, random_bundle, settings_of
 from diffgen import config
+from diffgen.data.pipeline import Pipeline
 from diffgen.data.prepare import prepare
 from diffgen.models import bundle
 from diffgen.synthesis.backlog import claim
@@ -79,11 +80,11 @@ def before_prepare(maps: Path, place: Path) -> Seconds:
     """Until `diffgen prepare` opens the first source."""
     settings = config.load(None, ["prepare.labels=none", "prepare.assume_mpp=0.5"])
 
-    def begin(*_: Any) -> None:
+    def begin(*_: Any, **__: Any) -> None:
         raise Begun
 
     began = now()
-    with mock.patch("diffgen.data.prepare.run", begin), suppress(Begun):
+    with mock.patch.object(Pipeline, "run", begin), suppress(Begun):
         prepare([str(maps)], place / "prepared", settings, Console(quiet=True), inline=True)
     return since(began)
 

@@ -84,14 +84,14 @@ def test_a_bar_counts_the_images_while_their_sizes_are_read(tmp_path: Path) -> N
 
 
 def test_a_repeated_key_among_many_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting each key among all took minutes for 100,000 samples."""
+    """Counting each key among all took minutes for 100,000 samples, and takes half of one for 40,000."""
     keys = [f"{k:05d}" for k in range(40_000)] + ["39999"]
     piece = files.ByteRange("a", 0, 1)
     monkeypatch.setattr(files, "_images", lambda *_: [(key, key, piece, None, None) for key in keys])
     start = time.perf_counter()
     with pytest.raises(UserError, match="two samples have the key 39999"):
         open_images(str(loose(tmp_path / "set")))
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 10
 
 
 def test_a_set_travels_and_keeps_its_digest(tmp_path: Path) -> None:
