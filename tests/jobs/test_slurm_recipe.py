@@ -89,7 +89,7 @@ def test_the_status_is_that_of_the_command(tmp_path: Path, field: dict[str, str]
 def test_told_to_stop_it_interrupts_the_command_and_goes_back_into_the_queue(
     tmp_path: Path, field: dict[str, str]
 ) -> None:
-    command = "trap 'echo saved > saved; exit 130' INT; touch begun; while true; do sleep 0.1; done"
+    command = "trap 'echo saved > saved; exit 130' INT; touch begun; for k in {1..1200}; do sleep 0.1; done"
     server = listening(20007)
     try:
         process = start(field, tmp_path, "bash", "-c", command)
