@@ -41,6 +41,8 @@ def start(field: dict[str, str], folder: Path, *words: str) -> subprocess.Popen[
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Of tests in the background SIGINT is ignored, and a shell cannot trap what it began with ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
