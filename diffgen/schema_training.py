@@ -179,6 +179,9 @@ class ModelTraining(Optimization):
     guide_at: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the steps taken, near which averaged weights go into the bundle as the worse network of `auto`
     guidance (image model; needs `keep_history`, and a checkpoint before the last step)."""
+    discriminative: Annotated[float | None, Field(gt=0, exclude_if=lambda scale: scale is None)] = None
+    """Instead of training on: fine-tune the network of `--init-from` by telling real samples from its own
+    (`diffgen.training.discriminative`). The scale β of the log-likelihood ratio; larger stays nearer."""
     balance: Literal["class", "area"] = "class"
     """What is drawn for a conditional sample of the image model: `class`, a class, then a patch that has
     it, however rare; `area`, a pixel of the labelled data, and its class."""

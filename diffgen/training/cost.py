@@ -81,8 +81,15 @@ def count(part: ModelName, settings: config.Settings, labels: Labels) -> Work:
     if wide:  # a micro-batch holds at least one wide patch; without a bound, all of a step's, or all others
         whole = max(a_share, round(4 * wide * a_share))
         micro_batch = max(4, min(of_part.micro_batch or whole, whole))
+    if of_part.discriminative:  # forward and back of two, and of a reference forward of two and of each step
+        mean *= 2 + (2 + drawing_steps(part, settings)) / 3
     parameters = sum(p.numel() for p in unet.parameters())
     return Work(parameters, flops, flops * mean * of_part.batch, micro_batch)
+
+
+def drawing_steps(part: ModelName, settings: config.Settings) -> int:
+    """Steps in which discriminative fine-tuning draws a patch: those of sampling."""
+    return settings.sampling.steps_for(1) if part == "image" else settings.sampling.mask_steps
 
 
 def wide_share(settings: config.Settings) -> float:

@@ -98,6 +98,11 @@ def launch(
     if settings.autoencoder.latents == "stored" and "image" in parts:
         _check_latents(data, inline)
     _check_patches(data, parts)
+    for part in parts:
+        if start is None and getattr(settings.training, part).discriminative:
+            raise UserError(
+                f"training.{part}.discriminative fine-tunes a network: say which by --init-from BUNDLE"
+            )
     with _driver(data, run, settings, console, inline) as driver:
         folder, settings = driver.run, driver.settings
         shaping = _shaping(driver.place, settings, start)

@@ -41,7 +41,8 @@ def forecast(
         of_part, work = getattr(settings.training, part), count(part, settings, labels)
         with console.status(f"measuring a step of the {part} model"):
             speed = measure(part, settings, labels, work, seconds)
-            kept = kept_bytes(part, settings, labels, work.micro_batch)
+            at_once = work.micro_batch * (2 if of_part.discriminative else 1)  # those drawn beside the real
+            kept = kept_bytes(part, settings, labels, at_once)
         notes.append(f"time of the {part} model: {speed.how}, {workers} worker{'s' * (workers > 1)}")
         if settings.gpu is None and not here:
             there = assumed(work, settings.training)

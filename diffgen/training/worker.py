@@ -15,11 +15,12 @@ from diffgen.data.stream import PatchTable, statistics
 from diffgen.models import bundle
 from diffgen.models.bundle import ModelName
 from diffgen.models.unet import ImageUNet, MaskUNet
-from diffgen.sampling.solvers import log_snr
+from diffgen.sampling.solvers import Solver, log_snr
 from diffgen.storage import Folder
 from diffgen.training import cost
-from diffgen.training.algorithm import NORMAL, BatchSource, DiffusionLoss, NoiseLevels
+from diffgen.training.algorithm import NORMAL, BatchSource, DiffusionLoss, NoiseLevels, Objective
 from diffgen.training.autoencoder import autoencoder_fitting
+from diffgen.training.discriminative import DiscriminativeLoss
 from diffgen.training.image_source import CropReader, ImageSource, LiveCrops
 from diffgen.training.init_weights import init_from
 from diffgen.training.loop import DistContext, train
@@ -135,10 +136,22 @@ class DiffusionTask:
         state = state_of(unet)
         schedule = DDPMScheduler.from_config(base.schedule)
         learned = self.of_images and settings.diffusion.learned_weight
-        objective = DiffusionLoss(schedule, settings.diffusion.min_snr, self.place.device, learned)
-        source, held_out = (self._source(objective, split) for split in ("train", "test"))
+        loss = DiffusionLoss(schedule, settings.diffusion.min_snr, self.place.device, learned)
+        source, held_out = (self._source(loss, split) for split in ("train", "test"))
         names = base.labels.classes if self.of_images else ()
+        objective = self._discriminative(loss, scratch) or loss
         return Fitting(state, objective, source, held_out, self._grid(), self._scalars(), names)
+
+    def _discriminative(self, loss: DiffusionLoss, scratch: Path) -> Objective | None:
+        """What fine-tuning against the network that the run began with descends on, if that is asked for."""
+        scale = getattr(self.settings.training, self.task.part).discriminative
+        if scale is None:
+            return None
+        reference = self._unet(True, scratch).to(self.place.device)
+        if self.settings.training.channels_last:
+            reference = reference.to(memory_format=torch.channels_last)
+        steps = cost.drawing_steps(self.task.diffusion, self.settings)
+        return DiscriminativeLoss(loss, reference, Solver("dpmsolver++", self.base.schedule, steps), scale)
 
     def _unet(self, fresh: bool, scratch: Path) -> ImageUNet | MaskUNet:
         """The U-Net of a run that begins or, if not `fresh`, that a checkpoint is read into."""

@@ -15,6 +15,7 @@ import yaml
 from rich.console import Console
 
 from diffgen import config
+from diffgen.errors import UserError
 from diffgen.labels import Labels
 from diffgen.models import bundle
 from diffgen.storage import Folder
@@ -110,19 +111,24 @@ def test_a_run_keeps_what_ray_train_keeps(data: Path, tmp_path: Path) -> None:
     assert "was trained already, 5 steps" in said
 
 
+def stopped_after(steps: int) -> Any:
+    """A poll of the link that gets a SIGTERM once so many steps are taken."""
+    asked = iter(range(9))
+
+    def poll(link: InlineLink) -> Any:
+        if next(asked) == steps - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return StopRequest(stop=link.stopping)
+
+    return poll
+
+
 def test_a_signal_saves_and_the_same_command_ends_as_if_undisturbed(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed, _ = trained(data, tmp_path / "undisturbed")
-    asked = iter(range(9))
-
-    def poll(link: InlineLink) -> Any:
-        if next(asked) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return StopRequest(stop=link.stopping)
-
     with monkeypatch.context() as patch:
-        patch.setattr(InlineLink, "poll", poll)
+        patch.setattr(InlineLink, "poll", stopped_after(3))
         with pytest.raises(Stopped) as stopped:
             trained(data, tmp_path / "run")
     assert stopped.value.signal == signal.SIGTERM
@@ -131,6 +137,29 @@ def test_a_signal_saves_and_the_same_command_ends_as_if_undisturbed(
     assert "resumed at step 3 of 4" in said
     for name, tensor in undisturbed.items():
         assert torch.equal(resumed[name], tensor), name
+
+
+def test_discriminative_fine_tuning_needs_a_bundle_and_resumes_against_the_same_reference(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = trained(data, tmp_path / "first")
+    tuned = settings(steps=3, discriminative=100.0)
+    screen = Console(file=io.StringIO(), width=200)
+
+    def tune(run: Path, start: str | None) -> dict[str, torch.Tensor]:
+        return weights(Path(launch(["mask"], data, str(run), tuned, screen, start, inline=True)))
+
+    with pytest.raises(UserError, match=r"training\.mask\.discriminative .* --init-from BUNDLE"):
+        tune(tmp_path / "none", None)
+    bundle_of_first = str(tmp_path / "first" / "bundle")
+    undisturbed = tune(tmp_path / "undisturbed", bundle_of_first)
+    assert not all(torch.equal(first[name], tensor) for name, tensor in undisturbed.items())
+    with monkeypatch.context() as patch:
+        patch.setattr(InlineLink, "poll", stopped_after(2))
+        with pytest.raises(Stopped):
+            tune(tmp_path / "run", bundle_of_first)
+    for name, tensor in tune(tmp_path / "run", bundle_of_first).items():
+        assert torch.equal(undisturbed[name], tensor), name
 
 
 def test_a_training_that_is_out_of_time_ends_with_a_bundle(data: Path, tmp_path: Path) -> None:
