@@ -8,6 +8,7 @@ All names begin with the pid of the process that made them, so `sweep` finds wha
 """
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -22,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 PREFIX = "dgc"
-STALE = re.compile(rf"{PREFIX}(\d+)-\w+")
+NAMED = rf"({PREFIX}(\d+)x\d+)"
+"""A network, by the process that it belongs to and how many that one had before."""
+COUNT = itertools.count()
 TOOLS = ("ip", "unshare", "nsenter", "pivot_root", "mount")
 HOME = "/home/ray"
 PYTHON = str(Path(sys.prefix).resolve() / "bin" / "python")
@@ -75,17 +78,21 @@ def ip(*words: str) -> str:
     return done.stdout
 
 
-def sweep(owner: int | None = None) -> None:
-    """End processes, and remove networks, of the hosts of `owner`, or of owners that are no more."""
-    for name in ip("netns", "list").split("\n"):
-        found = STALE.fullmatch(name.partition(" ")[0])
-        if found and (int(found[1]) == owner or (owner is None and not _alive(int(found[1])))):
+def sweep(network: str | None = None) -> None:
+    """End the processes of a network's hosts, and remove it; or those of processes that are no more."""
+
+    def stale(bridge: str, owner: str) -> bool:
+        return bridge == network or (network is None and not _alive(int(owner)))
+
+    for line in ip("netns", "list").split("\n"):
+        found = re.fullmatch(NAMED + r"-\w+", line.partition(" ")[0])
+        if found and stale(found[1], found[2]):
             for pid in ip("netns", "pids", found[0]).split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
             ip("netns", "delete", found[0])
-    for name, pid in re.findall(rf"\d+: ({PREFIX}(\d+)(?:v\d+)?)[:@]", ip("link", "show")):
-        if int(pid) == owner or (owner is None and not _alive(int(pid))):
+    for name, bridge, owner in re.findall(rf"\d+: ({NAMED}(?:v\d+)?)[:@]", ip("link", "show")):
+        if stale(bridge, owner):
             with contextlib.suppress(AssertionError):  # one end of a cable goes with the other
                 ip("link", "delete", name)
 
@@ -108,8 +115,9 @@ class Lan:
     """A bridge, on which this machine has an address too; a context that leaves nothing behind."""
 
     def __init__(self) -> None:
-        self.bridge, self.hosts = f"{PREFIX}{os.getpid()}", dict[str, Host]()
-        self.subnet = f"10.213.{os.getpid() % 250}"
+        number = next(COUNT)
+        self.bridge, self.hosts = f"{PREFIX}{os.getpid()}x{number}", dict[str, Host]()
+        self.subnet = f"10.213.{(os.getpid() + 83 * number) % 250}"
         self.made = 0
 
     def __enter__(self) -> "Lan":
@@ -125,7 +133,7 @@ class Lan:
     def __exit__(self, *_: object) -> None:
         for host in list(self.hosts.values()):
             host.kill()
-        sweep(os.getpid())
+        sweep(self.bridge)
         shutil.rmtree(self.names, ignore_errors=True)
 
     def host(self, name: str, disk: str = "2g", **environment: str) -> "Host":

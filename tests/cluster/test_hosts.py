@@ -67,6 +67,17 @@ def test_a_cable_a_pause_and_the_power(two: tuple[Host, Host]) -> None:
 
 
 @pytest.mark.usefixtures("_alone")
+def test_networks_of_one_process_do_not_meet() -> None:
+    with Lan() as lan:
+        kept = lan.host("one")
+        with Lan() as other:
+            there = other.host("one")
+            assert there.address != kept.address
+            assert there.run(["hostname"]).strip() == "one"
+        assert kept.run(["hostname"]).strip() == "one", "it outlives the other"
+
+
+@pytest.mark.usefixtures("_alone")
 def test_what_a_killed_run_leaves_is_swept() -> None:
     code = "from tests.cluster.hosts import Lan; Lan().__enter__().host('left'); print('up'); input()"
     with subprocess.Popen(
@@ -74,7 +85,7 @@ def test_what_a_killed_run_leaves_is_swept() -> None:
     ) as killed:
         assert killed.stdout is not None
         assert killed.stdout.readline() == "up\n"
-        name = f"dgc{killed.pid}"
+        name = f"dgc{killed.pid}x0"
         assert f"{name}-left" in ip("netns", "list")
         sweep()
         assert f"{name}-left" in ip("netns", "list"), "its owner is alive"
