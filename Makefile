@@ -44,7 +44,7 @@ test: lint  ## lint, then every test, on two cores
 test-faults: install  ## runs killed again and again, moved, resized, on S3: minutes each
 	$(BIN)/python -m pytest -m faults
 
-test-cluster: .venv/cluster  ## jobs on several hosts, that are network namespaces: root, iproute2, a quarter of an hour
+test-cluster: .venv/cluster  ## jobs on several hosts, that are network namespaces: root, iproute2, 24 minutes
 	$(BIN)/python -m pytest tests/cluster -m cluster
 
 .venv/cluster: .venv/installed

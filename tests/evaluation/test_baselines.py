@@ -63,6 +63,18 @@ def test_all_methods_fill_the_same_label_maps(
         assert title in page
 
 
+@pytest.mark.slow
+def test_a_side_that_one_method_cannot_draw_is_said_before_another_has_drawn_it(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    real = folder(tmp_path / "real", textures(24, 0), masks=False, labels=None)
+    words = [word.replace("baseline_side=64", "baseline_side=72") for word in WORDS]
+    run(str(real), str(tiny_bundle), "--out", str(tmp_path / "report"), *words)
+    verdict = json.loads((tmp_path / "report" / "metrics.json").read_text())["baselines"]["verdict"]
+    assert "not a multiple of half a patch" in verdict["text"]
+    assert not (tmp_path / "report" / "baselines" / "jittered").exists()
+
+
 def _records(where: Path) -> list[str]:
     lines = []
     for path in sorted(where.glob("*.tar")):

@@ -73,9 +73,10 @@ def build(run: EvaluationRun) -> SectionResult:
     side = run.settings.baseline_side or SQUARES[-1] * patch
     folder = run.folder / "baselines"
     masks = _masks(run, run.bundle, folder, side)
+    sides = tuple(patch * size for size in SIZES)
+    sampled_images.costs(asked, (side,), run.bundle, run.tree, masks)  # says which method cannot draw it
     drawn = sampled_images.draw(asked, folder, run.bundle, masks, run.tree, run.inline, run.console)
     found = _measure(run, drawn, patch, side)
-    sides = tuple(patch * size for size in SIZES)
     costs = sampled_images.costs(asked, sides, run.bundle, run.tree, masks)
     number = len(label_maps.files(masks))
     blocks: list[Block] = [
