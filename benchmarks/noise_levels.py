@@ -148,7 +148,7 @@ def measure(
                 name = f"{log_snr[step]:.0f}" + ("" if step else " (noise)")
                 pictures = drawn(made, asked, real, clean, step, bf16)
                 rows.append((name, "yes" if guided else "no", pictures, (log_snr[step], guided)))
-                console.print(f"{where.name}: from {name}, {'' if guided else 'not '}guided", highlight=False)
+                console.print(f"{where}: from {name}, {'' if guided else 'not '}guided", highlight=False)
         if where == bundles[0]:
             rows.append(("autoencoder", "", np.stack([decoded(made, one) for one in clean]), (90.0, False)))
             rows.append(("real", "", real.pictures[:, rim:-rim, rim:-rim], (99.0, False)))
@@ -158,10 +158,10 @@ def measure(
             first.setdefault(key, kid)
             value = estimate(kid, 1000)
             table.add_row(
-                name, guided_word, where.name, _said(value), f"{precision:.2f}", f"{recall:.2f}",
+                name, guided_word, str(where), _said(value), f"{precision:.2f}", f"{recall:.2f}",
                 "" if less is None else f"{less.value:+.1f} [{less.low:+.1f}, {less.high:+.1f}]",
             )  # fmt: skip
-            found[f"{where.name}, {name}, {guided_word}"] = {
+            found[f"{where}, {name}, {guided_word}"] = {
                 "kid": value, "precision": precision, "recall": recall, "less": less
             }  # fmt: skip
     console.print(table)
