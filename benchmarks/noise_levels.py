@@ -3,15 +3,16 @@
     python benchmarks/noise_levels.py DATA BUNDLE [BUNDLE …] [--n 96] [--bf16] [--json FILE]
 
 Training patches are encoded, noised to the log-SNR of a step and drawn from that step on, under their own
-label map, context and appearance, in one patch with a rim that is cut off, from the same noise by each
-bundle, without guidance and guided as the bundle says. The first row draws from noise alone. A row each:
+label map, context and appearance, on a canvas larger than a patch by a rim that is cut off, from the same
+noise by each bundle, without guidance and guided as the bundle says. The first row draws from noise alone. A
+row each:
 
 KID         × 1000, features of EfficientNet-Lite0, against other training patches (the last row: real ones),
             with 95 % intervals over pictures
 IP, IR      improved precision and recall against the same
 
 and, of further bundles, from noise alone: KID less that of the first, by the same pictures in each
-draw of the bootstrap. About half a minute of two cores per row.
+draw of the bootstrap. At most a minute or two of one core per row.
 """
 
 import argparse

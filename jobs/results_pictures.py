@@ -11,10 +11,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import diffgen
+from diffgen.evaluation.sampled_images import METHODS
 from diffgen.labels import Labels
 from jobs.pictures import ROOT, beside
 
-METHODS = "jittered", "random", "diffcollage", "multidiffusion", "outpaint"
 HEIGHT = 320
 
 
@@ -25,10 +25,11 @@ def images(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def main(report: Path, folder: Path) -> None:
-    rows = []
-    for k in range(2):
-        drawn = [images(report / "baselines" / method, 2)[k][0] for method in METHODS]
-        rows.append(beside(*(Image.fromarray(np.asarray(image)) for image in drawn), height=HEIGHT))
+    drawn = [images(report / "baselines" / method, 2) for method in METHODS]
+    rows = [
+        beside(*(Image.fromarray(np.asarray(image)) for image, _ in pair), height=HEIGHT)
+        for pair in zip(*drawn, strict=True)
+    ]
     stacked(rows).save(folder / "ways.jpg", quality=90)
     squares = report / "baselines" / "squares"
     labels = Labels.load(squares / "labels.json")

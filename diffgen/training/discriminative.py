@@ -18,7 +18,7 @@ from diffgen.training.meters import Meters
 
 
 class DiscriminativeLoss:
-    """−log σ(β·Δ(z_0)) − log σ(−β·Δ(z̃_0)), Δ = ℓ_ref − ℓ_θ (eq. 10 and 13 of the paper there).
+    """−log σ(β·Δ(z_0)) − log σ(−β·Δ(z̃_0)), Δ = ℓ_ref − ℓ_θ.
 
     z_0 is real; z̃_0 is drawn by the reference under the same condition; ℓ is what `DiffusionLoss` descends
     on, at one time step and noise for both, in place of the negative log-likelihood that it bounds.

@@ -167,6 +167,19 @@ def test_each_patch_keeps_as_much_as_another(precision: str, labels: Labels) -> 
     assert two - 2 * (three - two) == pytest.approx(copies, rel=0.06, abs=100)
 
 
+@pytest.mark.parametrize(("part", "steps"), [("image", 6), ("mask", 4)])
+def test_telling_real_from_drawn_costs_two_steps_and_what_the_reference_does(
+    part: Any, steps: int, labels: Labels
+) -> None:
+    """Forward and back count as three forwards; the reference has two, and one for each step it draws in."""
+    sampling = {"steps": 6, "mask_steps": 4}
+    plain = count(part, changed(sampling=sampling), labels)
+    asked = changed(sampling=sampling, training={part: {"discriminative": 100.0}})
+    told = count(part, asked, labels)
+    assert told.flops_per_step == pytest.approx(plain.flops_per_step * (2 * 3 + 2 + steps) / 3)
+    assert told.micro_batch == plain.micro_batch
+
+
 def test_checkpointing_costs_no_flops_of_the_model(labels: Labels) -> None:
     """What is computed twice is in the time alone."""
     off, on = (count("image", changed(training={"gradient_checkpointing": c}), labels) for c in (False, True))
