@@ -79,12 +79,15 @@ def test_the_status_is_that_of_the_command(tmp_path: Path, field: dict[str, str]
         process.communicate(timeout=60)
     finally:
         server.kill()
-    calls = (tmp_path / "calls").read_text()
+    workers = r"srun .*--nodes=2 .*--exclude=n1 ray start .*--address=127.0.0.1:20007"
+    until = time.monotonic() + 60
+    while not re.search(workers, calls := (tmp_path / "calls").read_text()):  # started beside the command
+        assert time.monotonic() < until, calls
+        time.sleep(0.05)
     assert process.returncode == status
     assert "scontrol" not in calls
     assert (tmp_path / "address").read_text() == "127.0.0.1:20007\n"
     assert re.search(r"srun .*--nodes=1 .*--nodelist=n1 ray start .*--head .*--port=20007", calls)
-    assert re.search(r"srun .*--nodes=2 .*--exclude=n1 ray start .*--address=127.0.0.1:20007", calls)
     assert ("rm -rf /tmp/ray-7" in calls) is (status == 0), "of a failed job Ray's logs stay"
 
 
